@@ -1,0 +1,92 @@
+"""``python -m bench``: this engine, embedded and served, beside bare faiss and bare RocksDB, in one run.
+
+Recall stands beside every speed. The systems take turns in blocks of 100 searches, so that what else the machine does
+falls on all of them. ``--disk`` says where the databases lie: durable writes are only as fast as that disk's sync.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from bench import report
+from bench.datasets import Dataset, load
+from bench.measure import Figures, measure
+from bench.reopen import reopen
+from bench.systems import raw_rocksdb
+from bench.systems.base import Graph, System
+from bench.systems.engine import Embedded, Served
+from bench.systems.raw_faiss import RawFaiss
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--data", default="wordnet20k", help="wordnet20k, clusters100k, corpus, or an .hdf5 file")
+    parser.add_argument("--rows", type=int, help="only so many rows, evenly spread")
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3, help="times that every query is asked")
+    parser.add_argument("--ef", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--filter-ef", type=int, default=64)
+    parser.add_argument("--m", type=int, default=16)
+    parser.add_argument("--ef-construction", type=int, default=200)
+    parser.add_argument("--precision", choices=["fp16", "f32"], default="fp16", help="of bare faiss's vectors")
+    parser.add_argument("--disk", type=Path, help="folder for the databases; a temporary one by default")
+    parser.add_argument("--out", type=Path, help="JSON file; by default under bench/results/local")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    data = load(options.data, options.rows, options.queries)
+    graph = Graph(options.m, options.ef_construction, options.precision)
+    kind = "real" if data.real else "DERIVED"
+    print(f"{data.name}: {len(data.base):,} x {data.base.shape[1]} ({kind}), {data.metric}; {graph}", flush=True)
+    with tempfile.TemporaryDirectory(dir=options.disk, prefix="vectordb-bench-") as scratch:
+        result = run(data, graph, Path(scratch), options)
+    name = f"{data.name}-{len(data.base)}-{date.today().isoformat()}.json"
+    path = options.out or Path(__file__).parent / "results" / "local" / name
+    report.write(path, result)
+    print(f"\nwritten to {path}")
+
+
+def run(data: Dataset, graph: Graph, scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Loads every system, searches them side by side, opens the folder again."""
+    with ExitStack() as stack:
+        systems: list[System] = [
+            RawFaiss(graph),
+            Embedded(scratch / "embedded", graph),
+            # The same folder once more: within a process the engine is shared, and its rows are there already.
+            Embedded(scratch / "embedded", graph, include=("metadata",)),
+            Served(scratch / "served", graph),
+        ]
+        for system in systems:
+            stack.callback(system.close)
+        loaded = {"raw rocksdb": raw_rocksdb.ingest(data, scratch / "rocksdb")}
+        for system in systems:
+            if figures := system.load(data):
+                loaded[system.name] = figures
+        print("\n" + report.figures("Writing and indexing", loaded), flush=True)
+        found: list[Figures] = []
+        for ef in options.ef:
+            found += measure(systems, data, None, ef, options.rounds)
+        for condition in data.conditions:
+            found += measure(systems, data, condition, options.filter_ef, options.rounds)
+        print("\n" + report.searches(found), flush=True)
+    opened = reopen(data, scratch / "embedded")
+    print("\n" + report.figures("Opening again", {"this engine": opened}))
+    return {
+        "machine": report.machine(),
+        "data": {"name": data.name, "real": data.real, "metric": data.metric, "shape": list(data.base.shape)},
+        "graph": vars(graph),
+        "loading": loaded,
+        "searches": [figures.as_dict() for figures in found],
+        "reopening": opened,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Bare faiss: an HNSW graph in memory, called as directly as Python can. The floor under the engine's searches."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import faiss as faiss_module
+import numpy as np
+
+from bench.datasets import Condition, Dataset
+from bench.systems.base import Graph, Query
+
+faiss: Any = faiss_module  # Its type stubs lag behind its classes.
+
+_PRECISIONS = {"fp16": faiss.ScalarQuantizer.QT_fp16}
+
+
+class RawFaiss:
+    """One graph, one thread; filters as ready-made bitmaps, whose making is not timed."""
+
+    name = "raw faiss"
+
+    def __init__(self, graph: Graph, threads: int = 1) -> None:
+        self._graph = graph
+        self._threads = threads
+        self._index: Any = None
+        self._parameters: dict[tuple[int, str | None], tuple[Any, Any]] = {}
+
+    def load(self, data: Dataset) -> dict[str, float]:
+        metric = faiss.METRIC_L2 if data.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        dim, m = data.base.shape[1], self._graph.m
+        if self._graph.precision == "f32":
+            self._index = faiss.IndexHNSWFlat(dim, m, metric)
+        else:
+            self._index = faiss.IndexHNSWSQ(dim, _PRECISIONS[self._graph.precision], m, metric)
+        self._index.hnsw.efConstruction = self._graph.ef_construction
+        faiss.omp_set_num_threads(self._threads)
+        started = time.perf_counter()
+        self._index.train(data.base)
+        self._index.add(data.base)
+        seconds = time.perf_counter() - started
+        faiss.omp_set_num_threads(1)
+        return {"build_s": seconds}
+
+    def search(self, query: Query) -> Any:
+        parameters = self._search_parameters(query.ef, query.condition)
+        return self._index.search(query.vector[None, :], query.limit, params=parameters)[1]
+
+    def rows(self, answer: Any) -> list[int]:
+        return [int(row) for row in answer[0] if row >= 0]
+
+    def cpu(self) -> float:
+        return time.process_time()
+
+    def close(self) -> None:
+        self._index = None
+
+    def _search_parameters(self, ef: int, condition: Condition | None) -> Any:
+        key = (ef, None if condition is None else condition.name)
+        if key not in self._parameters:
+            parameters, bits = faiss.SearchParametersHNSW(efSearch=ef), None
+            if condition is not None:
+                bits = np.packbits(condition.mask, bitorder="little")
+                parameters.sel = faiss.IDSelectorBitmap(len(condition.mask), faiss.swig_ptr(bits))
+            # The selector points into `bits`: it must live as long.
+            self._parameters[key] = (parameters, bits)
+        return self._parameters[key][0]

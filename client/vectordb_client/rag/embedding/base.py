@@ -1,0 +1,39 @@
+"""What turns text into vectors: the seam between the RAG layer and any embedding model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """An embedding model. Implementations are thread-safe and deterministic: one text, one vector.
+
+    Attributes:
+        name: The model's name, such as ``all-MiniLM-L6-v2-int8``.
+        revision: What tells two versions of the weights apart, such as a prefix of their SHA-256. Vectors of another
+            name or revision must not be compared with each other.
+        dim: Length of every vector.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def revision(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of texts that are searched, in their order: float32[n, dim]."""
+        ...
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of texts to search with, in their order: float32[n, dim]. Many models prefix them differently."""
+        ...

@@ -1,0 +1,1 @@
+"""Transports: what carries requests (``vectordb.requests``) to an engine in this process or to a server."""

@@ -1,0 +1,157 @@
+"""Bulk writes over one stream: a few batches on their way, results in order, nothing written twice.
+
+The user's iterator is read in the caller's thread. Each batch carries its idempotency key; when the stream breaks,
+the batches without a result are sent again as unary writes with the same keys, in order, and the server answers those
+that it has done already with their first result.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from vectordb_proto.v1 import service_pb2
+
+from vectordb.errors import ResourceExhausted, Unavailable
+from vectordb_client.transport import calls
+from vectordb_client.transport.calls import Call
+
+if TYPE_CHECKING:
+    from vectordb.requests import WriteRequest
+    from vectordb.types import WriteResult
+    from vectordb_client.transport.grpc import GrpcBackend
+
+MAX_IN_FLIGHT = 4
+"""Batches without a result: enough to keep the server busy while the next one is made."""
+MAX_BYTES_IN_FLIGHT = 64 << 20
+"""Their bytes together, beyond which only one batch is on its way."""
+IDLE_SECONDS = 30.0
+"""A stream that sent nothing for so long is replaced: the server ends idle ones after a minute."""
+
+
+class _Stream:
+    """One BulkWrite call and what it sends. Not thread-safe: for the caller's thread."""
+
+    def __init__(self, backend: GrpcBackend) -> None:
+        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._responses = backend.stub.BulkWrite(iter(self._outbox.get, None), metadata=backend.call_metadata)
+        self._sent_at = time.monotonic()
+
+    def send(self, call: Call[WriteResult]) -> None:
+        self._outbox.put(service_pb2.BulkWriteRequest(write=call.message))
+        self._sent_at = time.monotonic()
+
+    def receive(self) -> Any:
+        """The next result's message. Raises grpc.RpcError, or StopIteration where the server ended the stream."""
+        return next(self._responses)
+
+    @property
+    def idle(self) -> bool:
+        return time.monotonic() - self._sent_at > IDLE_SECONDS
+
+    def end(self) -> None:
+        """Ends the call, and grpc's thread that reads the outbox."""
+        self._outbox.put(None)
+        self._responses.cancel()
+
+
+class _Pipeline:
+    """The batches on their way and the stream that carries them, if any."""
+
+    def __init__(self, backend: GrpcBackend) -> None:
+        self._backend = backend
+        self._stream: _Stream | None = None
+        self._unary = False
+        self._waiting: deque[tuple[Call[WriteResult], int]] = deque()
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether a result must be pulled before the next push."""
+        if not self._waiting:
+            return False
+        # Without a stream what waits goes out one by one, and all of it before a new stream may overtake it.
+        return self._stream is None or len(self._waiting) >= MAX_IN_FLIGHT or self._bytes >= MAX_BYTES_IN_FLIGHT
+
+    @property
+    def empty(self) -> bool:
+        return not self._waiting
+
+    def push(self, call: Call[WriteResult], size: int) -> None:
+        self._waiting.append((call, size))
+        self._bytes += size
+        if self._unary:
+            return
+        if self._stream is None:
+            self._stream = _Stream(self._backend)
+        self._stream.send(call)
+
+    def pull(self) -> WriteResult:
+        """The oldest batch's result."""
+        call, size = self._waiting[0]
+        if self._stream is None:
+            result = self._backend.call(call)
+        else:
+            try:
+                result = call.read(self._stream.receive())
+            except (grpc.RpcError, ValueError, StopIteration) as failure:
+                self._broken(failure)
+                result = self._backend.call(call)
+        self._waiting.popleft()
+        self._bytes -= size
+        return result
+
+    def refresh(self) -> bool:
+        """Whether the stream was idle for so long that it must be drained and replaced."""
+        return self._stream is not None and self._stream.idle
+
+    def end(self) -> None:
+        if self._stream is not None:
+            self._stream.end()
+            self._stream = None
+
+    def _broken(self, failure: BaseException) -> None:
+        """Drops the stream; what waits goes out as unary writes.
+
+        Raises:
+            VectorDBError: The failure is one that repeating would only repeat.
+        """
+        self.end()
+        if isinstance(failure, StopIteration):
+            return
+        error = self._backend.error(failure)
+        full = isinstance(error, ResourceExhausted) and "retry_after" in error.fields
+        lost = isinstance(error, Unavailable) and self._backend.options.retries > 0
+        if not (full or lost):
+            raise error from None
+        # Where the server has no stream to spare it is not asked again.
+        self._unary = self._unary or full
+
+
+def bulk_write(backend: GrpcBackend, collection: str, requests: Iterator[WriteRequest]) -> Iterator[WriteResult]:
+    """Writes batches and yields their results in order; see the module.
+
+    Raises:
+        VectorDBError: A batch was refused, or nobody answered. Those whose results were yielded are written.
+    """
+    pipeline = _Pipeline(backend)
+    source = iter(requests)
+    try:
+        for request in source:
+            call = calls.write(collection, request, backend.limits)
+            if pipeline.refresh():
+                while not pipeline.empty:
+                    yield pipeline.pull()
+                pipeline.end()
+            pipeline.push(call, calls.rows_size(request.rows))
+            while pipeline.full:
+                yield pipeline.pull()
+        while not pipeline.empty:
+            yield pipeline.pull()
+    finally:
+        # Left early, what is on its way is cancelled; the server finishes at most the batch that it has begun.
+        pipeline.end()

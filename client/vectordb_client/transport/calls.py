@@ -1,0 +1,257 @@
+"""What each method of a backend sends, how its answer is read, how long it may take, and whether it may be repeated.
+
+Shared by the synchronous and the asynchronous transport. A function here makes one :class:`Call`; nothing is sent.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from vectordb_proto.v1 import service_pb2
+
+from vectordb.errors import ResourceExhausted
+from vectordb.wire import requests as wire
+from vectordb.wire.config import config_from_message
+from vectordb.wire.results import records_from_message, search_response_from_message, write_result_from_message
+from vectordb.wire.stats import info_from_message, plan_from_message, stats_from_message
+
+if TYPE_CHECKING:
+    from vectordb.filter import Filter
+    from vectordb.requests import (
+        CreateRequest,
+        DeleteRequest,
+        GetRequest,
+        Rows,
+        ScanRequest,
+        SearchRequest,
+        UpdateMetadataRequest,
+        WriteRequest,
+    )
+    from vectordb.types import (
+        CollectionConfig,
+        CollectionStats,
+        DatabaseInfo,
+        Plan,
+        Record,
+        SearchResult,
+        WriteResult,
+    )
+    from vectordb_client.transport.retry import Clock
+
+T = TypeVar("T")
+
+GRACE = 0.5
+"""Seconds by which the channel's deadline is later than the ``timeout`` sent, so that the server's own, typed
+``DeadlineExceeded`` arrives; the channel's is for servers that do not answer at all."""
+PARTIAL_GRACE = 2.0
+"""The same for a search that may be partial: its hits have yet to be fetched and sent when the time is up."""
+RELEASE_TIMEOUT = 2.0
+"""Seconds that giving a scan back may take; the server does it by itself after a minute."""
+MAX_MESSAGE_BYTES = (1 << 31) - (1 << 20)
+"""protobuf cannot serialize 2 GiB; some room is left for ids and framing."""
+_MAX_SECONDS = 1e8
+
+
+@dataclass(slots=True)
+class Call(Generic[T]):
+    """One call, ready to be made.
+
+    Attributes:
+        rpc: Name of the method of ``vectordb.v1.VectorDBService``.
+        message: The request; where it has ``timeout_seconds``, :meth:`shorten` lowers it for a repeat.
+        read: From the response message to the answer.
+        timeout: Seconds for all attempts together, or ``None``.
+        idempotent: Whether repeating the call is harmless even if it was carried out.
+        grace: Seconds by which the channel waits longer than ``timeout``.
+    """
+
+    rpc: str
+    message: Any
+    read: Callable[[Any], T]
+    timeout: float | None = None
+    idempotent: bool = True
+    grace: float = 0.0
+
+    def deadline(self, clock: Clock) -> float | None:
+        """Seconds for grpc to wait from now, or ``None``."""
+        left = clock.remaining()
+        return None if left is None or not left < _MAX_SECONDS else left + self.grace
+
+    def shorten(self, remaining: float | None) -> None:
+        """Before a repeat: the server may take only what is left."""
+        # Zero would be refused as a wrong timeout.
+        if remaining is not None and self.grace and math.isfinite(remaining):
+            target = self.message.search if self.rpc == "Explain" else self.message
+            target.timeout_seconds = max(remaining, 1e-3)
+
+
+class Limits:
+    """``max_write_bytes`` of the collections that this connection has seen. Thread-safe: single dict operations."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, int] = {}
+
+    def learn(self, config: CollectionConfig) -> CollectionConfig:
+        """Notes the collection's limit; gives ``config`` back."""
+        self._bytes[config.name] = config.tuning.max_write_bytes
+        return config
+
+    def forget(self, collection: str) -> None:
+        """The collection is gone; one of the same name may have another limit."""
+        self._bytes.pop(collection, None)
+
+    def check(self, collection: str, rows: Rows) -> None:
+        """Refuses a write that the engine would refuse for its size, before it is sent.
+
+        Raises:
+            ResourceExhausted: It has more than ``max_write_bytes``, or more than one message can hold.
+        """
+        size = rows_size(rows)
+        limit = self._bytes.get(collection, MAX_MESSAGE_BYTES)
+        if size > limit:
+            raise ResourceExhausted(
+                f"the write has {size} bytes, more than max_write_bytes = {limit}; split it, or use bulk_upsert",
+                limit=limit,
+                got=size,
+            )
+        if size > MAX_MESSAGE_BYTES:
+            raise ResourceExhausted(
+                f"the write has {size} bytes, more than the {MAX_MESSAGE_BYTES} that one message can hold; split it, "
+                "or use bulk_upsert",
+                limit=MAX_MESSAGE_BYTES,
+                got=size,
+            )
+
+
+def rows_size(rows: Rows) -> int:
+    """Bytes of vectors, metadata and texts, as ``max_write_bytes`` counts them."""
+    size = 0 if rows.vectors is None else rows.vectors.nbytes
+    size += sum(map(len, rows.metadata or ()))
+    # Lone surrogates are refused, by row, when the message is built.
+    return size + sum(len(text.encode(errors="replace")) for text in rows.texts or () if isinstance(text, str))
+
+
+def new_key() -> str:
+    """An idempotency key: one a call, made before its first attempt."""
+    return uuid.uuid4().hex
+
+
+def create_collection(request: CreateRequest) -> Call[CollectionConfig]:
+    # Without exist_ok a repeat could find what the lost first attempt created, and call that a failure.
+    return Call(
+        "CreateCollection",
+        wire.create_to_message(request),
+        lambda answer: config_from_message(answer.config),
+        request.timeout,
+        idempotent=bool(request.exist_ok),
+        grace=GRACE,
+    )
+
+
+def collection_config(name: str, timeout: float | None) -> Call[CollectionConfig]:
+    message = service_pb2.GetCollectionRequest(collection=wire.text(name, "collection"))
+    return Call("GetCollection", message, lambda answer: config_from_message(answer.config), timeout)
+
+
+def list_collections(timeout: float | None) -> Call[list[str]]:
+    return Call("ListCollections", service_pb2.ListCollectionsRequest(), lambda answer: list(answer.names), timeout)
+
+
+def delete_collection(name: str, timeout: float | None) -> Call[None]:
+    # Not idempotent: a repeat could find it gone, or delete one that was created since.
+    message = service_pb2.DeleteCollectionRequest(collection=wire.text(name, "collection"))
+    return Call("DeleteCollection", message, _nothing, timeout, idempotent=False)
+
+
+def info(timeout: float | None) -> Call[DatabaseInfo]:
+    return Call("GetInfo", service_pb2.GetInfoRequest(), lambda answer: info_from_message(answer.info), timeout)
+
+
+def write(collection: str, request: WriteRequest, limits: Limits) -> Call[WriteResult]:
+    """Raises:
+    ResourceExhausted: The write is larger than the collection allows.
+    """
+    limits.check(collection, request.rows)
+    message = wire.write_to_message(collection, request)
+    _ensure_key(message)
+    ids = request.rows.ids
+    return Call(
+        "Write",
+        message,
+        lambda answer: write_result_from_message(answer.result, ids),
+        request.timeout,
+        grace=GRACE,
+    )
+
+
+def update_metadata(collection: str, request: UpdateMetadataRequest) -> Call[int]:
+    message = wire.update_metadata_to_message(collection, request)
+    _ensure_key(message)
+    return Call("UpdateMetadata", message, _count, request.timeout, grace=GRACE)
+
+
+def delete(collection: str, request: DeleteRequest) -> Call[int]:
+    message = wire.delete_to_message(collection, request)
+    _ensure_key(message)
+    return Call("Delete", message, _count, request.timeout, grace=GRACE)
+
+
+def get(collection: str, request: GetRequest) -> Call[list[Record]]:
+    message = wire.get_to_message(collection, request)
+    return Call("Get", message, lambda answer: records_from_message(answer.records), request.timeout, grace=GRACE)
+
+
+def count(collection: str, where: Filter | None, timeout: float | None) -> Call[int]:
+    return Call("Count", wire.count_to_message(collection, where, timeout), _count, timeout, grace=GRACE)
+
+
+def scan(collection: str, request: ScanRequest, cursor: str) -> Call[tuple[list[Record], str]]:
+    """One page and the next cursor; ``cursor`` empty for the first. Repeating a cursor gives the same page."""
+    message = wire.next_page_message(cursor) if cursor else wire.scan_to_message(collection, request)
+    return Call("Scan", message, lambda answer: (records_from_message(answer.records), answer.next_cursor))
+
+
+def close_scan(cursor: str) -> Call[None]:
+    return Call("CloseScan", service_pb2.CloseScanRequest(cursor=cursor), _nothing, RELEASE_TIMEOUT)
+
+
+def search(collection: str, request: SearchRequest) -> Call[list[SearchResult]]:
+    return Call(
+        "Search",
+        wire.search_to_message(collection, request),
+        search_response_from_message,
+        request.timeout,
+        grace=PARTIAL_GRACE if request.allow_partial else GRACE,
+    )
+
+
+def explain(collection: str, request: SearchRequest, analyze: bool) -> Call[Plan]:
+    message = wire.explain_to_message(collection, request, analyze)
+    return Call("Explain", message, lambda answer: plan_from_message(answer.plan), request.timeout, grace=GRACE)
+
+
+def optimize(collection: str, wait: bool, timeout: float | None) -> Call[None]:
+    message = service_pb2.OptimizeRequest(collection=wire.text(collection, "collection"), wait=bool(wait))
+    return Call("Optimize", message, _nothing, None if wait else timeout)
+
+
+def stats(collection: str, timeout: float | None) -> Call[CollectionStats]:
+    message = service_pb2.GetStatsRequest(collection=wire.text(collection, "collection"))
+    return Call("GetStats", message, lambda answer: stats_from_message(answer.stats), timeout)
+
+
+def _ensure_key(message: Any) -> None:
+    if not message.idempotency_key:
+        message.idempotency_key = new_key()
+
+
+def _nothing(answer: Any) -> None:
+    """For responses that hold nothing."""
+
+
+def _count(answer: Any) -> int:
+    return int(answer.count)

@@ -1,0 +1,198 @@
+"""The transport to a server: a ``vectordb.requests.Backend`` over one gRPC channel. The synchronous half.
+
+What a call sends and how its answer is read stands in ``calls``, what may be repeated in ``retry``, how grpc's
+failures become this library's in ``status``; all three are shared with the asynchronous half, ``grpc_aio``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
+
+from vectordb.errors import Closed, VectorDBError
+from vectordb_client.transport import calls
+from vectordb_client.transport.base import ForkGuarded, closed, forked
+from vectordb_client.transport.bulk import bulk_write
+from vectordb_client.transport.calls import Call, Limits
+from vectordb_client.transport.channel import OPTIONS, ServerOptions, credentials
+from vectordb_client.transport.retry import Clock, RetryPolicy
+from vectordb_client.transport.status import to_error
+
+if TYPE_CHECKING:
+    from vectordb.filter import Filter
+    from vectordb.requests import (
+        CreateRequest,
+        DeleteRequest,
+        GetRequest,
+        ScanRequest,
+        SearchRequest,
+        UpdateMetadataRequest,
+        WriteRequest,
+    )
+    from vectordb.types import (
+        CollectionConfig,
+        CollectionStats,
+        DatabaseInfo,
+        Plan,
+        Record,
+        SearchResult,
+        WriteResult,
+    )
+
+T = TypeVar("T")
+
+
+class GrpcBackend(ForkGuarded):
+    """One channel to one server. Thread-safe; connects at the first call and again whenever the connection was lost.
+
+    After ``close``, or in a child process after a fork, every call raises ``Closed``.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self.limits = Limits()
+        self._policy = RetryPolicy(options.retries)
+        self._metadata = options.metadata()
+        self._gone: Callable[[str], Closed] | None = None
+        # Set by close: wakes calls that wait for their next attempt.
+        self._closing = threading.Event()
+        if options.tls is None:
+            self._channel = grpc.insecure_channel(options.address, OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(options.address, credentials(options.tls), OPTIONS)
+        self.stub = VectorDBServiceStub(self._channel)
+        super().__init__()
+
+    # Calling
+
+    def call(self, call: Call[T]) -> T:
+        """Makes a call, repeating it as far as that is safe.
+
+        Raises:
+            Unavailable: Nobody answered, as often as was asked for. DeadlineExceeded: The time ran out.
+            VectorDBError: What the server raised.
+        """
+        clock = Clock(call.timeout)
+        attempt = 0
+        while True:
+            try:
+                return self.attempt(call, clock, first=attempt == 0)
+            except VectorDBError as error:
+                attempt += 1
+                wait = self._policy.delay(error, attempt, idempotent=call.idempotent, clock=clock)
+                if wait is None:
+                    raise
+            self._closing.wait(wait)
+
+    def attempt(self, call: Call[T], clock: Clock, *, first: bool = True) -> T:
+        """Makes a call once."""
+        if self._gone is not None:
+            raise self._gone(self.options.address)
+        if not first:
+            call.shorten(clock.remaining())
+        method = getattr(self.stub, call.rpc)
+        try:
+            message = method(call.message, timeout=call.deadline(clock), metadata=self._metadata)
+        except (grpc.RpcError, ValueError) as error:
+            raise self.error(error, call.timeout) from None
+        return call.read(message)
+
+    def error(self, error: BaseException, timeout: float | None = None) -> VectorDBError:
+        """What went wrong with a call, in this library's terms. ``ValueError`` is grpc's for a closed channel."""
+        if self._gone is not None:
+            return self._gone(self.options.address)
+        return to_error(error, self.options.address, timeout)
+
+    @property
+    def call_metadata(self) -> tuple[tuple[str, str], ...]:
+        """The request metadata that every call carries."""
+        return self._metadata
+
+    # Backend
+
+    def create_collection(self, request: CreateRequest) -> CollectionConfig:
+        return self.limits.learn(self.call(calls.create_collection(request)))
+
+    def collection_config(self, name: str) -> CollectionConfig:
+        return self.limits.learn(self.call(calls.collection_config(name, self.options.timeout)))
+
+    def list_collections(self) -> list[str]:
+        return self.call(calls.list_collections(self.options.timeout))
+
+    def delete_collection(self, name: str) -> None:
+        self.call(calls.delete_collection(name, self.options.timeout))
+        self.limits.forget(name)
+
+    def info(self) -> DatabaseInfo:
+        return self.call(calls.info(self.options.timeout))
+
+    def write(self, collection: str, request: WriteRequest) -> WriteResult:
+        return self.call(calls.write(collection, request, self.limits))
+
+    def bulk_write(self, collection: str, requests: Iterator[WriteRequest]) -> Iterator[WriteResult]:
+        """Writes batches over one stream, several on their way at a time; results in order, each once durable.
+
+        Every batch is its own commit. After an error, those whose results came are written, and of those on their way
+        some may be.
+        """
+        return bulk_write(self, collection, requests)
+
+    def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int:
+        return self.call(calls.update_metadata(collection, request))
+
+    def delete(self, collection: str, request: DeleteRequest) -> int:
+        return self.call(calls.delete(collection, request))
+
+    def get(self, collection: str, request: GetRequest) -> list[Record]:
+        return self.call(calls.get(collection, request))
+
+    def count(self, collection: str, where: Filter | None, timeout: float | None = None) -> int:
+        return self.call(calls.count(collection, where, timeout))
+
+    def scan(self, collection: str, request: ScanRequest) -> Iterator[list[Record]]:
+        cursor = ""
+        try:
+            while True:
+                try:
+                    page, cursor = self.call(calls.scan(collection, request, cursor))
+                except VectorDBError:
+                    cursor = ""  # there is nothing left to release
+                    raise
+                if page or cursor:
+                    yield page
+                if not cursor:
+                    return
+        finally:
+            if cursor and self._gone is None:
+                # Left early: the server would release it by itself after a minute.
+                with contextlib.suppress(VectorDBError):
+                    self.attempt(calls.close_scan(cursor), Clock(calls.RELEASE_TIMEOUT))
+
+    def search(self, collection: str, request: SearchRequest) -> list[SearchResult]:
+        return self.call(calls.search(collection, request))
+
+    def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
+        return self.call(calls.explain(collection, request, analyze))
+
+    def optimize(self, collection: str, wait: bool) -> None:
+        self.call(calls.optimize(collection, wait, self.options.timeout))
+
+    def stats(self, collection: str) -> CollectionStats:
+        return self.call(calls.stats(collection, self.options.timeout))
+
+    def close(self) -> None:
+        """Closes the channel; calls on their way fail with ``Closed``. Idempotent."""
+        if self._gone is None:
+            self._gone = closed
+            self._closing.set()
+            self._channel.close()
+
+    def _abandon(self) -> None:
+        self._gone = forked
+        self._closing = threading.Event()
+        self._closing.set()

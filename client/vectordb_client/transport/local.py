@@ -1,0 +1,249 @@
+"""The transport to an engine in this process: the only importer of the engine.
+
+Each ``connect`` gets a handle of its own, and all handles on one folder share one engine, which closes with the last
+of them. Handles are told apart from folders by the folder's lock file: its inode cannot be reused while the engine
+holds it open, whatever path or link leads to it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from vectordb.errors import Closed, FailedPrecondition, InvalidArgument
+from vectordb_client.targets import MEMORY
+from vectordb_client.transport.base import ForkGuarded, closed, forked
+
+if TYPE_CHECKING:
+    from vectordb.filter import Filter
+    from vectordb.requests import (
+        Backend,
+        CreateRequest,
+        DeleteRequest,
+        GetRequest,
+        ScanRequest,
+        SearchRequest,
+        UpdateMetadataRequest,
+        WriteRequest,
+    )
+    from vectordb.types import (
+        CollectionConfig,
+        CollectionStats,
+        DatabaseInfo,
+        Plan,
+        Record,
+        SearchResult,
+        WriteResult,
+    )
+
+    Opener = Callable[[str, Mapping[str, Any]], Backend]
+
+
+class _Shared:
+    """One open engine and the number of handles on it. Guarded by the registry's lock."""
+
+    __slots__ = ("engine", "handles", "key", "options")
+
+    def __init__(self, engine: Backend, key: tuple[int, int] | None, options: Mapping[str, Any]) -> None:
+        self.engine = engine
+        self.key = key
+        self.options = dict(options)
+        self.handles = 1
+
+
+class EngineRegistry(ForkGuarded):
+    """The engines that this process has open, one a folder. Thread-safe; a child process starts with an empty one.
+
+    Args:
+        opener: Opens an engine on a folder (or ``":memory:"``) with the options of ``connect``.
+    """
+
+    def __init__(self, opener: Opener) -> None:
+        super().__init__()
+        self._opener = opener
+        self._lock = threading.Lock()
+        self._open: dict[tuple[int, int], _Shared] = {}  # guarded by self._lock
+
+    def acquire(self, folder: str, options: Mapping[str, Any]) -> _Shared:
+        """The folder's engine, opened if this process has not got it open; ``release`` it once.
+
+        Raises:
+            FailedPrecondition: It is open with other options. DirectoryLocked: Another process owns it.
+        """
+        if folder == MEMORY:
+            return _Shared(self._opener(folder, options), None, options)
+        # Held while an engine opens or closes: a second connect to the same folder must wait for it anyway.
+        with self._lock:
+            key = _lock_file(folder)
+            shared = None if key is None else self._open.get(key)
+            if shared is not None:
+                _check_same_options(folder, shared.options, options)
+                shared.handles += 1
+                return shared
+            engine = self._opener(folder, options)
+            key = _lock_file(folder)
+            shared = _Shared(engine, key, options)
+            if key is not None:
+                self._open[key] = shared
+            return shared
+
+    def release(self, shared: _Shared) -> None:
+        """Gives one handle back; the last one closes the engine."""
+        if shared.key is None:
+            shared.engine.close()
+            return
+        with self._lock:
+            shared.handles -= 1
+            if shared.handles == 0:
+                # Before closing: afterwards the inode may belong to another folder.
+                self._open.pop(shared.key, None)
+                shared.engine.close()
+
+    def _abandon(self) -> None:
+        # Another thread of the parent may have held the lock.
+        self._lock = threading.Lock()
+        _orphans.extend(self._open.values())
+        self._open = {}
+
+
+_orphans: list[_Shared] = []
+"""The parent's engines in a child process: never closed nor freed here."""
+
+
+def _lock_file(folder: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(os.path.join(folder, "LOCK"))
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check_same_options(folder: str, opened: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    for name, value in asked.items():
+        if value is not None and opened.get(name) != value:
+            raise FailedPrecondition(
+                f"folder {folder!r} is already open in this process with {name}={opened.get(name)!r}, asked for "
+                f"{value!r}; close it first or use the same options",
+                path=folder,
+                option=name,
+            )
+
+
+class _Gone:
+    """Stands in for the engine after ``close`` or a fork: every method raises."""
+
+    def __init__(self, error: Callable[[str], Closed], target: str) -> None:
+        self._error = error
+        self._target = target
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            raise self._error(self._target)
+
+        return refuse
+
+
+class LocalBackend(ForkGuarded):
+    """One handle on an engine of this process: a ``vectordb.requests.Backend``. Thread-safe.
+
+    Closing it leaves the other handles on the same folder open. After ``close``, or in a child process after a fork,
+    every method raises ``Closed``.
+    """
+
+    def __init__(self, registry: EngineRegistry, folder: str, options: Mapping[str, Any]) -> None:
+        self._registry = registry
+        self._folder = folder
+        self._closing = threading.Lock()
+        self._shared: _Shared | None = registry.acquire(folder, options)  # guarded by self._closing
+        self._engine: Backend = self._shared.engine
+        super().__init__()
+
+    def create_collection(self, request: CreateRequest) -> CollectionConfig:
+        return self._engine.create_collection(request)
+
+    def collection_config(self, name: str) -> CollectionConfig:
+        return self._engine.collection_config(name)
+
+    def list_collections(self) -> list[str]:
+        return self._engine.list_collections()
+
+    def delete_collection(self, name: str) -> None:
+        self._engine.delete_collection(name)
+
+    def info(self) -> DatabaseInfo:
+        return self._engine.info()
+
+    def write(self, collection: str, request: WriteRequest) -> WriteResult:
+        return self._engine.write(collection, request)
+
+    def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int:
+        return self._engine.update_metadata(collection, request)
+
+    def delete(self, collection: str, request: DeleteRequest) -> int:
+        return self._engine.delete(collection, request)
+
+    def get(self, collection: str, request: GetRequest) -> list[Record]:
+        return self._engine.get(collection, request)
+
+    def count(self, collection: str, where: Filter | None, timeout: float | None = None) -> int:
+        return self._engine.count(collection, where, timeout)
+
+    def scan(self, collection: str, request: ScanRequest) -> Iterator[list[Record]]:
+        return self._engine.scan(collection, request)
+
+    def search(self, collection: str, request: SearchRequest) -> list[SearchResult]:
+        return self._engine.search(collection, request)
+
+    def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
+        return self._engine.explain(collection, request, analyze)
+
+    def optimize(self, collection: str, wait: bool) -> None:
+        self._engine.optimize(collection, wait)
+
+    def stats(self, collection: str) -> CollectionStats:
+        return self._engine.stats(collection)
+
+    def close(self) -> None:
+        """Gives the handle back; the engine closes with its last handle. Idempotent."""
+        with self._closing:
+            shared, self._shared = self._shared, None
+            self._engine = cast("Backend", _Gone(closed, self._folder))
+        if shared is not None:
+            self._registry.release(shared)
+
+    def _abandon(self) -> None:
+        if self._shared is not None:
+            _orphans.append(self._shared)
+        self._closing = threading.Lock()
+        self._shared = None
+        self._engine = cast("Backend", _Gone(forked, self._folder))
+
+
+def _open_engine(folder: str, options: Mapping[str, Any]) -> Backend:
+    from vectordb.engine.database import Engine
+
+    known = [name for name in inspect.signature(Engine).parameters if name != "path"]
+    for name in options:
+        if name not in known:
+            raise InvalidArgument(
+                f"connect has no option {name!r}; known for folders are {', '.join(known)}", field=name
+            )
+    return Engine(folder, **options)
+
+
+_registry = EngineRegistry(_open_engine)
+
+
+def open_local(folder: str, options: Mapping[str, Any]) -> LocalBackend:
+    """A handle on the engine of ``folder`` (``":memory:"``: a new one each time).
+
+    Raises:
+        InvalidArgument: An unknown option. DirectoryLocked: Another process owns the folder.
+        FailedPrecondition: This process has the folder open with other options.
+    """
+    if folder != MEMORY:
+        folder = os.path.abspath(os.path.expanduser(folder))
+    return LocalBackend(_registry, folder, options)

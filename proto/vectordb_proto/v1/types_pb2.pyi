@@ -1,0 +1,332 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    METRIC_UNSPECIFIED: _ClassVar[Metric]
+    METRIC_COSINE: _ClassVar[Metric]
+    METRIC_DOT: _ClassVar[Metric]
+    METRIC_L2: _ClassVar[Metric]
+    METRIC_L1: _ClassVar[Metric]
+
+class FilterMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FILTER_MODE_UNSPECIFIED: _ClassVar[FilterMode]
+    FILTER_MODE_AUTO: _ClassVar[FilterMode]
+    FILTER_MODE_PRE: _ClassVar[FilterMode]
+    FILTER_MODE_IN: _ClassVar[FilterMode]
+    FILTER_MODE_POST: _ClassVar[FilterMode]
+
+class FieldType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FIELD_TYPE_UNSPECIFIED: _ClassVar[FieldType]
+    FIELD_TYPE_KEYWORD: _ClassVar[FieldType]
+    FIELD_TYPE_TEXT: _ClassVar[FieldType]
+    FIELD_TYPE_INT: _ClassVar[FieldType]
+    FIELD_TYPE_FLOAT: _ClassVar[FieldType]
+    FIELD_TYPE_BOOL: _ClassVar[FieldType]
+    FIELD_TYPE_DATETIME: _ClassVar[FieldType]
+
+class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DURABILITY_UNSPECIFIED: _ClassVar[Durability]
+    DURABILITY_SYNC: _ClassVar[Durability]
+    DURABILITY_ASYNC: _ClassVar[Durability]
+
+class WriteMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WRITE_MODE_UNSPECIFIED: _ClassVar[WriteMode]
+    WRITE_MODE_UPSERT: _ClassVar[WriteMode]
+    WRITE_MODE_INSERT: _ClassVar[WriteMode]
+    WRITE_MODE_UPDATE: _ClassVar[WriteMode]
+METRIC_UNSPECIFIED: Metric
+METRIC_COSINE: Metric
+METRIC_DOT: Metric
+METRIC_L2: Metric
+METRIC_L1: Metric
+FILTER_MODE_UNSPECIFIED: FilterMode
+FILTER_MODE_AUTO: FilterMode
+FILTER_MODE_PRE: FilterMode
+FILTER_MODE_IN: FilterMode
+FILTER_MODE_POST: FilterMode
+FIELD_TYPE_UNSPECIFIED: FieldType
+FIELD_TYPE_KEYWORD: FieldType
+FIELD_TYPE_TEXT: FieldType
+FIELD_TYPE_INT: FieldType
+FIELD_TYPE_FLOAT: FieldType
+FIELD_TYPE_BOOL: FieldType
+FIELD_TYPE_DATETIME: FieldType
+DURABILITY_UNSPECIFIED: Durability
+DURABILITY_SYNC: Durability
+DURABILITY_ASYNC: Durability
+WRITE_MODE_UNSPECIFIED: WriteMode
+WRITE_MODE_UPSERT: WriteMode
+WRITE_MODE_INSERT: WriteMode
+WRITE_MODE_UPDATE: WriteMode
+
+class Rows(_message.Message):
+    __slots__ = ("ids", "dim", "vectors", "has_vector", "metadata", "texts", "has_text")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    HAS_VECTOR_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    HAS_TEXT_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    dim: int
+    vectors: bytes
+    has_vector: bytes
+    metadata: _containers.RepeatedScalarFieldContainer[bytes]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    has_text: bytes
+    def __init__(self, ids: _Optional[_Iterable[str]] = ..., dim: _Optional[int] = ..., vectors: _Optional[bytes] = ..., has_vector: _Optional[bytes] = ..., metadata: _Optional[_Iterable[bytes]] = ..., texts: _Optional[_Iterable[str]] = ..., has_text: _Optional[bytes] = ...) -> None: ...
+
+class Records(_message.Message):
+    __slots__ = ("rows", "versions")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    rows: Rows
+    versions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, rows: _Optional[_Union[Rows, _Mapping]] = ..., versions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ParamValue(_message.Message):
+    __slots__ = ("int_value", "double_value", "bool_value", "string_value")
+    INT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_VALUE_FIELD_NUMBER: _ClassVar[int]
+    BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
+    int_value: int
+    double_value: float
+    bool_value: bool
+    string_value: str
+    def __init__(self, int_value: _Optional[int] = ..., double_value: _Optional[float] = ..., bool_value: bool = ..., string_value: _Optional[str] = ...) -> None: ...
+
+class IndexSpec(_message.Message):
+    __slots__ = ("kind", "params")
+    class ParamsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ParamValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ParamValue, _Mapping]] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    params: _containers.MessageMap[str, ParamValue]
+    def __init__(self, kind: _Optional[str] = ..., params: _Optional[_Mapping[str, ParamValue]] = ...) -> None: ...
+
+class QuantizationSpec(_message.Message):
+    __slots__ = ("kind", "params")
+    class ParamsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ParamValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ParamValue, _Mapping]] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    params: _containers.MessageMap[str, ParamValue]
+    def __init__(self, kind: _Optional[str] = ..., params: _Optional[_Mapping[str, ParamValue]] = ...) -> None: ...
+
+class FieldSpec(_message.Message):
+    __slots__ = ("type", "unindexed")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    UNINDEXED_FIELD_NUMBER: _ClassVar[int]
+    type: FieldType
+    unindexed: bool
+    def __init__(self, type: _Optional[_Union[FieldType, str]] = ..., unindexed: bool = ...) -> None: ...
+
+class FieldSpecs(_message.Message):
+    __slots__ = ("fields",)
+    class FieldsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: FieldSpec
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[FieldSpec, _Mapping]] = ...) -> None: ...
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    fields: _containers.MessageMap[str, FieldSpec]
+    def __init__(self, fields: _Optional[_Mapping[str, FieldSpec]] = ...) -> None: ...
+
+class Tuning(_message.Message):
+    __slots__ = ("seal_bytes", "index_bytes", "max_segment_bytes", "max_unindexed_bytes", "max_write_bytes", "merge_factor", "build_threads", "durability")
+    SEAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INDEX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_SEGMENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_UNINDEXED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_WRITE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    BUILD_THREADS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    seal_bytes: int
+    index_bytes: int
+    max_segment_bytes: int
+    max_unindexed_bytes: int
+    max_write_bytes: int
+    merge_factor: int
+    build_threads: int
+    durability: Durability
+    def __init__(self, seal_bytes: _Optional[int] = ..., index_bytes: _Optional[int] = ..., max_segment_bytes: _Optional[int] = ..., max_unindexed_bytes: _Optional[int] = ..., max_write_bytes: _Optional[int] = ..., merge_factor: _Optional[int] = ..., build_threads: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+
+class CollectionConfig(_message.Message):
+    __slots__ = ("name", "dim", "metric", "index", "quantization", "fields", "tuning")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    TUNING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dim: int
+    metric: Metric
+    index: IndexSpec
+    quantization: QuantizationSpec
+    fields: FieldSpecs
+    tuning: Tuning
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ..., fields: _Optional[_Union[FieldSpecs, _Mapping]] = ..., tuning: _Optional[_Union[Tuning, _Mapping]] = ...) -> None: ...
+
+class SegmentPlan(_message.Message):
+    __slots__ = ("segment", "strategy", "rows", "estimated", "matched", "rows_scored", "fallback_reason", "filtered", "params")
+    class ParamsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ParamValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ParamValue, _Mapping]] = ...) -> None: ...
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_SCORED_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_REASON_FIELD_NUMBER: _ClassVar[int]
+    FILTERED_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    segment: str
+    strategy: str
+    rows: int
+    estimated: int
+    matched: int
+    rows_scored: int
+    fallback_reason: str
+    filtered: bool
+    params: _containers.MessageMap[str, ParamValue]
+    def __init__(self, segment: _Optional[str] = ..., strategy: _Optional[str] = ..., rows: _Optional[int] = ..., estimated: _Optional[int] = ..., matched: _Optional[int] = ..., rows_scored: _Optional[int] = ..., fallback_reason: _Optional[str] = ..., filtered: bool = ..., params: _Optional[_Mapping[str, ParamValue]] = ...) -> None: ...
+
+class Plan(_message.Message):
+    __slots__ = ("segments", "filter_mode", "version", "timings_ms")
+    class TimingsMsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_MODE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
+    segments: _containers.RepeatedCompositeFieldContainer[SegmentPlan]
+    filter_mode: FilterMode
+    version: int
+    timings_ms: _containers.ScalarMap[str, float]
+    def __init__(self, segments: _Optional[_Iterable[_Union[SegmentPlan, _Mapping]]] = ..., filter_mode: _Optional[_Union[FilterMode, str]] = ..., version: _Optional[int] = ..., timings_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class SearchResult(_message.Message):
+    __slots__ = ("hits", "scores", "complete", "incomplete_reason", "searched_fraction", "took_ms", "plan")
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    INCOMPLETE_REASON_FIELD_NUMBER: _ClassVar[int]
+    SEARCHED_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    TOOK_MS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    hits: Rows
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    complete: bool
+    incomplete_reason: str
+    searched_fraction: float
+    took_ms: float
+    plan: int
+    def __init__(self, hits: _Optional[_Union[Rows, _Mapping]] = ..., scores: _Optional[_Iterable[float]] = ..., complete: bool = ..., incomplete_reason: _Optional[str] = ..., searched_fraction: _Optional[float] = ..., took_ms: _Optional[float] = ..., plan: _Optional[int] = ...) -> None: ...
+
+class SegmentStats(_message.Message):
+    __slots__ = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    rows: int
+    deleted: int
+    index: str
+    memory_bytes: int
+    disk_bytes: int
+    def __init__(self, name: _Optional[str] = ..., rows: _Optional[int] = ..., deleted: _Optional[int] = ..., index: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
+
+class OptimizerStats(_message.Message):
+    __slots__ = ("state", "progress", "pending_bytes", "error")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    progress: float
+    pending_bytes: int
+    error: str
+    def __init__(self, state: _Optional[str] = ..., progress: _Optional[float] = ..., pending_bytes: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class CollectionStats(_message.Message):
+    __slots__ = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes", "index", "segments", "optimizer")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    INDEXED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_ROWS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    deleted: int
+    indexed_rows: int
+    tail_rows: int
+    version: int
+    memory_bytes: int
+    disk_bytes: int
+    index: IndexSpec
+    segments: _containers.RepeatedCompositeFieldContainer[SegmentStats]
+    optimizer: OptimizerStats
+    def __init__(self, rows: _Optional[int] = ..., deleted: _Optional[int] = ..., indexed_rows: _Optional[int] = ..., tail_rows: _Optional[int] = ..., version: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., segments: _Optional[_Iterable[_Union[SegmentStats, _Mapping]]] = ..., optimizer: _Optional[_Union[OptimizerStats, _Mapping]] = ...) -> None: ...
+
+class DatabaseInfo(_message.Message):
+    __slots__ = ("version", "format_version", "path", "collections", "durability", "read_only_reason")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_REASON_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    format_version: int
+    path: str
+    collections: _containers.RepeatedScalarFieldContainer[str]
+    durability: Durability
+    read_only_reason: str
+    def __init__(self, version: _Optional[str] = ..., format_version: _Optional[int] = ..., path: _Optional[str] = ..., collections: _Optional[_Iterable[str]] = ..., durability: _Optional[_Union[Durability, str]] = ..., read_only_reason: _Optional[str] = ...) -> None: ...

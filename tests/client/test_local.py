@@ -1,0 +1,187 @@
+"""Handles on engines of this process: sharing, closing, forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vectordb_client import Database, connect
+from vectordb_client.transport.local import EngineRegistry, LocalBackend
+
+from vectordb import errors
+
+# Python 3.12 warns of forks beside threads, which is what these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
+
+@pytest.fixture
+def engines() -> list[Any]:
+    """Those that the registry opened."""
+    return []
+
+
+@pytest.fixture
+def registry(fake_engine: Any, engines: list[Any]) -> EngineRegistry:
+    def opener(folder: str, options: Any) -> Any:
+        if folder != ":memory:":
+            Path(folder).mkdir(exist_ok=True)
+            (Path(folder) / "LOCK").touch()
+        engines.append(fake_engine(folder))
+        return engines[-1]
+
+    return EngineRegistry(opener)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Runs ``work`` in a forked child; its exit code, 1 where it raised, negative where it hung."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException as error:
+            os.write(2, f"in the child: {error!r}\n".encode())
+        finally:
+            os._exit(code)
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return -1
+
+
+def test_one_folder_one_engine(registry: EngineRegistry, engines: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    first = LocalBackend(registry, str(tmp_path / "data"), {})
+    (tmp_path / "x").mkdir()
+    second = LocalBackend(registry, str(tmp_path / "x" / ".." / "data"), {})
+    third = LocalBackend(registry, str(tmp_path / "link"), {})
+    assert len(engines) == 1
+    other = LocalBackend(registry, str(tmp_path / "other"), {})
+    assert len(engines) == 2
+    Database(first).create_collection("docs", 2)
+    assert third.list_collections() == ["docs"]
+    first.close()
+    first.close()
+    with pytest.raises(errors.Closed, match="connect again"):
+        first.list_collections()
+    assert second.list_collections() == ["docs"]
+    second.close()
+    assert engines[0].closed == 0
+    third.close()
+    assert engines[0].closed == 1
+    again = LocalBackend(registry, str(tmp_path / "data"), {})
+    assert len(engines) == 3
+    again.close()
+    other.close()
+    assert [e.closed for e in engines] == [1, 1, 1]
+
+
+def test_memory_is_never_shared(registry: EngineRegistry, engines: list[Any]) -> None:
+    a, b = LocalBackend(registry, ":memory:", {}), LocalBackend(registry, ":memory:", {})
+    Database(a).create_collection("docs", 2)
+    assert b.list_collections() == []
+    a.close()
+    assert [e.closed for e in engines] == [1, 0]
+    b.close()
+
+
+def test_other_options_on_an_open_folder_are_refused(registry: EngineRegistry, tmp_path: Path) -> None:
+    first = LocalBackend(registry, str(tmp_path), {"durability": "async"})
+    LocalBackend(registry, str(tmp_path), {"durability": "async"}).close()
+    LocalBackend(registry, str(tmp_path), {}).close()
+    with pytest.raises(errors.FailedPrecondition, match="already open in this process with durability='async'"):
+        LocalBackend(registry, str(tmp_path), {"durability": "sync"})
+    first.close()
+
+
+def test_threads_that_connect_at_once_share(registry: EngineRegistry, engines: list[Any], tmp_path: Path) -> None:
+    handles: list[LocalBackend] = []
+    start = threading.Barrier(8)
+
+    def work() -> None:
+        start.wait()
+        handles.append(LocalBackend(registry, str(tmp_path), {}))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(engines) == 1
+    for handle in handles:
+        handle.close()
+    assert engines[0].closed == 1
+
+
+def test_a_failed_open_leaves_nothing_behind(fake_engine: Any, tmp_path: Path) -> None:
+    failures = [errors.DirectoryLocked("taken", pid=1)]
+
+    def opener(folder: str, options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return fake_engine(folder)
+
+    registry = EngineRegistry(opener)
+    with pytest.raises(errors.DirectoryLocked):
+        LocalBackend(registry, str(tmp_path), {})
+    LocalBackend(registry, str(tmp_path), {}).close()
+
+
+def test_after_a_fork_the_handle_is_closed_and_connecting_opens_anew(
+    registry: EngineRegistry, engines: list[Any], tmp_path: Path
+) -> None:
+    handle = LocalBackend(registry, str(tmp_path), {})
+    Database(handle).create_collection("docs", 2)
+    scan_lock = registry._lock
+
+    def child() -> None:
+        with pytest.raises(errors.Closed, match="before a fork"):
+            handle.list_collections()
+        handle.close()
+        assert engines[0].closed == 0, "the parent's engine was closed in the child"
+        own = LocalBackend(registry, str(tmp_path), {})
+        assert len(engines) == 2, "the child shares the parent's engine"
+        assert own.list_collections() == []
+        own.close()
+        assert engines[1].closed == 1
+
+    # Held by "another thread" while forking: the child must not wait for it.
+    with scan_lock:
+        assert in_child(child) == 0
+    assert handle.list_collections() == ["docs"]
+    handle.close()
+
+
+def test_after_a_fork_a_servers_handle_is_closed(server: Any) -> None:
+    with connect(server.address) as db:
+        c = db.create_collection("docs", 2)
+        scan = c.scan()
+
+        def child() -> None:
+            for call in (db.list_collections, c.count, lambda: list(scan)):
+                with pytest.raises(errors.Closed, match="before a fork"):
+                    call()
+            db.close()
+
+        assert in_child(child) == 0
+        assert c.count() == 0
+
+
+@pytest.mark.parametrize("options", [{"api_key": "k"}, {"tls": True}])
+@pytest.mark.parametrize("target", ["localhost:http", ":memory:"])
+def test_options_of_servers_are_refused_for_folders(target: str, options: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidArgument, match="is for servers"):
+        connect(target, **options)
+    assert not Path(target).exists()

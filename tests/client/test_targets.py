@@ -1,0 +1,71 @@
+"""What each form of target means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from vectordb_client.targets import Kind, Target, parse_target
+
+from vectordb.errors import InvalidArgument
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "address", "tls"),
+    [
+        (":memory:", Kind.MEMORY, ":memory:", None),
+        ("localhost:50051", Kind.SERVER, "localhost:50051", None),
+        ("10.0.0.1:1", Kind.SERVER, "10.0.0.1:1", None),
+        ("db.example.org:065", Kind.SERVER, "db.example.org:65", None),
+        ("[::1]:50051", Kind.SERVER, "[::1]:50051", None),
+        ("data:1", Kind.SERVER, "data:1", None),
+        ("grpc://localhost:50051", Kind.SERVER, "localhost:50051", False),
+        ("grpc://localhost:50051/", Kind.SERVER, "localhost:50051", False),
+        ("GRPCS://[::1]:443", Kind.SERVER, "[::1]:443", True),
+        ("unix:/tmp/a.sock", Kind.SERVER, "unix:/tmp/a.sock", None),
+        ("unix:///tmp/a.sock", Kind.SERVER, "unix:///tmp/a.sock", None),
+        ("unix:a.sock", Kind.SERVER, "unix:a.sock", None),
+        ("data", Kind.FOLDER, "data", None),
+        ("./data", Kind.FOLDER, "./data", None),
+        ("./data:1", Kind.FOLDER, "./data:1", None),
+        ("/srv/a:50051", Kind.FOLDER, "/srv/a:50051", None),
+        ("C:\\x", Kind.FOLDER, "C:\\x", None),
+        ("C:/x", Kind.FOLDER, "C:/x", None),
+        ("C://x", Kind.FOLDER, "C://x", None),
+        ("host:", Kind.FOLDER, "host:", None),
+        ("host:http", Kind.FOLDER, "host:http", None),
+        ("host:\uff15\uff10", Kind.FOLDER, "host:\uff15\uff10", None),
+        ("my data:1", Kind.FOLDER, "my data:1", None),
+        ("localhost", Kind.FOLDER, "localhost", None),
+        (Path("localhost:50051"), Kind.FOLDER, "localhost:50051", None),
+        (Path(":memory:"), Kind.FOLDER, ":memory:", None),
+    ],
+)
+def test_target(target: str | Path, kind: Kind, address: str, tls: bool | None) -> None:
+    assert parse_target(target) == Target(kind, address, tls)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("", "must name a folder"),
+        ("a\0b", "must name a folder"),
+        (7, "got int"),
+        (None, "got NoneType"),
+        (b"data", "got bytes"),
+        ("http://localhost:50051", "unknown scheme 'http://'"),
+        ("https://localhost:50051", "unknown scheme"),
+        ("file:///srv/data", "unknown scheme"),
+        ("grpc://localhost", "not of the form 'grpc://host:port'"),
+        ("grpcs://user@host:1/path", "not of the form"),
+        ("localhost:99999", "ports are 1 to 65535"),
+        ("localhost:0", "ports are 1 to 65535"),
+        ("localhost:" + "9" * 5000, "ports are 1 to 65535"),
+        (":50051", "has no host"),
+        ("::1:50051", r"write '\[::1\]:50051'"),
+        ("unix:", "names no socket"),
+    ],
+)
+def test_bad_target(target: object, told: str) -> None:
+    with pytest.raises(InvalidArgument, match=told):
+        parse_target(target)  # type: ignore[arg-type]

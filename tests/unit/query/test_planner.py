@@ -1,0 +1,131 @@
+"""The planner as a table: what is asked of which part, and what it chooses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from vectordb.metadata.estimate import Estimate
+from vectordb.query import costs, planner
+from vectordb.query.planner import Ask, PartFacts, Way, plan
+from vectordb.types import FilterMode
+
+AUTO, PRE, IN, POST = FilterMode.AUTO, FilterMode.PRE, FilterMode.IN, FilterMode.POST
+
+
+def _facts(fakes: Any, rows: int = 20_000, share: float | None = None, **others: Any) -> PartFacts:
+    count = None if share is None else round(rows * share)
+    estimate = None if count is None else Estimate(count, count, count)
+    return PartFacts(**{"rows": rows, "dead": 0, "vectors": rows, "dim": 384, "capabilities": fakes.GRAPH,
+                        "estimate": estimate, "counted": share is not None, **others})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("share", "mode", "strategy"),
+    [
+        (0.5, PRE, "exact_filtered"),
+        (0.5, IN, "graph"),
+        (0.5, POST, "graph_post"),
+        (0.2, IN, "graph"),
+        (0.2, POST, "graph_post"),
+        (0.12, PRE, "exact_filtered"),
+        (0.12, IN, "exact_filtered"),
+        (0.01, IN, "exact_filtered"),
+        (0.01, POST, "exact_filtered"),
+        (0.01, AUTO, "exact_filtered"),
+        (0.0, AUTO, "empty"),
+        (0.0, POST, "empty"),
+        (1.0, IN, "graph"),
+    ],
+)
+def test_modes_by_selectivity(fakes: Any, share: float, mode: FilterMode, strategy: str) -> None:
+    step = plan(_facts(fakes, share=share), Ask(10, mode))
+    assert step.strategy == strategy
+    fell_back = strategy == "exact_filtered" and mode is not PRE and mode is not AUTO
+    assert (step.reason is not None) == fell_back
+
+
+@pytest.mark.parametrize("rows", [20_000, 116_659, 1_000_000])
+@pytest.mark.parametrize("share", [0.003, 0.02, 0.05, 0.16, 0.3, 0.5, 0.9, 1.0])
+def test_auto_is_the_cheapest(fakes: Any, rows: int, share: float) -> None:
+    facts = _facts(fakes, rows, share)
+    chosen = plan(facts, Ask(10))
+
+    def cost(step: planner.Step) -> float:
+        if step.way is Way.EXACT_FILTERED:
+            return costs.scan_matches(rows * share, rows, 384)
+        return planner.index_cost(step, facts)
+
+    for mode in (PRE, IN, POST):
+        assert cost(chosen) <= cost(plan(facts, Ask(10, mode))) * 1.001
+
+
+def test_filtered_walk_compares_few_rows(fakes: Any) -> None:
+    for share in (0.2, 0.25, 0.5, 0.9):
+        step = plan(_facts(fakes, share=share), Ask(10, IN))
+        assert step.strategy == "graph"
+        assert costs.visits(20_000, int(step.params["ef"])) < 2_000
+
+
+def test_without_a_filter(fakes: Any) -> None:
+    step = plan(_facts(fakes), Ask(10))
+    assert (step.way, step.strategy, step.k, step.params, step.estimated) == (
+        Way.INDEX, "graph", 10 + planner.SLACK, {"ef": 64}, 20_000,
+    )  # fmt: skip
+    assert plan(_facts(fakes), Ask(10, params={"ef": 500, "nprobe": 3})).params == {"ef": 500}
+    assert plan(_facts(fakes), Ask(10, params={"ef": 4})).params == {"ef": 10 + planner.SLACK}
+    assert plan(_facts(fakes), Ask(10, exact=True)).strategy == "exact"
+    assert plan(_facts(fakes, share=0.5), Ask(10, IN, exact=True)).strategy == "exact_filtered"
+    assert plan(_facts(fakes, capabilities=None), Ask(10)).strategy == "exact"
+    assert plan(_facts(fakes, capabilities=replace(fakes.GRAPH, exact=True)), Ask(10)).strategy == "exact"
+    large = plan(_facts(fakes), Ask(10_000))
+    assert (large.strategy, large.reason) == ("exact", planner.LARGE_LIMIT)
+    wide = plan(_facts(fakes), Ask(2_500))
+    assert wide.strategy == "exact"
+    assert wide.reason is not None
+
+
+def test_dead_rows(fakes: Any) -> None:
+    few = plan(_facts(fakes, dead=200), Ask(10))
+    assert few.way is Way.INDEX
+    assert few.k > 10 + planner.SLACK
+    assert few.estimated == 19_800
+    many = plan(_facts(fakes, dead=8_000), Ask(10))
+    assert (many.way, many.strategy) == (Way.INDEX, "graph")
+    assert many.k >= 16 / 0.6
+    assert plan(_facts(fakes, dead=19_990), Ask(10)).strategy == "exact"
+    assert plan(_facts(fakes, dead=20_000), Ask(10)).strategy == "empty"
+    assert plan(_facts(fakes, vectors=0), Ask(10)).strategy == "empty"
+    estimated = _facts(fakes, dead=10_000, vectors=10_000, estimate=Estimate(0, 8_000, 20_000))
+    assert plan(estimated, Ask(10, PRE)).estimated == 2_000
+
+
+def test_kinds_that_cannot_filter(fakes: Any) -> None:
+    facts = _facts(fakes, share=0.5, capabilities=fakes.TREES)
+    assert plan(facts, Ask(10, IN)).reason == planner.CANNOT_FILTER
+    assert plan(facts, Ask(10, POST)).strategy == "trees_post"
+    bare = _facts(fakes, share=0.5, capabilities=None)
+    assert plan(bare, Ask(10, IN)).reason == planner.NOT_INDEXED
+    assert plan(bare, Ask(10)).reason is None
+
+
+def test_widening_follows_the_share_that_passed(fakes: Any) -> None:
+    facts = _facts(fakes, 200_000, share=0.5)
+    step = plan(facts, Ask(10, POST))
+    assert planner.widened(step.k, 0, step, facts, 10) == step.k * planner.WIDENING
+    assert planner.widened(100, 5, step, facts, 10) == 300
+    assert planner.widened(100_000, 5, step, facts, 10) is None
+    rare = facts._replace(estimate=Estimate(100, 100, 100))
+    assert planner.widened(1_000, 1, plan(rare, Ask(10, PRE)), rare, 10) is None
+
+
+def test_costs_agree_with_their_measurements() -> None:
+    assert costs.scan(100_000, 384) == pytest.approx(5_800, rel=0.02)
+    assert costs.walk(116_659, 384, 64) == pytest.approx(134, rel=0.2)
+    assert costs.visits(20_000, 256) == pytest.approx(3_016, rel=0.05)
+    assert costs.visits(50, 64) == 50
+    ef = costs.widest_beam(1_000, 116_659, 384)
+    assert costs.walk(116_659, 384, ef) <= 1_000 < costs.walk(116_659, 384, ef + 1)
+    assert costs.widest_beam(1, 116_659, 384) == 0

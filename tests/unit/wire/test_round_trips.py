@@ -1,0 +1,400 @@
+"""What is turned into a message and back is what it was; what is no request is refused by name."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+from vectordb_proto.v1 import filter_pb2, service_pb2, types_pb2
+
+from vectordb.encoding import decode_metadata, encode_metadata
+from vectordb.errors import BY_NAME, Internal, InvalidArgument, InvalidFilter, NotFound, Unavailable, VectorDBError
+from vectordb.filter import MAX_DEPTH, And, Condition, Not, Op, Or, col
+from vectordb.metric import Metric
+from vectordb.requests import (
+    CreateRequest,
+    DeleteRequest,
+    GetRequest,
+    Rows,
+    ScanRequest,
+    SearchRequest,
+    UpdateMetadataRequest,
+    WriteMode,
+    WriteRequest,
+)
+from vectordb.types import (
+    CollectionConfig,
+    CollectionStats,
+    Durability,
+    FieldSpec,
+    FieldType,
+    FilterMode,
+    Hit,
+    IndexSpec,
+    OptimizerStats,
+    Plan,
+    QuantizationSpec,
+    Record,
+    SearchResult,
+    SegmentPlan,
+    SegmentStats,
+    Tuning,
+    WriteResult,
+)
+from vectordb.wire import columns, errors, filters, requests, results, stats
+
+TEXT = st.text(max_size=8)
+IDS = st.lists(st.text(min_size=1, max_size=8), max_size=9)
+SECONDS = st.none() | st.floats(0.001, 1e6)
+VERSION = st.none() | st.integers(0, 2**63 - 1)
+KEY = st.none() | st.text(min_size=1, max_size=20)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+WHEN = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))
+SCALAR = st.booleans() | INT64 | st.floats(allow_nan=False, allow_infinity=False) | TEXT | WHEN
+PARAMS = st.dictionaries(TEXT, INT64 | st.floats(allow_nan=False) | st.booleans() | TEXT, max_size=3)
+FIELD = st.sampled_from(["a", "b.c", "jahr", "ü"])
+
+
+def conditions():
+    one = st.builds(Condition, FIELD, st.sampled_from([Op.LT, Op.LE, Op.GT, Op.GE, Op.CONTAINS]), SCALAR)
+    whole = st.builds(Condition, FIELD, st.sampled_from([Op.EQ, Op.NE]), SCALAR | st.lists(SCALAR, max_size=3))
+    many = st.builds(Condition, FIELD, st.sampled_from([Op.IN, Op.NOT_IN]), st.lists(SCALAR, max_size=4))
+    between = st.builds(lambda f, a, b: Condition(f, Op.BETWEEN, (a, b)), FIELD, INT64, st.integers(0, 9))
+    prefix = st.builds(Condition, FIELD, st.just(Op.STARTS_WITH), TEXT)
+    bare = st.builds(Condition, FIELD, st.sampled_from([Op.IS_NULL, Op.EXISTS]))
+    return one | whole | many | between | prefix | bare
+
+
+FILTER = st.recursive(
+    conditions(),
+    lambda inner: (
+        st.builds(lambda c: And(tuple(c)), st.lists(inner, min_size=1, max_size=3))
+        | st.builds(lambda c: Or(tuple(c)), st.lists(inner, min_size=1, max_size=3))
+        | st.builds(Not, inner)
+    ),
+    max_leaves=8,
+)
+
+
+@st.composite
+def rows(draw):
+    ids = draw(IDS)
+    n, dim = len(ids), draw(st.integers(1, 5))
+    kind = draw(st.sampled_from(["none", "all", "some"]))
+    present = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)), bool)
+    vectors = np.arange(n * dim, dtype=np.float32).reshape(n, dim)
+    metadata = [encode_metadata({"n": i} if i % 2 else {}) for i in range(n)]
+    return Rows(
+        ids,
+        None if kind == "none" else vectors,
+        present if kind == "some" and not present.all() else None,
+        draw(st.sampled_from([None, metadata])) if n else None,
+        draw(st.none() | st.lists(st.none() | TEXT, min_size=n, max_size=n)) if n else None,
+    )
+
+
+def again(message):
+    """The message after a trip as bytes."""
+    return type(message).FromString(message.SerializeToString())
+
+
+def same_rows(a, b):
+    assert a.ids == b.ids
+    for name in ("vectors", "has_vector"):
+        one, two = getattr(a, name), getattr(b, name)
+        assert (one is None) == (two is None)
+        if one is not None:
+            np.testing.assert_array_equal(one, two)
+    assert a.metadata == b.metadata
+    assert a.texts == b.texts or (b.texts is None and set(a.texts) <= {None})
+
+
+@given(rows(), st.sampled_from(WriteMode), VERSION, KEY, SECONDS)
+def test_writes(data, mode, version, key, timeout):
+    request = WriteRequest(mode, data, version, key, timeout, "")
+    message = again(requests.write_to_message("docs", request))
+    assert message.collection == "docs"
+    got = requests.write_from_message(message)
+    same_rows(data, got.rows)
+    assert (got.mode, got.if_version, got.idempotency_key, got.timeout) == (mode, version, key, timeout)
+
+
+@given(FILTER)
+def test_filters_keep_structure_and_types(tree):
+    message = filter_pb2.Filter()
+    filters.filter_to_message(tree, message)
+    got = filters.filter_from_message(again(message))
+    assert got == tree, "equality of trees tells 1, 1.0 and True apart"
+
+
+@given(st.none() | IDS, st.none() | FILTER, VERSION, KEY, SECONDS)
+def test_selecting_writes(ids, where, version, key, timeout):
+    delete = DeleteRequest(ids, where, version, key, timeout)
+    assert requests.delete_from_message(again(requests.delete_to_message("c", delete))) == delete
+    update = UpdateMetadataRequest(ids, where, b"\x80", ("a.b", "c"), version, key, timeout)
+    assert requests.update_metadata_from_message(again(requests.update_metadata_to_message("c", update))) == update
+    update.set, update.unset = None, ()
+    assert requests.update_metadata_from_message(again(requests.update_metadata_to_message("c", update))) == update
+
+
+@given(IDS, st.none() | FILTER, SECONDS, st.none() | TEXT, st.lists(TEXT, max_size=3).map(tuple), INT64)
+def test_reads(ids, where, timeout, order_by, include, size):
+    get = GetRequest(ids, include, timeout)
+    assert requests.get_from_message(again(requests.get_to_message("c", get))) == get
+    assert requests.count_from_message(again(requests.count_to_message("c", where, timeout))) == (where, timeout)
+    scan = ScanRequest(where, order_by, size, include)
+    assert requests.scan_from_message(again(requests.scan_to_message("c", scan))) == scan
+
+
+@given(
+    st.tuples(st.integers(0, 4), st.integers(1, 5)), INT64, st.none() | FILTER, st.sampled_from(FilterMode),
+    st.none() | st.floats(allow_nan=False), st.none() | PARAMS.filter(bool), SECONDS, st.booleans(),
+)  # fmt: skip
+def test_searches(shape, limit, where, mode, min_score, params, timeout, flag):
+    vectors = np.full(shape, 1.5, np.float32)
+    request = SearchRequest(vectors, limit, where, mode, flag, min_score, params, timeout, not flag, ("text",), "x")
+    got = requests.search_from_message(again(requests.search_to_message("c", request)))
+    np.testing.assert_array_equal(got.vectors, vectors)
+    assert got.vectors.dtype == np.float32
+    got.vectors = request.vectors = np.zeros(0, np.float32)
+    assert [getattr(got, name) for name in SearchRequest.__slots__[1:]] == [
+        getattr(request, name) for name in SearchRequest.__slots__[1:]
+    ]
+    assert {k: type(v) for k, v in (got.params or {}).items()} == {k: type(v) for k, v in (params or {}).items()}
+
+
+@given(
+    TEXT, INT64, st.sampled_from(Metric), PARAMS,
+    st.none() | st.dictionaries(TEXT, st.builds(FieldSpec, st.sampled_from(FieldType), st.booleans()), max_size=3),
+    st.builds(Tuning, *[INT64] * 7, st.none() | st.sampled_from(Durability)),
+)  # fmt: skip
+def test_collections(name, dim, metric, params, fields, tuning):
+    quantization = QuantizationSpec("pq", params) if params else None
+    config = CollectionConfig(name, dim, metric, IndexSpec("hnsw", params), quantization, fields, tuning)
+    request = CreateRequest(config, True, 2.5)
+    assert requests.create_from_message(again(requests.create_to_message(request))) == request
+
+
+def test_an_empty_configuration_takes_the_defaults():
+    message = service_pb2.CreateCollectionRequest(config={"name": "c", "dim": 3})
+    assert requests.create_from_message(message) == CreateRequest(CollectionConfig("c", 3))
+
+
+HIT = st.builds(
+    Hit, TEXT, st.floats(width=32, allow_nan=False),
+    st.none() | st.dictionaries(TEXT, SCALAR, max_size=2), st.none() | TEXT,
+    st.none() | st.just(np.array([1, -2.5, 0], np.float32)),
+)  # fmt: skip
+PLAN = st.builds(
+    Plan,
+    st.lists(
+        st.builds(
+            SegmentPlan, TEXT, TEXT, st.integers(0, 9), st.integers(0, 9), st.none() | st.integers(0, 9),
+            st.integers(0, 9), st.none() | TEXT, st.booleans(), st.dictionaries(TEXT, st.integers(0, 9), max_size=2),
+        ),  # fmt: skip
+        max_size=3,
+    ).map(tuple),
+    st.sampled_from(FilterMode), st.integers(0, 2**63), st.dictionaries(TEXT, st.floats(0, 1), max_size=2),
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(HIT, max_size=4), max_size=3), PLAN, st.none() | TEXT, st.floats(0, 1))
+def test_search_results(found, plan, reason, fraction):
+    given_ = [SearchResult(hits, plan, 1.25, reason, fraction) for hits in found]
+    message = again(results.search_response_to_message(given_))
+    assert len(message.plans) <= 1, "a shared plan is sent once"
+    for got, want in zip(results.search_response_from_message(message), given_, strict=True):
+        assert (got.complete, got.incomplete_reason, got.searched_fraction) == (reason is None, reason, fraction)
+        assert (got.took_ms, got.plan) == (1.25, plan)
+        for a, b in zip(got, want, strict=True):
+            assert a[:4] == b[:4]
+            np.testing.assert_array_equal(a.vector, b.vector)
+
+
+@given(st.lists(HIT, max_size=5))
+def test_records(hits):
+    given_ = [Record(hit.id, hit.vector, hit.metadata, hit.text, 2**63 - i) for i, hit in enumerate(hits)]
+    message = types_pb2.Records()
+    results.records_to_message(given_, message)
+    for got, want in zip(results.records_from_message(again(message)), given_, strict=True):
+        np.testing.assert_array_equal(got.vector, want.vector)
+        assert (got.id, got.metadata, got.text, got.version) == (want.id, want.metadata, want.text, want.version)
+
+
+def test_statistics():
+    given_ = CollectionStats(
+        1, 2, 3, 4, 5, 6, 7, IndexSpec("hnsw", {"m": 16}), (SegmentStats("s", 1, 2, "flat", 3, 4),),
+        OptimizerStats("merging", 0.5, 12, "broken"),
+    )  # fmt: skip
+    message = types_pb2.CollectionStats()
+    stats.stats_to_message(given_, message)
+    assert stats.stats_from_message(again(message)) == given_
+
+
+def test_ids_of_a_write_travel_back_only_where_they_are_new():
+    given_ = WriteResult(2, 9, ["a", "b"])
+    quiet = results.write_result_to_message(given_, ["a", "b"], service_pb2.WriteResult())
+    assert not quiet.ids
+    assert results.write_result_from_message(quiet, ["a", "b"]) == given_
+    loud = results.write_result_to_message(given_, [], service_pb2.WriteResult())
+    assert results.write_result_from_message(again(loud), []) == given_
+
+
+def test_vectors_are_not_copied():
+    data = np.arange(6, dtype="<f4").tobytes()
+    view = columns.vectors_from_bytes(data, 3, "vectors", 2)
+    assert not view.flags.owndata
+    assert not view.flags.writeable
+    np.testing.assert_array_equal(view, [[0, 1, 2], [3, 4, 5]])
+
+
+def test_vectors_are_a_packed_repeated_float_on_the_wire():
+    message = types_pb2.SearchResult(scores=[1.5, -2.0])
+    # Field 2, length-delimited: tag and length, then the same bytes as our columns have.
+    assert message.SerializeToString() == b"\x12\x08" + columns.vectors_to_bytes(np.array([[1.5, -2.0]], np.float32))
+
+
+def test_the_deepest_filter_fits_into_a_message():
+    tree = Condition("a", Op.EQ, [1, 2])
+    for level in range(MAX_DEPTH - 1):
+        tree = [Not, lambda t: And((t,)), lambda t: Or((t,))][level % 3](tree)
+    message = again(requests.explain_to_message("c", SearchRequest(np.ones((1, 2), np.float32), where=tree), False))
+    assert requests.search_from_message(message.search).where == tree
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"ids": ["a"], "dim": 2, "vectors": b"\0" * 9}, "rows.vectors"),
+        ({"ids": ["a"], "dim": 2}, "rows.vectors"),
+        ({"ids": ["a"], "vectors": b"\0" * 4}, "rows.vectors"),
+        ({"ids": ["a"] * 9, "dim": 1, "vectors": b"\0" * 36, "has_vector": b"\1"}, "rows.has_vector"),
+        ({"ids": ["a"], "has_vector": b"\1"}, "rows.has_vector"),
+        ({"ids": ["a"], "metadata": [b"", b""]}, "rows.metadata"),
+        ({"ids": ["a"], "texts": ["", ""]}, "rows.texts"),
+        ({"ids": ["a"], "texts": [""], "has_text": b"\1\1"}, "rows.has_text"),
+        ({"ids": ["a"], "has_text": b"\1"}, "rows.has_text"),
+    ],
+)
+def test_columns_that_do_not_fit_name_the_field(message, field):
+    with pytest.raises(InvalidArgument) as caught:
+        requests.write_from_message(service_pb2.WriteRequest(rows=message))
+    assert caught.value.field == field
+    assert field in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"limit": 1 << 70}, "limit"),
+        ({"limit": "10"}, "limit"),
+        ({"limit": 1.5}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"min_score": "high"}, "min_score"),
+        ({"timeout": "soon"}, "timeout"),
+        ({"params": {"ef": object()}}, "params"),
+        ({"params": {1: 2}}, "params"),
+        ({"include": ("\ud800",)}, "include"),
+        ({"include": (1,)}, "include"),
+        ({"vector_name": 3}, "vector_name"),
+    ],
+)
+def test_what_a_message_cannot_hold_is_refused_by_name(options, field):
+    with pytest.raises(InvalidArgument) as caught:
+        requests.search_to_message("c", SearchRequest(np.ones((1, 2), np.float32), **options))
+    assert caught.value.field == field
+
+
+def test_malformed_filters_name_their_place():
+    bad = filter_pb2.Filter(connective=1, children=[{"connective": 3, "children": [{"condition": {"field": "a"}}]}])
+    with pytest.raises(InvalidFilter) as caught:
+        filters.filter_from_message(bad)
+    assert caught.value.path == "and[0].not.op"
+    for message in (
+        {"connective": 9},
+        {"connective": 3},
+        {"connective": 1},
+        {"connective": 1, "condition": {"field": "a", "op": 13}, "children": [{"condition": {"field": "a", "op": 13}}]},
+        {"condition": {"field": "a", "op": 1}},
+        {"condition": {"field": "a", "op": 1, "values": [{}]}},
+        {"condition": {"field": "a", "op": 12, "values": [{"int_value": 1}]}},
+        {"condition": {"field": "a", "op": 3, "values": [{"datetime_value": 2**62}]}},
+        {"condition": {"field": "a", "op": 7, "values": [{"list_value": {"values": [{"int_value": 1}]}}]}},
+    ):
+        with pytest.raises(InvalidFilter):
+            filters.filter_from_message(filter_pb2.Filter(**message))
+
+
+READERS = {
+    service_pb2.CreateCollectionRequest: requests.create_from_message,
+    service_pb2.WriteRequest: requests.write_from_message,
+    service_pb2.UpdateMetadataRequest: requests.update_metadata_from_message,
+    service_pb2.DeleteRequest: requests.delete_from_message,
+    service_pb2.GetRequest: requests.get_from_message,
+    service_pb2.CountRequest: requests.count_from_message,
+    service_pb2.ScanRequest: requests.scan_from_message,
+    service_pb2.SearchRequest: requests.search_from_message,
+}
+REQUEST = SearchRequest(np.ones((2, 3), np.float32), where=(col("a") == 1) & ~col("b").isin(["x"]), params={"ef": 1})
+SEEDS = [
+    requests.search_to_message("c", REQUEST).SerializeToString(),
+    requests.write_to_message(
+        "c", WriteRequest(WriteMode.UPSERT, Rows(["a"], np.ones((1, 3), np.float32), None, [b"\x80"], ["t"]))
+    ).SerializeToString(),
+    requests.create_to_message(CreateRequest(CollectionConfig("c", 3, fields={"a": FieldSpec(FieldType.INT)})))
+    .SerializeToString(),
+]  # fmt: skip
+
+
+@st.composite
+def damaged(draw):
+    data = bytearray(draw(st.sampled_from(SEEDS)))
+    for _ in range(draw(st.integers(0, 6))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.integers(0, len(data)))])
+
+
+@given(st.binary(max_size=60) | damaged())
+def test_no_bytes_raise_anything_but_typed_errors(data):
+    for kind, read in READERS.items():
+        try:
+            message = kind.FromString(data)
+        except DecodeError:
+            continue
+        try:
+            read(message)
+        except VectorDBError as error:
+            assert isinstance(error, InvalidArgument)
+
+
+@given(st.sampled_from(sorted(BY_NAME)), st.text(max_size=99), st.dictionaries(
+    st.from_regex(r"\A(?!message|self)[a-z_]{1,9}\Z"),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.lists(TEXT, max_size=3), max_size=4,
+))  # fmt: skip
+def test_errors(name, message, fields):
+    error = BY_NAME[name](message, **fields)
+    code, plain, details = errors.error_to_status(error)
+    got = errors.error_from_status(code, plain, details)
+    assert (type(got), got.message, dict(got.fields)) == (type(error), error.message, fields)
+
+
+@given(st.text(), st.lists(st.text(max_size=600), max_size=2000))
+def test_errors_always_fit_into_trailing_metadata(message, ids):
+    _, plain, details = errors.error_to_status(NotFound(message, ids=ids, extra="x" * 5000))
+    assert len(details) * 4 / 3 + 3 * len(plain.encode()) < 8000
+
+
+def test_statuses_without_our_details():
+    assert type(errors.error_from_status("UNAVAILABLE", "gone")) is Unavailable
+    assert type(errors.error_from_status("UNKNOWN", None, b"\xff\xff\xff")) is Internal
+    assert errors.error_from_status("NOT_FOUND", "x").message == "x"
+
+
+def test_metadata_that_is_none_is_not_an_empty_map():
+    message = types_pb2.Records()
+    results.records_to_message([Record("a", metadata={}), Record("b")], message)
+    assert [decode_metadata(data) for data in message.rows.metadata] == [{}, None]

@@ -1,0 +1,156 @@
+"""Requests from users' arguments, shared by the synchronous and the asynchronous face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vectordb.api.columns import encoded, query_matrix, rows_from
+from vectordb.errors import InvalidArgument
+from vectordb.filter import as_filter
+from vectordb.ids import as_ids
+from vectordb.metric import Metric
+from vectordb.requests import (
+    DeleteRequest,
+    GetRequest,
+    ScanRequest,
+    SearchRequest,
+    UpdateMetadataRequest,
+    WriteMode,
+    WriteRequest,
+)
+from vectordb.types import (
+    CollectionConfig,
+    Durability,
+    FieldSpec,
+    FieldType,
+    FilterMode,
+    IndexSpec,
+    QuantizationSpec,
+    Tuning,
+)
+
+
+def choice(enum: Any, value: Any, field: str) -> Any:
+    """A member of a string enum, or InvalidArgument that lists the members."""
+    try:
+        return enum(value)
+    except ValueError:
+        known = ", ".join(repr(str(m.value)) for m in enum)
+        raise InvalidArgument(f"{field} {value!r} is unknown; one of {known}", field=field) from None
+
+
+def include_of(include: Any) -> tuple[str, ...]:
+    return (include,) if isinstance(include, str) else tuple(include or ())
+
+
+def write_request(config: CollectionConfig, mode: WriteMode, columns: tuple[Any, ...], **options: Any) -> WriteRequest:
+    """``columns``: the call's (ids, vectors, metadata, texts)."""
+    return WriteRequest(mode, rows_from(*columns, config), **options)
+
+
+def update_metadata_request(
+    ids: Any, where: Any, set: Mapping[str, Any] | None, unset: Any, **options: Any
+) -> UpdateMetadataRequest:
+    return UpdateMetadataRequest(
+        ids=None if ids is None else as_ids(ids),
+        where=as_filter(where),
+        set=encoded(set) if set else None,
+        unset=(unset,) if isinstance(unset, str) else tuple(unset or ()),
+        **options,
+    )
+
+
+def delete_request(ids: Any, where: Any, **options: Any) -> DeleteRequest:
+    return DeleteRequest(None if ids is None else as_ids(ids), as_filter(where), **options)
+
+
+def get_request(ids: Any, include: Any, timeout: float | None) -> GetRequest:
+    return GetRequest(as_ids(ids), include_of(include), timeout)
+
+
+def scan_request(where: Any, order_by: str | None, page_size: int, include: Any) -> ScanRequest:
+    return ScanRequest(as_filter(where), order_by, page_size, include_of(include))
+
+
+def search_request(config: CollectionConfig, vectors: Any, *, single: bool, **options: Any) -> SearchRequest:
+    """``options``: the keyword arguments of ``Collection.search`` after the vector."""
+    where = options.pop("where", None)
+    mode = options.pop("filter_mode", FilterMode.AUTO)
+    return SearchRequest(
+        query_matrix(vectors, config, single=single),
+        where=None if where is None else as_filter(where),
+        filter_mode=mode if type(mode) is FilterMode else choice(FilterMode, mode, "filter_mode"),
+        include=include_of(options.pop("include", ("metadata",))),
+        **options,
+    )
+
+
+def collection_config(
+    name: str, dim: int, metric: Any, index: Any, quantization: Any, fields: Any, tuning: Mapping[str, Any]
+) -> CollectionConfig:
+    """The configuration that ``create_collection`` describes; contents are checked by the engine."""
+    return CollectionConfig(
+        name=name,
+        dim=dim,
+        metric=choice(Metric, metric, "metric"),
+        index=_index_spec(index),
+        quantization=_quantization_spec(quantization),
+        fields=_field_specs(fields),
+        tuning=_tuning(tuning),
+    )
+
+
+def _kind_and_params(value: Any, field: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
+        return value["kind"], {str(k): v for k, v in value.items() if k != "kind"}
+    raise InvalidArgument(
+        f"{field} is a kind's name or a dict with 'kind' and its parameters, got {value!r}", field=field
+    )
+
+
+def _index_spec(value: Any) -> IndexSpec:
+    return value if isinstance(value, IndexSpec) else IndexSpec(*_kind_and_params(value, "index"))
+
+
+def _quantization_spec(value: Any) -> QuantizationSpec | None:
+    if value is None or isinstance(value, QuantizationSpec):
+        return value
+    return QuantizationSpec(*_kind_and_params(value, "quantization"))
+
+
+def _field_specs(fields: Any) -> dict[str, FieldSpec] | None:
+    if fields is None:
+        return None
+    if not isinstance(fields, Mapping):
+        raise InvalidArgument("fields is a dict of field names to types", field="fields")
+    specs = {}
+    for name, value in fields.items():
+        if isinstance(value, FieldSpec):
+            specs[name] = value
+            continue
+        spec = value if isinstance(value, Mapping) else {"type": value}
+        unknown = sorted(set(spec) - {"type", "indexed"})
+        if unknown or "type" not in spec:
+            raise InvalidArgument(
+                f"fields[{name!r}] is a type or a dict with 'type' and 'indexed', got {value!r}", field=f"fields.{name}"
+            )
+        specs[name] = FieldSpec(choice(FieldType, spec["type"], f"fields.{name}"), bool(spec.get("indexed", True)))
+    return specs
+
+
+def _tuning(options: Mapping[str, Any]) -> Tuning:
+    known = Tuning.__dataclass_fields__
+    for name, value in options.items():
+        if name not in known:
+            raise InvalidArgument(f"create_collection has no option {name!r}; known are {', '.join(known)}", field=name)
+        if name == "durability":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InvalidArgument(f"{name} is a whole number, got {value!r}", field=name)
+    values = dict(options)
+    if values.get("durability") is not None:
+        values["durability"] = choice(Durability, values["durability"], "durability")
+    return Tuning(**values)

@@ -1,0 +1,310 @@
+"""The collection as users hold it: the same class embedded and served."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from vectordb.api import build
+from vectordb.metric import Metric
+from vectordb.requests import Backend, WriteMode, WriteRequest
+from vectordb.types import (
+    CollectionConfig,
+    CollectionStats,
+    FilterMode,
+    IndexSpec,
+    Plan,
+    Record,
+    SearchResult,
+    WriteResult,
+)
+
+
+class Collection:
+    """Handle of one collection. Thread-safe; made by ``Database``, not by hand.
+
+    Everywhere: ``ids`` are strings, integers or UUIDs, one or many; ``where`` is a filter
+    (``col("year") >= 2000`` or its JSON form); ``timeout`` is in seconds and overrides the connection's.
+    """
+
+    def __init__(self, backend: Backend, config: CollectionConfig, *, timeout: float | None = None) -> None:
+        self._backend = backend
+        self._timeout = timeout
+        self.config = config
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def dim(self) -> int:
+        return self.config.dim
+
+    @property
+    def metric(self) -> Metric:
+        return self.config.metric
+
+    @property
+    def index(self) -> IndexSpec:
+        return self.config.index
+
+    def __repr__(self) -> str:
+        c = self.config
+        return f"<Collection {c.name!r}: dim {c.dim}, {c.metric.value}, index {c.index.kind}>"
+
+    # Writing
+
+    def upsert(
+        self,
+        ids: Any = None,
+        vectors: Any = None,
+        metadata: Any = None,
+        texts: Any = None,
+        *,
+        if_version: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        vector_name: str = "",
+    ) -> WriteResult:
+        """Writes records, replacing whole those whose id exists: all or nothing, durable on return.
+
+        Args:
+            ids: Ids, or ``None`` to have UUIDs generated, or the records themselves (``Record``s or dicts with
+                ``id, vector, metadata, text``; then nothing else is given).
+            vectors: float32[n, dim] or anything that numpy turns into it; ``None`` in a place for a record without.
+            metadata: One dict a record.
+            texts: One string a record.
+            if_version: Write only if every id now has this version (0: does not exist).
+
+        Raises:
+            InvalidArgument, DimensionMismatch, InvalidVector: A row is bad; nothing was written.
+            FailedPrecondition: ``if_version`` does not hold. ResourceExhausted: More than ``max_write_bytes``.
+        """
+        options = self._write_options(if_version, idempotency_key, timeout)
+        return self._write(WriteMode.UPSERT, (ids, vectors, metadata, texts), vector_name=vector_name, **options)
+
+    def insert(
+        self,
+        ids: Any = None,
+        vectors: Any = None,
+        metadata: Any = None,
+        texts: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        vector_name: str = "",
+    ) -> WriteResult:
+        """As :meth:`upsert`, but an existing id is an error.
+
+        Raises:
+            AlreadyExists: Names the ids that are there; nothing was written.
+        """
+        options = self._write_options(None, idempotency_key, timeout)
+        return self._write(WriteMode.INSERT, (ids, vectors, metadata, texts), vector_name=vector_name, **options)
+
+    def update(
+        self,
+        ids: Any = None,
+        vectors: Any = None,
+        metadata: Any = None,
+        texts: Any = None,
+        *,
+        if_version: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        vector_name: str = "",
+    ) -> WriteResult:
+        """As :meth:`upsert`, but a missing id is an error.
+
+        Raises:
+            NotFound: Names the ids that are missing; nothing was written.
+        """
+        options = self._write_options(if_version, idempotency_key, timeout)
+        return self._write(WriteMode.UPDATE, (ids, vectors, metadata, texts), vector_name=vector_name, **options)
+
+    def bulk_upsert(self, records: Iterable[Any], batch_size: int = 1000, progress: bool = True) -> WriteResult:
+        """Upserts any number of records in batches, each all or nothing, with a progress bar.
+
+        Args:
+            records: ``Record``s or dicts, e.g. from a generator; only a batch at a time is held.
+
+        Returns:
+            The rows of all batches together and the last version. After an error the batches before it are written.
+        """
+        from tqdm import tqdm
+
+        total = len(records) if hasattr(records, "__len__") else None
+        count, version, ids = 0, 0, []
+        with tqdm(total=total, unit="row", disable=not progress) as bar:
+            for result in self._bulk_write(self._batches(records, batch_size)):
+                count, version = count + result.count, result.version
+                ids.extend(result.ids)
+                bar.update(result.count)
+        return WriteResult(count, version, ids)
+
+    def update_metadata(
+        self,
+        ids: Any = None,
+        where: Any = None,
+        set: Mapping[str, Any] | None = None,
+        unset: Any = None,
+        *,
+        if_version: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Sets and removes metadata fields without touching vectors; ids and ``where`` together: their intersection.
+
+        Returns:
+            Number of records changed. Ids that do not exist are passed over.
+
+        Raises:
+            InvalidArgument: Neither ``ids`` nor ``where``, or neither ``set`` nor ``unset``.
+        """
+        options = self._write_options(if_version, idempotency_key, timeout)
+        request = build.update_metadata_request(ids, where, set, unset, **options)
+        return self._backend.update_metadata(self.name, request)
+
+    def delete(
+        self,
+        ids: Any = None,
+        where: Any = None,
+        *,
+        if_version: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Deletes by ids, by filter, or by their intersection.
+
+        Returns:
+            Number of records deleted.
+
+        Raises:
+            InvalidArgument: Neither ``ids`` nor ``where``; to delete everything use ``delete_collection``.
+        """
+        options = self._write_options(if_version, idempotency_key, timeout)
+        return self._backend.delete(self.name, build.delete_request(ids, where, **options))
+
+    # Reading
+
+    def get(self, ids: Any, include: Any = ("metadata", "text"), *, timeout: float | None = None) -> list[Record]:
+        """Records by id, in the asked order; missing ids are left out."""
+        return self._backend.get(self.name, build.get_request(ids, include, self._limit(timeout)))
+
+    def count(self, where: Any = None, *, timeout: float | None = None) -> int:
+        """Exact number of records, all or those that match."""
+        return self._backend.count(self.name, build.as_filter(where), self._limit(timeout))
+
+    def scan(
+        self,
+        where: Any = None,
+        order_by: str | None = None,
+        page_size: int = 1000,
+        include: Any = ("metadata", "text"),
+    ) -> Iterator[Record]:
+        """All matching records over one snapshot: later writes do not show.
+
+        Args:
+            order_by: ``"year"`` or ``"-year"`` (descending); records without the field last, ties by id. Without it
+                in order of arrival.
+
+        Raises:
+            FailedPrecondition: Served, and nothing was read for 60 s: the scan was released.
+        """
+        pages = self._backend.scan(self.name, build.scan_request(where, order_by, page_size, include))
+        return itertools.chain.from_iterable(pages)
+
+    def search(
+        self,
+        vector: Any,
+        limit: int = 10,
+        where: Any = None,
+        filter_mode: str | FilterMode = FilterMode.AUTO,
+        exact: bool = False,
+        min_score: float | None = None,
+        params: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        allow_partial: bool = False,
+        include: Any = ("metadata",),
+        vector_name: str = "",
+    ) -> SearchResult:
+        """The nearest records of one vector, best first, equal scores by id.
+
+        Args:
+            vector: ``dim`` numbers.
+            limit: At most so many hits, 1 to 10,000.
+            filter_mode: ``pre``, ``in``, ``post`` or ``auto``: when the filter is applied.
+            exact: Compare with every record (that matches) instead of using an approximate index.
+            min_score: Keep hits at least this good, in the metric's own direction.
+            params: Parameters of the index for this query, e.g. ``{"ef": 200}``.
+            timeout: Past it ``DeadlineExceeded``, or what was found so far with ``allow_partial``.
+            include: Any of ``"metadata"``, ``"text"``, ``"vector"``.
+        """
+        request = build.search_request(
+            self.config,
+            vector,
+            single=True,
+            limit=limit,
+            where=where,
+            filter_mode=filter_mode,
+            exact=exact,
+            min_score=min_score,
+            params=params,
+            timeout=self._limit(timeout),
+            allow_partial=allow_partial,
+            include=include,
+            vector_name=vector_name,
+        )
+        return self._backend.search(self.config.name, request)[0]
+
+    def search_batch(self, vectors: Any, limit: int = 10, **options: Any) -> list[SearchResult]:
+        """One result a vector, in one trip; ``options`` as for :meth:`search`."""
+        return self._backend.search(self.name, self._search_request(vectors, limit, False, options))
+
+    def explain(self, vector: Any, limit: int = 10, *, analyze: bool = False, **options: Any) -> Plan:
+        """How :meth:`search` would run; with ``analyze`` it is run and the plan holds the measured figures."""
+        return self._backend.explain(self.name, self._search_request(vector, limit, True, options), analyze)
+
+    # Care
+
+    def optimize(self, wait: bool = True) -> None:
+        """Seals the tail, builds missing indexes and merges segments; returns when done, or at once without ``wait``.
+
+        Searches and writes go on meanwhile.
+        """
+        self._backend.optimize(self.name, wait)
+
+    def stats(self) -> CollectionStats:
+        """Rows, sizes, segments and what the optimizer does."""
+        return self._backend.stats(self.name)
+
+    # Helpers
+
+    def _limit(self, timeout: float | None) -> float | None:
+        return self._timeout if timeout is None else timeout
+
+    def _write_options(
+        self, if_version: int | None, idempotency_key: str | None, timeout: float | None
+    ) -> dict[str, Any]:
+        return {"if_version": if_version, "idempotency_key": idempotency_key, "timeout": self._limit(timeout)}
+
+    def _write(self, mode: WriteMode, columns: tuple[Any, ...], **options: Any) -> WriteResult:
+        return self._backend.write(self.name, build.write_request(self.config, mode, columns, **options))
+
+    def _search_request(self, vectors: Any, limit: int, single: bool, options: dict[str, Any]) -> Any:
+        options["timeout"] = self._limit(options.get("timeout"))
+        return build.search_request(self.config, vectors, single=single, limit=limit, **options)
+
+    def _batches(self, records: Iterable[Any], batch_size: int) -> Iterator[WriteRequest]:
+        source = iter(records)
+        while batch := list(itertools.islice(source, batch_size)):
+            yield build.write_request(self.config, WriteMode.UPSERT, (batch, None, None, None))
+
+    def _bulk_write(self, requests: Iterator[WriteRequest]) -> Iterator[WriteResult]:
+        pipelined = getattr(self._backend, "bulk_write", None)
+        if pipelined is not None:
+            yield from pipelined(self.name, requests)
+            return
+        for request in requests:
+            yield self._backend.write(self.name, request)

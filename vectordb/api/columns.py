@@ -1,0 +1,277 @@
+"""From what users pass (lists, numpy, pandas, arrow, records) to :class:`vectordb.requests.Rows`.
+
+Conversion only: ranges and contents are checked by the engine, where they are checked for every target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vectordb.encoding import encode_metadata
+from vectordb.errors import DimensionMismatch, InvalidArgument
+from vectordb.ids import as_id, as_ids, generated_ids
+from vectordb.requests import Rows
+from vectordb.types import Record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectordb.types import CollectionConfig
+
+_RECORD_KEYS = frozenset({"id", "vector", "metadata", "text", "version"})
+
+
+def rows_from(ids: Any, vectors: Any, metadata: Any, texts: Any, config: CollectionConfig) -> Rows:
+    """The rows of one write call, from columns or from records.
+
+    Args:
+        ids: A column of ids, one id, ``None`` (ids are generated), or an iterable of ``Record``s or dicts (then the
+            other arguments must be ``None``).
+        vectors: Anything ``numpy.asarray`` turns into float32[n, dim], or arrow and pandas columns; ``None``, or
+            ``None`` in a place, for rows without a vector.
+        metadata: One map (or ``None``) a row; a pandas or arrow table gives one field a column.
+        texts: One string (or ``None``) a row.
+
+    Raises:
+        InvalidArgument: A column has another length, or a value another type; field and row are named.
+        DimensionMismatch: A vector has another length than the collection's dimension.
+    """
+    if vectors is None and metadata is None and texts is None:
+        records = _as_records(ids)
+        if records is not None:
+            return _rows_from_records(records, config)
+    one = isinstance(ids, str) or (ids is not None and not hasattr(ids, "__iter__"))
+    id_column = None if ids is None else [as_id(ids)] if one else as_ids(ids)
+    if one:
+        vectors = None if vectors is None else [vectors]
+        metadata = [metadata] if metadata is None or isinstance(metadata, Mapping) else metadata
+        texts = [texts] if texts is None or isinstance(texts, str) else texts
+    matrix, present = (None, None) if vectors is None else _matrix(vectors, config)
+    encoded = None if metadata is None else _encoded(_as_maps(metadata))
+    text_column = None if texts is None else _texts(texts)
+    lengths = {
+        "ids": id_column and len(id_column),
+        "vectors": None if matrix is None else len(matrix),
+        "metadata": None if encoded is None else len(encoded),
+        "texts": None if text_column is None else len(text_column),
+    }
+    given = {name: n for name, n in lengths.items() if n is not None}
+    if len(set(given.values())) > 1:
+        told = ", ".join(f"{name} has {n}" for name, n in given.items())
+        raise InvalidArgument(f"columns of one write need the same length: {told}", field="vectors", **given)
+    if id_column is None:
+        if not given:
+            raise InvalidArgument("nothing to write: give ids, vectors, metadata, texts or records", field="ids")
+        id_column = generated_ids(next(iter(given.values())))
+    return Rows(id_column, matrix, present, encoded, text_column)
+
+
+def _as_records(ids: Any) -> list[Record | Mapping[str, Any]] | None:
+    """The argument as a list of records, or None where it is a column of ids."""
+    if ids is None or isinstance(ids, str):
+        return None
+    if isinstance(ids, (Record, Mapping)):
+        return [ids]
+    if not isinstance(ids, Iterable) or isinstance(ids, np.ndarray):
+        return None
+    if hasattr(ids, "to_pylist"):  # an arrow table is a table of records, an arrow array a column of ids
+        return ids.to_pylist() if hasattr(ids, "column_names") else None
+    if hasattr(ids, "to_dict") and hasattr(ids, "columns"):
+        return ids.to_dict("records")  # type: ignore[no-any-return]
+    items = ids if isinstance(ids, Sequence) else list(ids)
+    if len(items) and isinstance(items[0], (Record, Mapping)):
+        return list(items)
+    return None
+
+
+def _rows_from_records(records: list[Record | Mapping[str, Any]], config: CollectionConfig) -> Rows:
+    ids: list[Any] = []
+    columns: dict[str, list[Any]] = {"vector": [], "metadata": [], "text": []}
+    for row, record in enumerate(records):
+        if isinstance(record, Record):
+            record = {"id": record.id, "vector": record.vector, "metadata": record.metadata, "text": record.text}
+        elif not isinstance(record, Mapping):
+            raise InvalidArgument(
+                f"record in row {row} is {type(record).__name__}; records are Record or dict", field="records", row=row
+            )
+        elif not record.keys() <= _RECORD_KEYS:
+            unknown = sorted(map(str, record.keys() - _RECORD_KEYS))
+            raise InvalidArgument(
+                f"record in row {row} has unknown key {unknown[0]!r}; a record has id, vector, metadata and text "
+                "(put further fields into metadata)",
+                field=unknown[0],
+                row=row,
+            )
+        ids.append(record.get("id"))
+        for name, column in columns.items():
+            column.append(record.get(name))
+    missing = [row for row, value in enumerate(ids) if value is None]
+    if missing:
+        for row, text in zip(missing, generated_ids(len(missing)), strict=True):
+            ids[row] = text
+    given = {name: column for name, column in columns.items() if any(v is not None for v in column)}
+    matrix, present = _matrix(given["vector"], config) if "vector" in given else (None, None)
+    return Rows(
+        as_ids(ids),
+        matrix,
+        present,
+        _encoded(given["metadata"]) if "metadata" in given else None,
+        _texts(given["text"]) if "text" in given else None,
+    )
+
+
+def query_matrix(vectors: Any, config: CollectionConfig, *, single: bool) -> NDArray[np.float32]:
+    """Queries as float32[q, dim]: ``single`` takes one vector (float32[dim]), else a matrix.
+
+    Raises:
+        DimensionMismatch, InvalidArgument: As for writes.
+    """
+    if single:
+        vector = _as_float32(vectors, "vector")
+        if vector.ndim == 2 and len(vector) == 1:
+            vector = vector[0]
+        if vector.ndim != 1:
+            raise InvalidArgument(
+                f"a query is one vector of {config.dim} numbers, got shape {vector.shape}; "
+                "use search_batch for several",
+                field="vector",
+            )
+        if vector.shape[0] != config.dim:
+            raise DimensionMismatch(
+                f"collection {config.name!r} has dim {config.dim}, got {vector.shape[0]} in the query",
+                collection=config.name,
+                expected=config.dim,
+                got=vector.shape[0],
+                row=0,
+            )
+        return vector.reshape(1, -1)
+    matrix, present = _matrix(vectors, config)
+    if present is not None:
+        row = int(np.argmin(present))
+        raise InvalidArgument(f"query in row {row} is None; a query needs a vector", field="vectors", row=row)
+    return matrix
+
+
+def _as_float32(values: Any, field: str) -> NDArray[np.float32]:
+    try:
+        # Beyond float32 becomes infinite here and is refused by name in the engine.
+        with np.errstate(over="ignore"):
+            array = np.asarray(values)
+            if array.dtype.kind not in "fiub" or array.dtype.kind == "b":
+                raise ValueError(f"numbers expected, got dtype {array.dtype}")
+            return np.ascontiguousarray(array, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise InvalidArgument(f"{field} cannot be read as float32: {error}", field=field) from None
+
+
+def _matrix(values: Any, config: CollectionConfig) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """float32[n, dim] and, where some rows have no vector, bool[n] of those that have one."""
+    if hasattr(values, "combine_chunks"):  # arrow ChunkedArray
+        values = values.combine_chunks()
+    if hasattr(values, "flatten") and hasattr(values, "null_count"):  # arrow (fixed size) list array
+        if values.null_count == 0:
+            lengths = np.asarray(values.value_lengths())
+            if len(lengths) and (lengths == config.dim).all():
+                return _as_float32(values.flatten().to_numpy(zero_copy_only=False), "vectors").reshape(
+                    -1, config.dim
+                ), None
+        values = values.to_pylist()
+    elif hasattr(values, "to_numpy"):  # pandas Series of arrays, or DataFrame of numbers
+        values = values.to_numpy()
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        matrix = _as_float32(values, "vectors")
+        if matrix.ndim == 2 and matrix.shape[1] == config.dim:
+            return matrix, None
+        if matrix.ndim == 2:
+            raise _wrong_dim(config, matrix.shape[1], 0)
+        raise InvalidArgument(
+            f"vectors need shape (n, {config.dim}), got {matrix.shape}", field="vectors", expected=config.dim
+        )
+    return _matrix_from_rows(list(values), config)
+
+
+def _matrix_from_rows(
+    rows: list[Any], config: CollectionConfig
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    present = np.ones(len(rows), np.bool_)
+    for row, value in enumerate(rows):
+        if value is None or (isinstance(value, float) and value != value):  # pandas writes a missing vector as NaN
+            present[row] = False
+        elif not hasattr(value, "__len__"):
+            raise InvalidArgument(
+                f"vector in row {row} is {type(value).__name__}; a vector is {config.dim} numbers",
+                field="vectors",
+                row=row,
+            )
+        elif len(value) != config.dim:
+            raise _wrong_dim(config, len(value), row)
+    if present.all():
+        matrix = _as_float32(rows, "vectors").reshape(len(rows), config.dim)
+        return matrix, None
+    matrix = np.zeros((len(rows), config.dim), np.float32)
+    if present.any():
+        matrix[present] = _as_float32([rows[i] for i in np.flatnonzero(present)], "vectors")
+    return matrix, present
+
+
+def _wrong_dim(config: CollectionConfig, got: int, row: int) -> DimensionMismatch:
+    return DimensionMismatch(
+        f"collection {config.name!r} has dim {config.dim}, got {got} in row {row}",
+        collection=config.name,
+        expected=config.dim,
+        got=got,
+        row=row,
+    )
+
+
+def _as_maps(metadata: Any) -> list[Any]:
+    if hasattr(metadata, "column_names") and hasattr(metadata, "to_pylist"):  # arrow table
+        return metadata.to_pylist()  # type: ignore[no-any-return]
+    if hasattr(metadata, "to_dict") and hasattr(metadata, "columns"):  # pandas DataFrame, NaN meaning missing
+        return [{k: v for k, v in row.items() if v == v} for row in metadata.to_dict("records")]
+    if hasattr(metadata, "to_pylist"):
+        return metadata.to_pylist()  # type: ignore[no-any-return]
+    if isinstance(metadata, Mapping):
+        raise InvalidArgument("metadata is one map a row: give a list of dicts", field="metadata")
+    return list(metadata)
+
+
+def encoded(metadata: Any, row: int = 0) -> bytes:
+    """One metadata map as bytes.
+
+    Raises:
+        InvalidArgument: Not a map, or a value that has no stored form; the row is named.
+    """
+    if metadata is None:
+        return b""
+    if not isinstance(metadata, Mapping):
+        raise InvalidArgument(
+            f"metadata in row {row} is {type(metadata).__name__}; it is a dict of field names to values",
+            field="metadata",
+            row=row,
+        )
+    try:
+        return encode_metadata(metadata if type(metadata) is dict else dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"metadata in row {row} cannot be stored: {error}", field="metadata", row=row) from None
+
+
+def _encoded(maps: list[Any]) -> list[bytes]:
+    return [encoded(value, row) for row, value in enumerate(maps)]
+
+
+def _texts(values: Any) -> list[str | None]:
+    if hasattr(values, "to_pylist"):
+        values = values.to_pylist()
+    texts: list[str | None] = []
+    for row, value in enumerate(values):
+        if isinstance(value, str):
+            texts.append(value)
+        elif value is None or (isinstance(value, float) and value != value):
+            texts.append(None)
+        else:
+            raise InvalidArgument(f"text in row {row} is {type(value).__name__}, not str", field="texts", row=row)
+    return texts

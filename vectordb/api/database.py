@@ -1,0 +1,95 @@
+"""The database as users hold it: the same class embedded and served."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from vectordb.api import build
+from vectordb.api.collection import Collection
+from vectordb.metric import Metric
+from vectordb.requests import Backend, CreateRequest
+from vectordb.types import DatabaseInfo
+
+
+class Database:
+    """Collections behind one backend. Thread-safe; a context manager that closes.
+
+    Args:
+        backend: What carries out the requests: the engine, or a client's transport.
+        timeout: Default in seconds for point calls (not for scans, bulk loads and ``wait=True``).
+    """
+
+    def __init__(self, backend: Backend, *, timeout: float | None = None) -> None:
+        self._backend = backend
+        self._timeout = timeout
+
+    def create_collection(
+        self,
+        name: str,
+        dim: int,
+        metric: str | Metric = Metric.COSINE,
+        index: Any = "auto",
+        quantization: Any = None,
+        fields: Any = None,
+        exist_ok: bool = False,
+        **config: Any,
+    ) -> Collection:
+        """Creates a collection.
+
+        Args:
+            name: 1 to 255 of letters, digits, ``_``, ``-``, ``.``.
+            dim: Length of its vectors.
+            metric: ``cosine``, ``dot``, ``l2`` or ``l1``.
+            index: ``"auto"`` (exact while small, then ``hnsw``), a kind, or
+                ``{"kind": "hnsw", "m": 16, "ef_construction": 200}``.
+            quantization: Reserved; ``None``.
+            fields: Optional types of metadata fields, ``{"year": "int", "note": {"type": "text", "indexed": False}}``.
+            exist_ok: Return the existing collection if it has the same configuration.
+            **config: Thresholds, see :class:`vectordb.types.Tuning`.
+
+        Raises:
+            AlreadyExists: The name is taken. FailedPrecondition: with ``exist_ok``, and the configuration differs.
+        """
+        wanted = build.collection_config(name, dim, metric, index, quantization, fields, config)
+        created = self._backend.create_collection(CreateRequest(wanted, exist_ok, self._timeout))
+        return Collection(self._backend, created, timeout=self._timeout)
+
+    def collection(self, name: str) -> Collection:
+        """The handle of an existing collection.
+
+        Raises:
+            CollectionNotFound: There is none of this name.
+        """
+        return Collection(self._backend, self._backend.collection_config(name), timeout=self._timeout)
+
+    def __getitem__(self, name: str) -> Collection:
+        return self.collection(name)
+
+    def list_collections(self) -> list[str]:
+        """Names of all collections, sorted."""
+        return self._backend.list_collections()
+
+    def delete_collection(self, name: str) -> None:
+        """Deletes a collection and all it holds.
+
+        Raises:
+            CollectionNotFound: There is none of this name.
+        """
+        self._backend.delete_collection(name)
+
+    def info(self) -> DatabaseInfo:
+        """Versions, folder, collections, and why writes are refused where they are."""
+        return self._backend.info()
+
+    def close(self) -> None:
+        """Releases the target. Idempotent; calls after it raise ``Closed``."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

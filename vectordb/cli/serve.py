@@ -1,0 +1,75 @@
+"""``vectordb serve``: one folder over gRPC, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vectordb.server.config import SETTINGS, Config, load
+
+if TYPE_CHECKING:
+    from vectordb.server.app import Server
+
+
+def command(config: str | None = None, **flags: Any) -> None:
+    """Serves a folder over gRPC.
+
+    Prints one line, "listening on HOST:PORT", once it serves; stops on SIGTERM or SIGINT, letting running calls finish.
+    """
+    settings = load(flags, config)
+    # grpc's core writes its own lines about a failed bind; the error that is raised says it better.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    server = _server(settings)
+    print(f"listening on {server.start()}", flush=True)
+    stop.wait()
+    server.stop()
+    logging.shutdown()
+    if any(thread.name.startswith("vectordb-") and not thread.daemon for thread in threading.enumerate()):
+        # A call that would not stop must not keep the process: the backend is closed, nothing is lost.
+        os._exit(0)
+
+
+def _server(settings: Config) -> Server:
+    from vectordb.server.app import Server
+
+    def engine() -> Any:
+        from vectordb.engine.database import Engine
+
+        return Engine(settings.data, **settings.engine)
+
+    return Server(engine, settings)
+
+
+def _with_flags() -> inspect.Signature:
+    """The signature that typer reads: ``--config`` and a flag a setting."""
+    text = "TOML file of settings [env: VECTORDB_CONFIG]."
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(
+            "config", kind, default=None, annotation=Annotated[str | None, typer.Option("--config", help=text)]
+        )
+    ]
+    for setting in SETTINGS:
+        default = "" if setting.default is None else f", default: {setting.default}"
+        option = typer.Option(setting.flag, help=f"{setting.help} [env: {setting.variable}{default}]")
+        parameters.append(inspect.Parameter(setting.name, kind, default=None, annotation=Annotated[str | None, option]))
+    return inspect.Signature(parameters)
+
+
+command.__signature__ = _with_flags()  # type: ignore[attr-defined]
+command.__annotations__ = {name: p.annotation for name, p in _with_flags().parameters.items()}

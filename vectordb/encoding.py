@@ -1,0 +1,74 @@
+"""Metadata as bytes: MessagePack, the form in RocksDB and on the wire, and JSON for people.
+
+Integers keep their 64 bits. Datetimes are extension type 1: microseconds since 1970-01-01T00:00:00Z as a big-endian
+int64, naive ones taken as UTC; MessagePack's own timestamp (type -1), as other clients may write it, is read too.
+numpy scalars become numbers, tuples lists, UUIDs and dates their text.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import ormsgpack
+
+from vectordb.types import Metadata
+
+# Not ormsgpack's timestamps: up to 1.13.1 it drops the fraction, and bits of the second, above 0.536 s of a second.
+_PACK = ormsgpack.OPT_PASSTHROUGH_DATETIME | ormsgpack.OPT_SERIALIZE_NUMPY
+_UNPACK = ormsgpack.OPT_DATETIME_AS_TIMESTAMP_EXT
+_DATETIME = 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def utc(value: datetime) -> datetime:
+    """The same instant in UTC; a naive datetime is taken as UTC."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def encode_metadata(metadata: Metadata) -> bytes:
+    """One metadata map as MessagePack; the empty map as no bytes at all.
+
+    Raises:
+        TypeError: A key is not a string, or a value has no MessagePack form; the text says which.
+    """
+    return ormsgpack.packb(metadata, _pack, option=_PACK) if metadata else b""
+
+
+def decode_metadata(data: bytes) -> dict[str, Any]:
+    """The map that :func:`encode_metadata` encoded; empty bytes are an empty map.
+
+    Raises:
+        ValueError: The bytes are not MessagePack.
+    """
+    return ormsgpack.unpackb(data, ext_hook=_unpack, option=_UNPACK) if data else {}  # type: ignore[no-any-return]
+
+
+def _pack(value: object) -> object:
+    if isinstance(value, datetime):
+        return ormsgpack.Ext(_DATETIME, ((utc(value) - _EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True))
+    if isinstance(value, date | time):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is no metadata value")
+
+
+def _unpack(kind: int, data: bytes) -> datetime:
+    if kind == _DATETIME and len(data) == 8:
+        try:
+            return _EPOCH + timedelta(microseconds=int.from_bytes(data, "big", signed=True))
+        except OverflowError:
+            raise ValueError("a datetime is outside the years 1 to 9999") from None
+    raise ValueError(f"extension type {kind} of {len(data)} bytes is no metadata value")
+
+
+def metadata_to_json(metadata: Metadata) -> str:
+    """Metadata as JSON text, datetimes as ``{"$datetime": "2026-01-31T12:00:00Z"}``."""
+
+    def datetimes(value: object) -> object:
+        if isinstance(value, datetime):
+            return {"$datetime": utc(value).isoformat().replace("+00:00", "Z")}
+        raise TypeError(type(value).__name__)
+
+    return json.dumps(metadata, default=datetimes, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""The engine: one folder, one owner, every operation of ``vectordb.requests.Backend``."""

@@ -1,0 +1,308 @@
+"""Everything that can be wrong with a request is found here, before anything happens.
+
+Rows that pass cannot fail later on account of what the user gave.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectordb.encoding import decode_metadata
+from vectordb.errors import DimensionMismatch, InvalidArgument, InvalidVector, ResourceExhausted
+from vectordb.ids import encoded_ids
+from vectordb.index.registry import check_search_params, get_kind, resolve, resolve_auto
+from vectordb.metric import Metric, norms, prepared
+from vectordb.requests import Rows, ScanRequest, SearchRequest, WriteRequest
+from vectordb.types import CollectionConfig
+from vectordb.validate import check_filter, check_metadata, check_order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MAX_DIM = 65_536
+MAX_LIMIT = 10_000
+MAX_QUERIES = 10_000
+MAX_TEXT_BYTES = 16 << 20
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+_INCLUDES = ("metadata", "text", "vector")
+
+
+@dataclass(slots=True)
+class CheckedRows:
+    """Rows ready to be committed.
+
+    Attributes:
+        ids: Ids as text. keys: The same as UTF-8.
+        vectors: float32[n, d] as given, or None. prepared: The form that is searched.
+        has_vector: bool[n] where some rows lack a vector.
+        metadata: Encoded maps. texts: UTF-8, or None where the whole column is missing.
+        size: Bytes of vectors, metadata and texts together.
+    """
+
+    ids: list[str]
+    keys: list[bytes]
+    vectors: NDArray[np.float32] | None
+    prepared: NDArray[np.float32] | None
+    has_vector: NDArray[np.bool_] | None
+    metadata: list[bytes]
+    texts: list[bytes | None] | None
+    size: int
+
+
+def check_name(name: object) -> str:
+    """A collection's name."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidArgument(
+            f"collection name {name!r} is not 1 to 255 of letters, digits, '_', '-', '.'", field="name"
+        )
+    return name
+
+
+def check_config(config: CollectionConfig) -> None:
+    """A new collection's configuration.
+
+    Raises:
+        InvalidArgument: A value is out of range, or the index cannot do what is asked; alternatives are named.
+    """
+    check_name(config.name)
+    if not isinstance(config.dim, int) or isinstance(config.dim, bool) or not 1 <= config.dim <= MAX_DIM:
+        raise InvalidArgument(f"dim is a whole number from 1 to {MAX_DIM}, got {config.dim!r}", field="dim")
+    if config.quantization is not None:
+        raise InvalidArgument(
+            f"quantization {config.quantization.kind!r} is not in this release; leave it out", field="quantization"
+        )
+    if config.index.kind == "auto":
+        if config.index.params:
+            raise InvalidArgument("index 'auto' takes no parameters; name a kind to set them", field="index")
+    else:
+        resolve(config.index, config.metric, None, config.dim)
+    tuning = config.tuning
+    for name in ("seal_bytes", "index_bytes", "max_segment_bytes", "max_unindexed_bytes", "max_write_bytes"):
+        value = getattr(tuning, name)
+        if not 1 <= value <= 1 << 50:
+            raise InvalidArgument(f"{name} is a number of bytes from 1 to 2^50, got {value}", field=name)
+    if not 2 <= tuning.merge_factor <= 64:
+        raise InvalidArgument(f"merge_factor is 2 to 64, got {tuning.merge_factor}", field="merge_factor")
+    if not 0 <= tuning.build_threads <= 1024:
+        raise InvalidArgument(f"build_threads is 0 to 1024, got {tuning.build_threads}", field="build_threads")
+    for path in config.fields or ():
+        if not isinstance(path, str) or not path or any(not part for part in path.split(".")):
+            raise InvalidArgument(f"fields has a bad field path {path!r}; 'a' or 'a.b'", field="fields")
+
+
+def check_write(config: CollectionConfig, request: WriteRequest) -> CheckedRows:
+    """The rows of one write, checked in full and in the form that is committed.
+
+    Raises:
+        InvalidArgument, DimensionMismatch, InvalidVector, ResourceExhausted: The row is named; nothing was done.
+    """
+    check_vector_name(request.vector_name)
+    rows = request.rows
+    n = len(rows)
+    if n == 0:
+        raise InvalidArgument("the write has no rows; give at least one record", field="ids")
+    _check_lengths(rows)
+    keys = encoded_ids(rows.ids)
+    vectors = None if rows.vectors is None else _check_vectors(config, rows.vectors, rows.has_vector)
+    metadata = rows.metadata if rows.metadata is not None else [b""] * n
+    if rows.metadata is not None:
+        _check_metadata(config, metadata)
+    size = sum(map(len, metadata)) + (0 if vectors is None else vectors.nbytes)
+    texts = None if rows.texts is None else _encoded_texts(rows.texts)
+    if texts is not None:
+        size += sum(len(t) for t in texts if t)
+    if size > config.tuning.max_write_bytes:
+        raise ResourceExhausted(
+            f"the write has {size} bytes, more than max_write_bytes = {config.tuning.max_write_bytes}; "
+            "split it, or use bulk_upsert",
+            limit=config.tuning.max_write_bytes,
+            got=size,
+        )
+    searched = None if vectors is None else prepared(vectors, config.metric)
+    has_vector = rows.has_vector if vectors is not None and rows.has_vector is not None else None
+    if has_vector is not None and has_vector.all():
+        has_vector = None
+    return CheckedRows(rows.ids, keys, vectors, searched, has_vector, metadata, texts, size)
+
+
+def _check_lengths(rows: Rows) -> None:
+    n = len(rows)
+    for name in ("vectors", "has_vector", "metadata", "texts"):
+        column = getattr(rows, name)
+        if column is not None and len(column) != n:
+            raise InvalidArgument(f"{name} has {len(column)} rows, ids has {n}; they must agree", field=name)
+
+
+def _check_vectors(
+    config: CollectionConfig, vectors: NDArray[np.float32], has_vector: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    _check_dim(config, vectors)
+    bad = _first_bad(config.metric, vectors, has_vector)
+    if bad is not None:
+        raise _invalid_vector(config, vectors[bad], bad, "row")
+    return vectors
+
+
+def _check_dim(config: CollectionConfig, vectors: NDArray[np.float32]) -> None:
+    if vectors.ndim != 2 or vectors.shape[1] != config.dim:
+        got = vectors.shape[1] if vectors.ndim == 2 else int(vectors.size)
+        raise DimensionMismatch(
+            f"collection {config.name!r} has dim {config.dim}, got {got} in row 0",
+            collection=config.name,
+            expected=config.dim,
+            got=got,
+            row=0,
+        )
+
+
+def _first_bad(metric: Metric, vectors: NDArray[np.float32], has_vector: NDArray[np.bool_] | None) -> int | None:
+    """The first row that cannot be searched, or None."""
+    # The sum is finite for finite rows of sane size; only else is each element looked at.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(vectors.sum())
+    if suspicious:
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            return int(np.argmin(finite))
+    if metric is Metric.COSINE:
+        nonzero = vectors.any(axis=1)
+        if has_vector is not None:
+            nonzero |= ~has_vector
+        if not nonzero.all():
+            return int(np.argmin(nonzero))
+    return None
+
+
+def _invalid_vector(config: CollectionConfig, vector: NDArray[np.float32], row: int, where: str) -> InvalidVector:
+    finite = np.isfinite(vector)
+    if finite.all():
+        return InvalidVector(
+            f"vector in {where} {row} is zero and has no direction; collection {config.name!r} compares by cosine",
+            collection=config.name,
+            row=row,
+            position=0,
+        )
+    position = int(np.argmin(finite))
+    what = "NaN" if np.isnan(vector[position]) else "infinite (or beyond float32)"
+    return InvalidVector(
+        f"vector in {where} {row} is {what} at position {position}; collection {config.name!r} needs finite numbers",
+        collection=config.name,
+        row=row,
+        position=position,
+    )
+
+
+def _check_metadata(config: CollectionConfig, metadata: list[bytes]) -> None:
+    for row, data in enumerate(metadata):
+        if data:
+            check_metadata(decoded(data, row), config.fields, row=row)
+
+
+def decoded(data: bytes, row: int) -> dict[str, object]:
+    """Encoded metadata from a client as a map, or InvalidArgument that names the row."""
+    try:
+        value = decode_metadata(data)
+    except ValueError as error:
+        raise InvalidArgument(f"metadata in row {row} is not MessagePack: {error}", field="metadata", row=row) from None
+    if not isinstance(value, dict):
+        raise InvalidArgument(
+            f"metadata in row {row} is {type(value).__name__}, not a map", field="metadata", row=row
+        )
+    return value
+
+
+def _encoded_texts(texts: list[str | None]) -> list[bytes | None]:
+    encoded: list[bytes | None] = []
+    for row, text in enumerate(texts):
+        try:
+            data = None if text is None else text.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument(
+                f"text in row {row} holds a lone surrogate and has no UTF-8 form", field="texts", row=row
+            ) from None
+        if data is not None and len(data) > MAX_TEXT_BYTES:
+            raise InvalidArgument(
+                f"text in row {row} has {len(data)} bytes, more than {MAX_TEXT_BYTES}", field="texts", row=row
+            )
+        encoded.append(data)
+    return encoded
+
+
+def check_vector_name(name: str) -> None:
+    """Only the default vector exists so far."""
+    if name != "":
+        raise InvalidArgument(f"vector_name {name!r} is unknown; the default vector is ''", field="vector_name")
+
+
+def check_selectors(ids: object, where: object) -> None:
+    """Updates and deletes need a selector, so that a forgotten argument does not touch everything."""
+    if ids is None and where is None:
+        raise InvalidArgument("give ids, where, or both; without a selector nothing is changed", field="ids")
+
+
+def check_include(include: Sequence[str]) -> None:
+    """Names of record parts to return."""
+    for name in include:
+        if name not in _INCLUDES:
+            raise InvalidArgument(f"include has {name!r}; known are 'metadata', 'text', 'vector'", field="include")
+
+
+def check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout > 0:
+        raise InvalidArgument(f"timeout is seconds greater than 0, got {timeout!r}", field="timeout")
+
+
+def check_scan(config: CollectionConfig, request: ScanRequest) -> None:
+    check_include(request.include)
+    check_filter(request.where, config.fields)
+    if not 1 <= request.page_size <= MAX_LIMIT:
+        raise InvalidArgument(f"page_size is 1 to {MAX_LIMIT}, got {request.page_size}", field="page_size")
+    if request.order_by is not None:
+        check_order(request.order_by.removeprefix("-"), config.fields)
+
+
+def check_search(config: CollectionConfig, request: SearchRequest) -> NDArray[np.float32]:
+    """Checks a search and returns its prepared queries float32[q, d]."""
+    if request.vector_name != "":
+        check_vector_name(request.vector_name)
+    limit = request.limit
+    if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidArgument(f"limit is a whole number from 1 to {MAX_LIMIT}, got {limit!r}", field="limit")
+    vectors = request.vectors
+    _check_dim(config, vectors)
+    if not 1 <= len(vectors) <= MAX_QUERIES:
+        raise InvalidArgument(f"a search has 1 to {MAX_QUERIES} queries, got {len(vectors)}", field="vectors")
+    # One pass finds NaN, infinity and zero rows alike: their length is not a positive finite number.
+    lengths = norms(vectors)
+    if not (np.isfinite(lengths).all() and (config.metric is not Metric.COSINE or lengths.all())):
+        bad = _first_bad(config.metric, vectors, None)
+        if bad is not None:
+            raise _invalid_vector(config, vectors[bad], bad, "query")
+    if request.min_score is not None and not math.isfinite(request.min_score):
+        raise InvalidArgument(f"min_score is a finite number, got {request.min_score!r}", field="min_score")
+    check_timeout(request.timeout)
+    check_include(request.include)
+    check_filter(request.where, config.fields)
+    if request.params:
+        _check_params(config, request)
+    if config.metric is Metric.COSINE:
+        return (vectors / lengths[:, None]).astype(np.float32)
+    return vectors
+
+
+def _check_params(config: CollectionConfig, request: SearchRequest) -> None:
+    kind = resolve_auto(config.metric, config.dim)[0] if config.index.kind == "auto" else config.index.kind
+    check_search_params(get_kind(kind), request.params or {})
+
+
+def check_idempotency_key(key: str | None) -> None:
+    """At most 512 bytes of UTF-8, like an id."""
+    if key is not None and not 0 < len(key.encode("utf-8", "surrogatepass")) <= 512:
+        raise InvalidArgument("idempotency_key has 1 to 512 bytes of UTF-8", field="idempotency_key")

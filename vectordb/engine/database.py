@@ -1,0 +1,333 @@
+"""The engine of one folder: opening and closing it, its catalogue of collections, and the ``Backend`` operations."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import vectordb
+from vectordb.api.database import Database as _Face
+from vectordb.engine import checks, reads
+from vectordb.engine.catalogue import Catalogue
+from vectordb.engine.live import LiveCollection
+from vectordb.engine.locking import DirectoryLock
+from vectordb.engine.operations import Delete, UpdateMetadata, Write
+from vectordb.engine.optimizer import Optimizer
+from vectordb.engine.recovery import open_collection
+from vectordb.engine.report import collection_stats
+from vectordb.engine.writer import Call, Committer, Operation
+from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument
+from vectordb.filter import Filter
+from vectordb.ids import encoded_ids
+from vectordb.requests import (
+    CreateRequest,
+    DeleteRequest,
+    GetRequest,
+    ScanRequest,
+    SearchRequest,
+    UpdateMetadataRequest,
+    WriteRequest,
+)
+from vectordb.segments.store import SegmentStore
+from vectordb.storage.acked import AckedPage, lost
+from vectordb.storage.base import Storage
+from vectordb.storage.format import check_format, open_format
+from vectordb.storage.keys import FORMAT_VERSION
+from vectordb.storage.memory import MemoryStorage
+from vectordb.storage.rocks import DEFAULT_CACHE_BYTES, RocksStorage
+from vectordb.types import (
+    CollectionConfig,
+    CollectionStats,
+    DatabaseInfo,
+    Durability,
+    Plan,
+    Record,
+    SearchResult,
+    WriteResult,
+)
+from vectordb.validate import check_filter, check_metadata
+
+MEMORY = ":memory:"
+
+
+class Engine:
+    """Runs every request of :class:`vectordb.requests.Backend` on one folder. Thread-safe.
+
+    Args:
+        path: The folder, created when missing, or ``":memory:"``.
+        durability: ``"sync"``: acknowledged writes survive a power loss; ``"async"``: the end of the process.
+        cache_bytes: Bound of RocksDB's block cache.
+        accept_loss: Open although acknowledged data is known to be lost, and go on with what is left.
+
+    Raises:
+        DirectoryLocked: Another process, or engine, owns the folder; the message says which.
+        FailedPrecondition: The folder is of a newer format, or not a database. Corruption: It is damaged, or
+            acknowledged data is missing.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: str | Durability = Durability.SYNC,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        accept_loss: bool = False,
+    ) -> None:
+        try:
+            self._durability = Durability(durability)
+        except ValueError:
+            raise InvalidArgument(f"durability {durability!r} is unknown; 'sync' or 'async'", field="durability") from None
+        self._lock = threading.RLock()
+        self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
+        self._closed: str | None = None
+        self._folder: Path | None = None
+        self._directory_lock: DirectoryLock | None = None
+        self._acked: AckedPage | None = None
+        self._segments: SegmentStore | None = None
+        if os.fspath(path) == MEMORY:
+            self._storage: Storage = MemoryStorage()
+            self._catalogue = Catalogue(self._storage)
+        else:
+            self._folder = Path(path).expanduser().absolute()
+            self._open_folder(self._folder, cache_bytes, accept_loss)
+        self._committer = Committer(self._storage, self._acked, self._durability)
+        self._optimizer = Optimizer(self._storage, self._segments)
+        _ENGINES.add(self)
+
+    def _open_folder(self, folder: Path, cache_bytes: int, accept_loss: bool) -> None:
+        check_format(folder, create=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise FailedPrecondition(f"cannot create folder {folder}: {error.strerror}", path=str(folder)) from None
+        self._directory_lock = DirectoryLock(folder)
+        try:
+            open_format(folder, release=vectordb.__version__)
+            self._storage = RocksStorage(folder / "rocksdb", cache_bytes=cache_bytes)
+            try:
+                self._catalogue = Catalogue(self._storage)
+                self._acked = AckedPage(folder / "ACKED")
+                self._check_loss(folder, accept_loss)
+                self._segments = SegmentStore(folder / "segments")
+                self._segments.collect_garbage(self._catalogue.segment_refs())
+            except BaseException:
+                self._storage.close()
+                raise
+        except BaseException:
+            self._directory_lock.release()
+            raise
+
+    def _check_loss(self, folder: Path, accept_loss: bool) -> None:
+        assert self._acked is not None
+        versions = self._catalogue.versions()
+        losses = lost(self._acked.load(), self._storage.sequence(), versions)
+        if losses and not accept_loss:
+            names = {number: name for name, number in self._catalogue.numbers().items()}
+            told = "; ".join(
+                str(loss) + (f" ({names[loss.collection]!r})" if loss.collection in names else "") for loss in losses
+            )
+            raise Corruption(
+                f"folder {folder} came back without acknowledged data: {told}. Restore it from a backup, or open it "
+                "with accept_loss=True to go on with what is left",
+                path=str(folder),
+                losses=[str(loss) for loss in losses],
+            )
+        if losses:
+            gone = [loss.collection for loss in losses if loss.collection is not None and loss.recovered is None]
+            self._acked.reset(self._storage.sync(), versions, gone)
+
+    # Catalogue
+
+    def create_collection(self, request: CreateRequest) -> CollectionConfig:
+        checks.check_config(request.config)
+        with self._lock:
+            self._check_writable()
+            config, number = self._catalogue.create(request.config, request.exist_ok)
+            if number is not None and self._acked is not None:
+                self._acked.store(self._storage.sync(), {number: 0})
+            return config
+
+    def collection_config(self, name: str) -> CollectionConfig:
+        return self._live(name).config
+
+    def list_collections(self) -> list[str]:
+        self._check_open()
+        return sorted(self._catalogue.numbers())
+
+    def delete_collection(self, name: str) -> None:
+        with self._lock:
+            self._check_writable()
+            live = self._live(name)
+            live.end("deleted")
+            with live.commit_gate, live.manifest_lock:
+                self._catalogue.delete(name)
+                if self._acked is not None:
+                    self._acked.store(self._storage.sync(), {}, dropped=[live.number])
+            self._lives.pop(name, None)
+            if self._segments is not None:
+                for segment in live.segments:
+                    self._segments.remove(segment.name)
+
+    def info(self) -> DatabaseInfo:
+        return DatabaseInfo(
+            version=vectordb.__version__,
+            format_version=FORMAT_VERSION,
+            path=MEMORY if self._folder is None else str(self._folder),
+            collections=tuple(self.list_collections()),
+            durability=self._durability,
+            read_only_reason=self._committer.read_only_reason,
+        )
+
+    # Writing
+
+    def write(self, collection: str, request: WriteRequest) -> WriteResult:
+        live = self._live(collection)
+        checks.check_timeout(request.timeout)
+        rows = checks.check_write(live.config, request)
+        operation = Write(request.mode, rows, request.if_version)
+        count, version = self._submit(live, operation, request, rows.size)
+        return WriteResult(count, version, rows.ids)
+
+    def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int:
+        live = self._live(collection)
+        checks.check_timeout(request.timeout)
+        checks.check_selectors(request.ids, request.where)
+        check_filter(request.where, live.config.fields)
+        if not request.set and not request.unset:
+            raise InvalidArgument("give set, unset, or both; otherwise nothing would change", field="set")
+        new = checks.decoded(request.set, 0) if request.set else {}
+        check_metadata(new, live.config.fields, row=0)
+        ids = None if request.ids is None else encoded_ids(request.ids)
+        operation = UpdateMetadata(ids, request.where, new, request.unset, request.if_version)
+        return self._submit(live, operation, request, len(request.set or b""))[0]
+
+    def delete(self, collection: str, request: DeleteRequest) -> int:
+        live = self._live(collection)
+        checks.check_timeout(request.timeout)
+        checks.check_selectors(request.ids, request.where)
+        check_filter(request.where, live.config.fields)
+        ids = None if request.ids is None else encoded_ids(request.ids)
+        return self._submit(live, Delete(ids, request.where, request.if_version), request, 0)[0]
+
+    def _submit(
+        self,
+        live: LiveCollection,
+        operation: Operation,
+        request: WriteRequest | UpdateMetadataRequest | DeleteRequest,
+        size: int,
+    ) -> tuple[int, int]:
+        checks.check_idempotency_key(request.idempotency_key)
+        self._optimizer.slow_down(live, request.timeout)
+        return self._committer.submit(Call(live, operation, request.idempotency_key, size), request.timeout)
+
+    # Reading
+
+    def get(self, collection: str, request: GetRequest) -> list[Record]:
+        return reads.get(self._live(collection), request)
+
+    def count(self, collection: str, where: Filter | None, timeout: float | None = None) -> int:
+        return reads.count(self._live(collection), where, timeout)
+
+    def scan(self, collection: str, request: ScanRequest) -> Iterator[list[Record]]:
+        return reads.scan(self._live(collection), request)
+
+    def search(self, collection: str, request: SearchRequest) -> list[SearchResult]:
+        return reads.search(self._live(collection), request)
+
+    def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
+        return reads.explain_search(self._live(collection), request, analyze)
+
+    # Care
+
+    def optimize(self, collection: str, wait: bool) -> None:
+        self._optimizer.request(self._live(collection), wait)
+
+    def stats(self, collection: str) -> CollectionStats:
+        live = self._live(collection)
+        return collection_stats(live, self._optimizer.stats(live))
+
+    def announce(self, address: str | None) -> None:
+        """Notes in the folder's LOCK file where the owner serves, for the error message of others."""
+        if self._directory_lock is not None:
+            self._directory_lock.announce(address)
+
+    def close(self) -> None:
+        """Finishes queued writes, stops background work and releases the folder; within seconds. Idempotent."""
+        with self._lock:
+            if self._closed is not None:
+                return
+            self._closed = "the database is closed; open it again"
+        self._optimizer.close()
+        self._committer.close()
+        with self._lock:
+            for live in self._lives.values():
+                live.end("closed")
+            self._lives.clear()
+        if self._acked is not None:
+            self._acked.close()
+        self._storage.close()
+        if self._directory_lock is not None:
+            self._directory_lock.release()
+
+    def _live(self, name: str) -> LiveCollection:
+        live = self._lives.get(name)
+        return live if live is not None else self._open_live(name)
+
+    def _open_live(self, name: str) -> LiveCollection:
+        with self._lock:
+            self._check_open()
+            live = self._lives.get(name)
+            if live is None:
+                number, config = self._catalogue.find(name)
+                live = open_collection(number, config, self._storage, self._segments)
+                self._lives[name] = live
+                self._optimizer.watch(live)
+            return live
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise Closed(self._closed)
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        reason = self._committer.read_only_reason
+        if reason is not None:
+            raise FailedPrecondition(f"the database is read-only ({reason}); open it again", reason=reason)
+
+    def _abandon(self) -> None:
+        """In a forked child: the threads and the files belong to the parent."""
+        self._closed = "this database was opened before the process was forked; open it in the child itself"
+        self._lives = {}
+        self._lock = threading.RLock()
+
+
+class Database(_Face):
+    """The engine in this process, on a folder or in memory.
+
+    Args:
+        path: The folder, created when missing, or ``":memory:"``.
+        timeout: Default in seconds for point calls.
+        **options: See :class:`Engine`.
+
+    Raises:
+        DirectoryLocked: The folder is open already, also in this process. ``vectordb_client.connect`` shares it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float | None = None, **options: Any) -> None:
+        super().__init__(Engine(path, **options), timeout=timeout)
+
+
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for engine in list(_ENGINES):
+        engine._abandon()
+    _ENGINES.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

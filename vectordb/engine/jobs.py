@@ -1,0 +1,187 @@
+"""The optimizer's jobs: seal the tail, merge segments, build an index; each publishes its result in one step.
+
+Everything slow happens beside the serving segments, without a lock. The manifest names the result, synced, before
+readers see it; what happened to the rows meanwhile is carried over under the collection's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectordb.engine.manifest import write_manifest
+from vectordb.index.base import BuildCancelled, BuildOptions
+from vectordb.segments.build import build_index, carry_over, extendable, seal
+from vectordb.segments.columns import SealOptions
+from vectordb.storage import keys
+
+if TYPE_CHECKING:
+    from vectordb.engine.live import LiveCollection
+    from vectordb.segments.segment import Segment
+    from vectordb.segments.store import SegmentStore
+    from vectordb.segments.tail import TailSection
+    from vectordb.segments.views import View
+    from vectordb.storage.base import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What the jobs of one collection work with.
+
+    Attributes:
+        store: Where segments are published; None in memory.
+        threads: Native threads to build with.
+        cancelled: True once the database closes or the collection is deleted.
+        progress: Told the fraction done of the running job.
+    """
+
+    live: LiveCollection
+    storage: Storage
+    store: SegmentStore | None
+    threads: int
+    cancelled: Callable[[], bool]
+    progress: Callable[[float], None]
+
+    def seal_options(self, *, keep_first: bool, share: float) -> SealOptions:
+        """``share``: how much of the job the sealing is, for the progress."""
+        live = self.live
+        return SealOptions(
+            collection=live.number,
+            dim=live.config.dim,
+            metric=live.config.metric,
+            fields=live.config.fields,
+            keep_first=keep_first,
+            cancelled=self.cancelled,
+            progress=lambda fraction: self.progress(share * fraction),
+        )
+
+    def build_options(self, *, done: float) -> BuildOptions:
+        """``done``: how much of the job precedes the build."""
+        return BuildOptions(
+            params=self.live.index_params,
+            threads=self.threads,
+            cancelled=self.cancelled,
+            progress=lambda fraction: self.progress(done + (1.0 - done) * fraction),
+        )
+
+
+def seal_tail(shop: Workshop) -> None:
+    """Turns what is in the tail now into a segment. A no-op on an empty tail."""
+    live = shop.live
+    with live.lock:
+        upto = live.tail.freeze()
+        version = live.state.version
+        sections = [s for s in live.tail.sections if s.hi <= upto and s.rows]
+        views = [s.view(version) for s in sections]
+    if not views:
+        return
+    segment = seal(views, shop.store, shop.seal_options(keep_first=False, share=1.0))
+    _publish(shop, [], sections, views, segment, upto)
+
+
+def merge_segments(shop: Workshop, start: int, stop: int) -> None:
+    """Rewrites the segments ``start..stop-1`` as one, without their dead rows.
+
+    Where they had an index the new one gets its own before it takes their place, so that searches stay fast.
+    """
+    live = shop.live
+    with live.lock:
+        sources = list(live.segments[start:stop])
+        version = live.state.version
+        views = [s.view(version) for s in sources]
+    indexed = live.kind is not None and any(s.built is not None for s in sources)
+    options = shop.build_options(done=0.1 if indexed else 1.0)
+    base = extendable(views, live.kind, options) if indexed and live.kind is not None else None
+    share = 0.1 if indexed else 1.0
+    segment = seal(views, shop.store, shop.seal_options(keep_first=base is not None, share=share))
+    try:
+        if segment is not None and indexed and live.kind is not None and live.wants_index(segment):
+            segment = build_index(segment, shop.store, live.kind, options, base)
+    except BaseException:
+        if segment is not None and shop.store is not None:
+            shop.store.remove(segment.name)
+        raise
+    _publish(shop, sources, sources, views, segment)
+
+
+def index_segment(shop: Workshop, at: int) -> None:
+    """Builds the index of one segment beside it and puts it in place."""
+    live = shop.live
+    segment = live.segments[at]
+    if live.kind is None:
+        return
+    indexed = build_index(segment, shop.store, live.kind, shop.build_options(done=0.0))
+    with live.manifest_lock:
+        _check_wanted(shop, indexed)
+        if shop.store is not None:
+            names = [indexed if s is segment else s for s in live.segments]
+            write_manifest(shop.storage, live.number, names)
+        with live.lock:
+            live.replace([segment], indexed)
+
+
+def _publish(
+    shop: Workshop,
+    old: Sequence[Segment],
+    sources: Sequence[Segment | TailSection],
+    views: Sequence[View],
+    new: Segment | None,
+    sealed_upto: int | None = None,
+) -> None:
+    """Puts a new segment (or nothing) in the place of its sources."""
+    live = shop.live
+    version = views[0].version
+    with live.manifest_lock:
+        _check_wanted(shop, new)
+        if shop.store is not None:
+            at = live.segments.index(old[0]) if old else len(live.segments)
+            fresh = [] if new is None else [new]
+            named = [*live.segments[:at], *fresh, *live.segments[at + len(old) :]]
+            write_manifest(shop.storage, live.number, named, _folded(live.number, views))
+        with live.lock:
+            if new is not None:
+                carry_over(sources, new, version)
+            if sealed_upto is not None:
+                live.tail.drop(sealed_upto)
+            live.replace(old, new)
+        live.sweep.add_rows(_dead(sources, views))
+    if shop.store is not None:
+        for segment in old:
+            shop.store.remove(segment.name)
+
+
+def _check_wanted(shop: Workshop, new: Segment | None) -> None:
+    """A collection that was deleted meanwhile gets nothing published."""
+    if shop.live.is_gone:
+        if new is not None and shop.store is not None:
+            shop.store.remove(new.name)
+        raise BuildCancelled
+
+
+def _folded(number: int, views: Sequence[View]) -> list[bytes]:
+    """Overlay records of the payload changes that the new segment includes."""
+    found = []
+    for view in views:
+        overlaid = view.overlay_postings()
+        if overlaid is None:
+            continue
+        rows = overlaid[0]
+        offsets, versions = view.offsets(rows).tolist(), view.payload_versions(rows).tolist()
+        found.extend(keys.overlay_key(number, o, v) for o, v in zip(offsets, versions, strict=True))
+    return found
+
+
+def _dead(sources: Sequence[Segment | TailSection], views: Sequence[View]) -> list[tuple[int, int, int]]:
+    """Rows that died up to the views' version: (deleting version, offset, payload version), ascending."""
+    found = []
+    for source, view in zip(sources, views, strict=True):
+        for version, rows in source.changes.tombstones.since(0):
+            if version > view.version:
+                break
+            offsets = view.offsets(rows).tolist()
+            payload_versions = view.payload_versions(np.asarray(rows, np.int64)).tolist()
+            found.extend(zip([version] * len(offsets), offsets, payload_versions, strict=True))
+    return sorted(found)

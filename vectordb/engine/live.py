@@ -1,0 +1,197 @@
+"""An open collection: its segments and tail, the snapshot that readers take, and how a commit becomes visible.
+
+Who changes what, under which lock:
+
+    lock          segments, tail, changes of rows, snapshot: held for moments, by the committer after each sync and by
+                  the optimizer when it swaps segments
+    commit_gate   held by the committer from its first write to publication: with it nothing is half written
+    manifest_lock held by the optimizer's threads from choosing segments to naming their replacement
+
+Readers take no lock: they read ``snapshot`` once.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectordb.engine.draft import Death, Effects, Overlay
+from vectordb.engine.results import Results
+from vectordb.engine.sweep import Sweep
+from vectordb.errors import Closed, CollectionNotFound, Corruption
+from vectordb.index.registry import get_kind, resolve, resolve_auto
+from vectordb.segments.snapshot import Snapshot
+from vectordb.storage.base import Storage
+from vectordb.storage.codec import IdEntry, State
+from vectordb.types import CollectionConfig
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectordb.index.base import IndexKind, Params
+    from vectordb.segments.segment import Segment
+    from vectordb.segments.tail import Tail, TailSection
+
+
+class LiveCollection:
+    """One open collection of a database.
+
+    Attributes:
+        number: Its number, never reused.
+        state: Committed version, next offset and live rows; changed by the committer alone.
+        results: Results of calls with an idempotency key; changed by the committer alone.
+        snapshot: What readers see now.
+        unsynced: While a group is being written: where its ids were before.
+        sweep: What may be removed from storage once no snapshot needs it.
+    """
+
+    def __init__(
+        self, number: int, config: CollectionConfig, storage: Storage, state: State, contents: Contents
+    ) -> None:
+        self.number = number
+        self.config = config
+        self.name = config.name
+        self.storage = storage
+        self.state = state
+        self.results = contents.results
+        self.lock = threading.Lock()
+        self.commit_gate = threading.Lock()
+        self.manifest_lock = threading.Lock()
+        self.unsynced: Mapping[bytes, IdEntry | None] | None = None
+        self.segments: tuple[Segment, ...] = tuple(contents.segments)  # guarded by self.lock
+        self.tail: Tail = contents.tail  # guarded by self.lock
+        self.sweep = contents.sweep
+        self.wake: Callable[[], None] = lambda: None
+        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()  # guarded by self.lock
+        self._gone: str | None = None
+        self.kind, self.index_params = _index_kind(config)
+        self.snapshot = self._show()
+
+    # Publication
+
+    def publish(self, effects: Effects) -> None:
+        """Makes a committed group visible."""
+        with self.lock:
+            for batch in effects.batches:
+                self.tail.append(batch)
+            for death_version, deaths in groupby(effects.deaths, attrgetter("version")):
+                self._bury(death_version, list(deaths))
+            for version, overlays in groupby(effects.overlays, attrgetter("payload_version")):
+                self._overlay(version, list(overlays))
+            self.state = self.state.advanced(effects.version, effects.next_offset, effects.alive)
+            self.sweep.add_superseded(effects.superseded)
+            self._show()
+        self.wake()
+
+    def _bury(self, version: int, deaths: list[Death]) -> None:
+        offsets = np.fromiter((d.offset for d in deaths), np.uint64, len(deaths))
+        for holder, mine in self._holders(offsets):
+            holder.mark_deleted(offsets[mine], version)
+
+    def _overlay(self, version: int, overlays: list[Overlay]) -> None:
+        offsets = np.fromiter((o.offset for o in overlays), np.uint64, len(overlays))
+        for holder, mine in self._holders(offsets):
+            holder.overlay(offsets[mine], version, [overlays[i].metadata for i in np.flatnonzero(mine).tolist()])
+
+    def _holders(self, offsets: NDArray[np.uint64]) -> Iterable[tuple[Segment | TailSection, NDArray[np.bool_]]]:
+        """What holds each of the offsets: pairs of holder and bool[k]."""
+        low, high = int(offsets.min()), int(offsets.max())
+        for holder in (*self.segments, *self.tail.sections):
+            if holder.lo <= high and holder.hi > low:
+                yield holder, (offsets >= holder.lo) & (offsets < holder.hi)
+
+    def replace(self, old: Sequence[Segment], new: Segment | None) -> None:
+        """Swaps adjacent segments (or, where there are none, the frozen front of the tail) for one; under ``lock``."""
+        at = self.segments.index(old[0]) if old else len(self.segments)
+        fresh = () if new is None else (new,)
+        self.segments = (*self.segments[:at], *fresh, *self.segments[at + len(old) :])
+        self._show()
+
+    def _show(self) -> Snapshot:
+        """Publishes the present as the snapshot (under ``lock``)."""
+        version = self.state.version
+        views = tuple(segment.view(version) for segment in self.segments)
+        self.snapshot = Snapshot(version, (*views, *self.tail.views(version)))
+        self._snapshots.add(self.snapshot)
+        return self.snapshot
+
+    def oldest_version(self) -> int:
+        """The version of the oldest snapshot that anybody still looks at."""
+        with self.lock:
+            return min(snapshot.version for snapshot in self._snapshots)
+
+    # State
+
+    def check_open(self) -> None:
+        """Raises: CollectionNotFound or Closed, once the collection was deleted or the database closed."""
+        if self._gone == "deleted":
+            raise CollectionNotFound(f"collection {self.name!r} was deleted", collection=self.name)
+        if self._gone is not None:
+            raise Closed("the database is closed; open it again")
+
+    @property
+    def is_gone(self) -> bool:
+        return self._gone is not None
+
+    def end(self, why: str) -> None:
+        """``"deleted"`` or ``"closed"``: nothing works from now on."""
+        self._gone = why
+
+    def missing_payload(self, offset: int, payload_version: int) -> Corruption | CollectionNotFound | Closed:
+        """The error for a row whose payload storage does not have."""
+        try:
+            self.check_open()
+        except (CollectionNotFound, Closed) as gone:
+            return gone
+        return Corruption(
+            f"collection {self.name!r}: the payload of row {offset} (version {payload_version}) is missing from "
+            "storage; run 'vectordb verify' on the folder",
+            collection=self.name,
+            offset=offset,
+        )
+
+    @property
+    def row_bytes(self) -> int:
+        """Raw bytes of one vector."""
+        return 4 * self.config.dim
+
+    @property
+    def unindexed_bytes(self) -> int:
+        """Raw vector bytes that are searched exactly although an index is due for them."""
+        if self.kind is None:
+            return 0
+        return self.tail.rows * self.row_bytes + sum(
+            s.vector_count * self.row_bytes for s in self.segments if s.built is None and self.wants_index(s)
+        )
+
+    def wants_index(self, segment: Segment) -> bool:
+        """Whether an approximate index is due for a segment of this size."""
+        if self.kind is None or not segment.vector_count:
+            return False
+        return self.config.index.kind != "auto" or segment.vector_count * self.row_bytes >= self.config.tuning.index_bytes
+
+
+class Contents:
+    """What an opened collection consists of."""
+
+    def __init__(self, segments: Sequence[Segment], tail: Tail, results: Results, sweep: Sweep) -> None:
+        self.segments = segments
+        self.tail = tail
+        self.results = results
+        self.sweep = sweep
+
+
+def _index_kind(config: CollectionConfig) -> tuple[IndexKind | None, Params]:
+    """The approximate kind that large segments get, with all its parameters; None where search stays exact."""
+    if config.index.kind == "auto":
+        name, params = resolve_auto(config.metric, config.dim)
+        kind = get_kind(name)
+    else:
+        kind, params = resolve(config.index, config.metric, None, config.dim)
+    return (None, params) if kind.capabilities.exact else (kind, params)

@@ -1,0 +1,72 @@
+"""One owner a folder: a kernel lock on ``DIR/LOCK``, whose text tells others who the owner is.
+
+The lock (``flock``) goes with the process, however it ends, so a stale file never blocks anyone; the text is only for
+the error message. It is taken on an open file and therefore also keeps out a second open in the same process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+
+from vectordb.errors import DirectoryLocked, FailedPrecondition
+
+
+class DirectoryLock:
+    """The held lock of one folder.
+
+    Raises:
+        DirectoryLocked: Another process, or another engine of this process, owns the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        path = folder / "LOCK"
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"cannot open {path}: {error.strerror}; the folder must be writable by this user", path=str(path)
+            ) from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = self._read_owner()
+            os.close(self._fd)
+            raise _locked(folder, owner) from None
+        self.announce(None)
+
+    def announce(self, address: str | None) -> None:
+        """Writes who owns the folder, and where it serves, for the error message of others."""
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "address": address}
+        data = json.dumps(owner).encode()
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, data, 0)
+
+    def _read_owner(self) -> dict[str, object]:
+        try:
+            owner = json.loads(os.pread(self._fd, 4096, 0))
+        except (OSError, ValueError):
+            return {}
+        return owner if isinstance(owner, dict) else {}
+
+    def release(self) -> None:
+        """Gives the folder up. Idempotent."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _locked(folder: Path, owner: dict[str, object]) -> DirectoryLocked:
+    pid, host, address = owner.get("pid"), owner.get("host"), owner.get("address")
+    who = f"process {pid} on {host}" if pid else "another process"
+    if pid == os.getpid() and host == socket.gethostname():
+        who = f"this process ({pid})"
+    served = f", which serves it at {address}: connect there" if address else "; close it there, or serve the folder"
+    return DirectoryLocked(
+        f"folder {folder} is in use by {who}{served}", path=str(folder), pid=pid, host=host, address=address
+    )

@@ -1,0 +1,282 @@
+"""The background optimizer: one thread seals tails and sweeps storage, one merges and builds indexes.
+
+Two threads, so that the tail is sealed on time however long a build takes. Both run niced, and nothing ever waits for
+them but ``optimize(wait=True)`` and, gently, writers that are far ahead of the builder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vectordb.engine import jobs
+from vectordb.engine.policy import Facts, Merge, next_job
+from vectordb.errors import Closed, Internal, VectorDBError
+from vectordb.index.base import BuildCancelled
+from vectordb.storage import keys
+from vectordb.storage.base import Family, Storage
+from vectordb.types import OptimizerStats
+
+if TYPE_CHECKING:
+    from vectordb.engine.live import LiveCollection
+    from vectordb.segments.store import SegmentStore
+
+_log = logging.getLogger("vectordb.engine")
+
+_NICENESS = 10
+_IDLE_SECONDS = 1.0
+_RETRY_SECONDS = 30.0
+_SWEEP_AT_ONCE = 250
+_LONGEST_DELAY = 2.0
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is going on with one collection. Guarded by the optimizer's condition.
+
+    Attributes:
+        asked: How many calls of ``optimize`` wait to be sealed for; ``merging``: sealed, to be merged.
+    """
+
+    live: LiveCollection
+    state: str = "idle"
+    progress: float = 1.0
+    error: VectorDBError | None = None
+    retry_at: float = 0.0
+    seal_asked: bool = False
+    merge_asked: bool = False
+    sealing: bool = False
+    building: bool = False
+
+
+class Optimizer:
+    """The two threads of one database. All methods are thread-safe."""
+
+    def __init__(self, storage: Storage, store: SegmentStore | None) -> None:
+        self._storage = storage
+        self._store = store
+        self._changed = threading.Condition()
+        self._works: dict[int, _Work] = {}  # guarded by self._changed
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._run, args=(step,), name=name, daemon=True)
+            for name, step in (("vectordb-sealer", self._seal_or_sweep), ("vectordb-builder", self._build))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def watch(self, live: LiveCollection) -> None:
+        """Takes care of a collection from now on."""
+        with self._changed:
+            self._works[live.number] = _Work(live)
+            self._changed.notify_all()
+        live.wake = lambda: self._nudge(live)
+
+    def _nudge(self, live: LiveCollection) -> None:
+        """After a commit: wakes the sealer when the tail is full."""
+        if live.tail.open_bytes >= live.config.tuning.seal_bytes:
+            with self._changed:
+                self._changed.notify_all()
+
+    def request(self, live: LiveCollection, wait: bool) -> None:
+        """Seals, merges and indexes all there is now; returns when done, or at once without ``wait``.
+
+        Raises:
+            VectorDBError: With ``wait``: why a job failed. Closed, CollectionNotFound: It ended meanwhile.
+        """
+        live.check_open()
+        with self._changed:
+            work = self._works[live.number]
+            work.seal_asked = True
+            work.error, work.retry_at = None, 0.0
+            self._changed.notify_all()
+            if not wait:
+                return
+            while work.seal_asked or work.merge_asked or work.sealing or work.building:
+                if work.error is not None:
+                    raise work.error
+                if self._closing:
+                    raise Closed("the database was closed while it was optimized; call optimize again after opening")
+                live.check_open()
+                self._changed.wait(0.2)
+
+    def slow_down(self, live: LiveCollection, timeout: float | None) -> None:
+        """Holds a writer back for moments while far more than usual waits for its index."""
+        most = live.config.tuning.max_unindexed_bytes
+        if live.unindexed_bytes <= most:
+            return
+        end = time.monotonic() + min(_LONGEST_DELAY, timeout / 2 if timeout is not None else _LONGEST_DELAY)
+        with self._changed:
+            while live.unindexed_bytes > most and time.monotonic() < end and not self._closing:
+                self._changed.wait(0.05)
+
+    def stats(self, live: LiveCollection) -> OptimizerStats:
+        """What is being done, and how far it is."""
+        with self._changed:
+            work = self._works[live.number]
+            error = None if work.error is None else work.error.message
+            state = "failed" if error is not None and work.state == "idle" else work.state
+            return OptimizerStats(state, work.progress, live.unindexed_bytes, error)
+
+    def close(self) -> None:
+        """Cancels what runs and ends the threads."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    # The threads
+
+    def _run(self, step: Callable[[_Work], bool]) -> None:
+        _lower_priority()
+        while not self._closing:
+            with self._changed:
+                works = list(self._works.values())
+            busy = False
+            for work in works:
+                if work.live.is_gone:
+                    self._forget(work)
+                elif not self._closing and time.monotonic() >= work.retry_at:
+                    busy |= self._attempt(step, work)
+            del works
+            if not busy:
+                with self._changed:
+                    if not self._closing and not self._has_work():
+                        self._changed.wait(_IDLE_SECONDS)
+
+    def _has_work(self) -> bool:
+        """Whether a request came in since the works were looked at (under self._changed)."""
+        now = time.monotonic()
+        return any(
+            work.retry_at <= now and (work.seal_asked and not work.sealing or work.merge_asked and not work.building)
+            for work in self._works.values()
+        )
+
+    def _forget(self, work: _Work) -> None:
+        with self._changed:
+            self._works.pop(work.live.number, None)
+            self._changed.notify_all()
+
+    def _attempt(self, step: Callable[[_Work], bool], work: _Work) -> bool:
+        try:
+            return step(work)
+        except (BuildCancelled, InterruptedError):
+            return False
+        except Exception as error:
+            if self._closing or work.live.is_gone:
+                return False
+            _log.exception("optimizing collection %r failed; it is tried again", work.live.name)
+            with self._changed:
+                work.error = error if isinstance(error, VectorDBError) else Internal(f"optimizing failed: {error}")
+                work.retry_at = time.monotonic() + _RETRY_SECONDS
+            return False
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _seal_or_sweep(self, work: _Work) -> bool:
+        live = work.live
+        with self._changed:
+            asked = work.seal_asked
+            work.sealing = asked or live.tail.open_bytes >= live.config.tuning.seal_bytes
+        if not work.sealing:
+            return self._sweep(live)
+        try:
+            self._show(work, "sealing")
+            jobs.seal_tail(self._workshop(work, asked))
+            with self._changed:
+                if asked:
+                    work.seal_asked, work.merge_asked = False, True
+        finally:
+            with self._changed:
+                work.sealing = False
+            self._show(work, "idle")
+        self._sweep(live)
+        return True
+
+    def _sweep(self, live: LiveCollection) -> bool:
+        """Removes from storage what no snapshot needs, in small steps."""
+        expired = live.results.take_expired(_SWEEP_AT_ONCE)
+        if expired:
+            batch = self._storage.batch()
+            for key in expired:
+                batch.delete(Family.META, keys.idempotency_key(live.number, key))
+            self._storage.write(batch)
+        if not len(live.sweep):
+            return False
+        return live.sweep.run(self._storage, live.oldest_version(), _SWEEP_AT_ONCE) > 0
+
+    def _build(self, work: _Work) -> bool:
+        live = work.live
+        with self._changed:
+            asked = work.merge_asked
+            job = next_job(_facts(live), live.config.tuning, asked=asked)
+            if job is None:
+                if asked and not work.seal_asked:
+                    work.merge_asked = False
+                    work.error = None
+                return False
+            work.building = True
+        try:
+            if isinstance(job, Merge):
+                self._show(work, "merging")
+                jobs.merge_segments(self._workshop(work, asked), job.start, job.stop)
+            else:
+                self._show(work, "indexing")
+                jobs.index_segment(self._workshop(work, asked), job.at)
+            with self._changed:
+                work.error = None
+        finally:
+            with self._changed:
+                work.building = False
+            self._show(work, "idle")
+        return True
+
+    def _show(self, work: _Work, state: str) -> None:
+        with self._changed:
+            work.state = state
+            work.progress = 1.0 if state == "idle" else 0.0
+
+    def _workshop(self, work: _Work, asked: bool) -> jobs.Workshop:
+        def progress(fraction: float) -> None:
+            work.progress = fraction
+
+        live = work.live
+        processors = len(os.sched_getaffinity(0))
+        # A user who waits gets the whole machine; in the background one processor is left to searches.
+        threads = live.config.tuning.build_threads or (processors if asked else max(1, processors - 1))
+        return jobs.Workshop(
+            live, self._storage, self._store, threads, lambda: self._closing or live.is_gone, progress
+        )
+
+
+def _facts(live: LiveCollection) -> list[Facts]:
+    with live.lock:
+        segments, parts = live.segments, live.snapshot.parts
+    facts = []
+    for segment, part in zip(segments, parts, strict=False):
+        overlaid = part.overlay_postings()
+        facts.append(
+            Facts(
+                bytes=segment.rows * live.row_bytes,
+                rows=segment.rows,
+                dead=part.dead,
+                overlaid=0 if overlaid is None else len(overlaid[0]),
+                wants_index=segment.built is None and live.wants_index(segment),
+            )
+        )
+    return facts
+
+
+def _lower_priority() -> None:
+    """Lets searches go first. Threads that OpenMP makes for a build inherit it."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+    except OSError:
+        _log.debug("the builder's priority cannot be lowered here")

@@ -1,0 +1,129 @@
+"""What the optimizer does next, as a pure function of the segments' sizes.
+
+Merging is tiered: segments of one size class, side by side, are merged once there are ``merge_factor`` of them, so that
+a row is rewritten about log(n) times. A segment with many dead rows is rewritten alone. Only neighbours are merged:
+every segment covers one range of offsets. What waits for merging soon is merged before it is indexed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vectordb.types import Tuning
+
+REWRITE_DEAD = 0.20
+"""A segment with at least this share of dead rows is rewritten in the background; a row is then rewritten once for at
+least four deletions."""
+REWRITE_DEAD_ASKED = 0.01
+"""The same where the user asked for ``optimize``."""
+REWRITE_OVERLAID = 0.20
+"""A segment with at least this share of changed payloads gets new postings in the background."""
+
+
+class Facts(NamedTuple):
+    """What the policy knows of a segment: raw vector bytes (as if every row had a vector), rows, dead rows, rows with
+    a changed payload, and whether it still wants an index."""
+
+    bytes: int
+    rows: int
+    dead: int
+    overlaid: int
+    wants_index: bool
+
+
+class Merge(NamedTuple):
+    """Rewrite the segments ``start..stop-1`` as one."""
+
+    start: int
+    stop: int
+
+
+class Index(NamedTuple):
+    """Build the index of one segment."""
+
+    at: int
+
+
+Job = Merge | Index
+
+
+def next_job(segments: Sequence[Facts], tuning: Tuning, *, asked: bool) -> Job | None:
+    """The most useful job, or None when all is well.
+
+    Args:
+        segments: In offset order.
+        asked: The user called ``optimize``: as few segments as ``max_segment_bytes`` allows, hardly any dead rows.
+    """
+    merge = _asked_merge(segments, tuning) if asked else _tiered_merge(segments, tuning)
+    if merge is not None:
+        return merge
+    waiting = [i for i, s in enumerate(segments) if s.wants_index]
+    if waiting:
+        return Index(max(waiting, key=lambda i: segments[i].bytes))
+    return None
+
+
+def _asked_merge(segments: Sequence[Facts], tuning: Tuning) -> Merge | None:
+    start = 0
+    while start < len(segments):
+        stop, total = start, 0
+        while stop < len(segments) and total + segments[stop].bytes <= tuning.max_segment_bytes:
+            total += segments[stop].bytes
+            stop += 1
+        stop = max(stop, start + 1)
+        if stop - start > 1:
+            return Merge(start, stop)
+        only = segments[start]
+        if only.dead >= max(1, REWRITE_DEAD_ASKED * only.rows) or only.overlaid >= max(
+            1, REWRITE_DEAD_ASKED * only.rows
+        ):
+            return Merge(start, stop)
+        start = stop
+    return None
+
+
+def _tiered_merge(segments: Sequence[Facts], tuning: Tuning) -> Merge | None:
+    for i, s in enumerate(segments):
+        if s.rows and (s.dead >= REWRITE_DEAD * s.rows or s.overlaid >= REWRITE_OVERLAID * s.rows):
+            return Merge(i, i + 1)
+    best: Merge | None = None
+    start = 0
+    while start < len(segments):
+        stop, total = start + 1, segments[start].bytes
+        while (
+            stop < len(segments)
+            and stop - start < tuning.merge_factor
+            and _size_class(segments[stop], tuning) == _size_class(segments[start], tuning)
+            and total + segments[stop].bytes <= tuning.max_segment_bytes
+        ):
+            total += segments[stop].bytes
+            stop += 1
+        if stop - start >= tuning.merge_factor:
+            # The cheapest first: small segments cost every search the most for their size.
+            if best is None or total < sum(s.bytes for s in segments[best.start : best.stop]):
+                best = Merge(start, stop)
+            start = stop
+        else:
+            start += 1
+    return best if best is not None else _stranded(segments, tuning)
+
+
+def _stranded(segments: Sequence[Facts], tuning: Tuning) -> Merge | None:
+    """Segments of mixed classes never fill a class: more than twice ``merge_factor`` of them are merged with their
+    smallest neighbours."""
+    most = 2 * tuning.merge_factor
+    if len(segments) <= most:
+        return None
+    windows = [
+        (sum(s.bytes for s in segments[i : i + tuning.merge_factor]), i)
+        for i in range(len(segments) - tuning.merge_factor + 1)
+    ]
+    total, start = min(windows)
+    return Merge(start, start + tuning.merge_factor) if total <= tuning.max_segment_bytes else None
+
+
+def _size_class(segment: Facts, tuning: Tuning) -> int:
+    """0 up to ``seal_bytes`` times 1.5, then one more for each factor of ``merge_factor``."""
+    return max(0, math.ceil(math.log(max(segment.bytes / (1.5 * tuning.seal_bytes), 1e-9), tuning.merge_factor)))

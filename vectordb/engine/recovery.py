@@ -1,0 +1,250 @@
+"""Opening a collection: what storage says is the truth; segments are used where they are sound and rebuilt where not.
+
+    1. undo       pieces of a large commit that never got its last batch are taken back; rows beyond the state's
+                  next offset, which no commit covered, are removed
+    2. segments   those that the manifest names are checked and mapped; a damaged one is set aside and rebuilt from
+                  storage; a damaged index is left out and built again later
+    3. changes    tombstones and payload changes since sealing are applied; dead rows in no segment are swept
+    4. tail       rows that no segment covers are read back
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectordb.engine.live import Contents, LiveCollection
+from vectordb.engine.manifest import ref_of, write_manifest
+from vectordb.engine.results import Results
+from vectordb.engine.sweep import Sweep
+from vectordb.errors import Corruption
+from vectordb.metric import prepared
+from vectordb.segments.build import seal
+from vectordb.segments.columns import SealOptions
+from vectordb.segments.opening import open_segment
+from vectordb.segments.rows import RowBatch
+from vectordb.segments.tail import Tail, TailSection
+from vectordb.storage import codec, keys
+from vectordb.storage.base import Family, Storage
+from vectordb.storage.catalogue import SegmentEntry, decode_manifest
+from vectordb.storage.codec import State, Tombstone
+from vectordb.storage.keys import Kind
+from vectordb.types import CollectionConfig
+
+if TYPE_CHECKING:
+    from vectordb.segments.segment import Segment
+    from vectordb.segments.store import SegmentStore
+
+_log = logging.getLogger("vectordb.engine")
+_ROWS_AT_ONCE = 4_096
+
+
+def open_collection(
+    number: int, config: CollectionConfig, storage: Storage, store: SegmentStore | None
+) -> LiveCollection:
+    """Reads a collection back as of its last commit.
+
+    Raises:
+        Corruption: Storage itself is damaged.
+    """
+    data = storage.get(Family.META, keys.state_key(number))
+    state = State() if data is None else codec.decode_state(data)
+    _undo(number, state, storage)
+    reader = StoredRows(number, config, storage)
+    manifest = storage.get(Family.META, keys.manifest_key(number))
+    entries = decode_manifest(manifest) if manifest is not None else []
+    segments = [_open_segment(entry, reader, store) for entry in entries]
+    sealed_upto = entries[-1].hi if entries else 0
+    sweep = Sweep(number)
+    sweep.add_superseded(
+        keys.parse_superseded(key) for key, _ in storage.scan(Family.META, *keys.kind_range(number, Kind.SUPERSEDED))
+    )
+    found = [segment for segment in segments if segment is not None]
+    if [s.ref for s in found] != [ref_of(entry) for entry in entries]:
+        write_manifest(storage, number, found)
+    _restore_deaths(found, reader.tombstones, sweep)
+    _restore_overlays(found, reader)
+    tail = Tail(config.dim, sealed_upto, config.fields)
+    for batch in reader.batches(sealed_upto, state.next_offset):
+        tail.append(batch)
+    results = Results(
+        (keys.parse_tail(key).decode(), codec.decode_result(value))
+        for key, value in storage.scan(Family.META, *keys.kind_range(number, Kind.RESULT))
+    )
+    return LiveCollection(number, config, storage, state, Contents(found, tail, results, sweep))
+
+
+def _undo(number: int, state: State, storage: Storage) -> None:
+    """Takes back what a commit wrote that never ended."""
+    records = list(storage.scan(Family.META, *keys.undo_range(number), reverse=True))
+    batch = storage.batch()
+    for _, value in records:
+        for key, before in codec.decode_undo(value):
+            family = Family.ROWS if key[4:5] == Kind.PAYLOAD.value else Family.META
+            if before is None:
+                batch.delete(family, key)
+            else:
+                batch.put(family, key, before)
+    batch.delete_range(Family.META, *keys.undo_range(number))
+    beyond = False
+    for family, (start, end) in (
+        (Family.ROWS, keys.number_range(number, Kind.PAYLOAD, state.next_offset)),
+        (Family.VECTORS, keys.vector_range(number, state.next_offset)),
+    ):
+        if next(storage.scan(family, start, end), None) is not None:
+            batch.delete_range(family, start, end)
+            beyond = True
+    if records or beyond:
+        _log.info("collection number %d: an unfinished commit was taken back", number)
+        storage.write(batch)
+        storage.sync()
+
+
+class StoredRows:
+    """The live rows of a collection as storage has them.
+
+    Attributes:
+        tombstones: Dead rows that were not purged yet, by offset.
+        overlays: Latest payload version of rows whose payload changed since they were sealed, by offset.
+    """
+
+    def __init__(self, number: int, config: CollectionConfig, storage: Storage) -> None:
+        self.number = number
+        self.config = config
+        self.storage = storage
+        self.tombstones: dict[int, Tombstone] = {
+            keys.parse_offset(key): codec.decode_tombstone(value)
+            for key, value in storage.scan(Family.META, *keys.kind_range(number, Kind.TOMBSTONE))
+        }
+        self.overlays: dict[int, int] = {}
+        for key, _ in storage.scan(Family.META, *keys.kind_range(number, Kind.OVERLAY)):
+            offset, version = keys.parse_offset_version(key)
+            self.overlays[offset] = max(version, self.overlays.get(offset, 0))
+
+    def metadata(self, offsets: list[int], version: int) -> list[bytes]:
+        """Encoded metadata of payloads that ``version`` wrote."""
+        found = self.storage.get_many(Family.ROWS, keys.payload_keys_at(self.number, offsets, [version] * len(offsets)))
+        for offset, value in zip(offsets, found, strict=True):
+            if value is None:
+                raise Corruption(
+                    f"collection {self.config.name!r}: the payload of row {offset} (version {version}) is missing from "
+                    "storage",
+                    collection=self.config.name,
+                    offset=offset,
+                )
+        return [codec.payload_metadata(value) for value in found if value is not None]
+
+    def batches(self, low: int, high: int) -> Iterator[RowBatch]:
+        """Live rows with offsets in ``[low, high)``, in order."""
+        rows: list[tuple[int, int, bytes]] = []
+        for row in self._payloads(low, high):
+            rows.append(row)
+            if len(rows) == _ROWS_AT_ONCE:
+                yield self._batch(rows)
+                rows = []
+        if rows:
+            yield self._batch(rows)
+
+    def _payloads(self, low: int, high: int) -> Iterator[tuple[int, int, bytes]]:
+        """(offset, payload version, payload) of live rows; of several payloads of a row the valid one."""
+        pending: tuple[int, int, bytes] | None = None
+        start, end = keys.number_range(self.number, Kind.PAYLOAD, low, high)
+        for key, value in self.storage.scan(Family.ROWS, start, end):
+            offset, version = keys.parse_offset_version(key)
+            if offset in self.tombstones:
+                continue
+            wanted = self.overlays.get(offset)
+            if pending is not None and pending[0] != offset:
+                yield pending
+                pending = None
+            # Versions of one row come in ascending order; without an overlay record the latest is the row's own.
+            if wanted is None or version == wanted or pending is None:
+                pending = (offset, version, value)
+        if pending is not None:
+            yield pending
+
+    def _batch(self, rows: Sequence[tuple[int, int, bytes]]) -> RowBatch:
+        offsets = [offset for offset, _, _ in rows]
+        payloads = [codec.decode_payload(value) for _, _, value in rows]
+        stored = self.storage.get_many(Family.VECTORS, keys.vector_keys_at(self.number, offsets))
+        present = np.fromiter((value is not None for value in stored), np.bool_, len(stored))
+        vectors = None
+        if present.any():
+            vectors = np.zeros((len(rows), self.config.dim), np.float32)
+            found = codec.decode_vectors([value for value in stored if value is not None], self.config.dim)
+            vectors[present] = prepared(found, self.config.metric)
+        return RowBatch(
+            offsets=np.array(offsets, np.uint64),
+            ids=[payload.id.decode() for payload in payloads],
+            payload_versions=np.array([version for _, version, _ in rows], np.uint64),
+            metadata=[payload.metadata for payload in payloads],
+            vectors=vectors,
+            has_vector=None if vectors is None or present.all() else present,
+        )
+
+
+def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore | None) -> Segment | None:
+    """The segment that the manifest names, or one made anew from storage; None where no row of it is left."""
+    assert store is not None, "only databases on disk have a manifest"
+    opened = open_segment(store, ref_of(entry), reader.config.fields)
+    for problem in opened.problems:
+        _log.warning("collection %r: %s; it is rebuilt from storage", reader.config.name, problem)
+    if opened.segment is not None:
+        return opened.segment
+    return rebuild_segment(entry, reader, store)
+
+
+def rebuild_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> Segment | None:
+    """Seals the live rows of an entry's range again from storage; the index follows in the background."""
+    section = TailSection(reader.config.dim, entry.lo, reader.config.fields)
+    version = 1
+    for batch in reader.batches(entry.lo, entry.hi):
+        section.append(batch)
+        version = max(version, int(batch.payload_versions.max()))
+    options = SealOptions(reader.number, reader.config.dim, reader.config.metric, reader.config.fields)
+    return seal([section.view(version)], store, options)
+
+
+def _restore_deaths(segments: Sequence[Segment], tombstones: Mapping[int, Tombstone], sweep: Sweep) -> None:
+    """Marks rows dead; those that no segment holds, or whose death is folded in, may leave storage."""
+    if not tombstones:
+        return
+    offsets = np.fromiter(tombstones.keys(), np.uint64, len(tombstones))
+    deaths = np.fromiter((t.version for t in tombstones.values()), np.uint64, len(tombstones))
+    versions = np.fromiter((t.payload_version for t in tombstones.values()), np.uint64, len(tombstones))
+    needed = np.zeros(len(offsets), np.bool_)
+    for segment in segments:
+        mine = (offsets >= segment.lo) & (offsets < segment.hi)
+        if not mine.any():
+            continue
+        mine &= deaths > segment.data.info.covered_version
+        segment.restore_deleted(offsets[mine], deaths[mine])
+        held = np.flatnonzero(mine)
+        needed[held] = segment.view(0).rows_at(offsets[held]) >= 0
+    order = np.argsort(deaths, kind="stable")
+    order = order[~needed[order]]
+    sweep.add_rows(zip(deaths[order].tolist(), offsets[order].tolist(), versions[order].tolist(), strict=True))
+
+
+def _restore_overlays(segments: Sequence[Segment], reader: StoredRows) -> None:
+    """Applies payload changes that came after a segment was sealed."""
+    if not reader.overlays or not segments:
+        return
+    changed = sorted((version, offset) for offset, version in reader.overlays.items())
+    for segment in segments:
+        mine = [(v, o) for v, o in changed if segment.lo <= o < segment.hi and o not in reader.tombstones]
+        if not mine:
+            continue
+        offsets = np.fromiter((o for _, o in mine), np.uint64, len(mine))
+        versions = np.fromiter((v for v, _ in mine), np.uint64, len(mine))
+        view = segment.view(0)
+        rows = view.rows_at(offsets)
+        newer = rows >= 0
+        newer[newer] = view.payload_versions(rows[newer]) < versions[newer]
+        for version, group in groupby(np.flatnonzero(newer).tolist(), key=lambda i: int(versions[i])):
+            at = offsets[list(group)]
+            segment.overlay(at, version, reader.metadata(at.tolist(), version))

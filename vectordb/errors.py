@@ -1,0 +1,168 @@
+"""The one tree of errors, raised alike by the embedded engine, the server's client and the command line.
+
+    VectorDBError
+    ├── InvalidArgument        the request is wrong; changing it is the fix
+    │   ├── DimensionMismatch      a vector of another length than the collection's
+    │   ├── InvalidFilter          a condition that cannot be evaluated
+    │   └── InvalidVector          NaN, infinity, or a zero vector under cosine
+    ├── NotFound               an id that is not there
+    │   └── CollectionNotFound
+    ├── AlreadyExists          an id or a collection that is there already
+    ├── FailedPrecondition     the request is right, the state is not
+    │   ├── DirectoryLocked        another process owns the folder
+    │   ├── Closed                 the database or handle was closed
+    │   └── ModelMismatch          another embedding model wrote this collection
+    ├── ResourceExhausted      a limit was reached; the message names it
+    ├── DeadlineExceeded       the time ran out before the answer was complete
+    ├── Unauthenticated
+    ├── PermissionDenied
+    ├── Unavailable            the server cannot be reached; retrying may help
+    ├── Corruption             stored data failed a check
+    └── Internal               a defect of this library
+
+Every error has a message that names the fix, and its facts as attributes (``err.collection``, ``err.row``), also in
+``err.fields``. Each class has one gRPC status; its name travels as ``google.rpc.ErrorInfo.reason``, so that a client
+raises exactly the class that the engine raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+
+class VectorDBError(Exception):
+    """Base of all errors of this library.
+
+    Args:
+        message: One sentence that says what is wrong, where, and how to mend it.
+        **fields: The facts behind the message (JSON-like values); each becomes an attribute.
+    """
+
+    status: ClassVar[str] = "INTERNAL"
+    """Name of the gRPC status code that carries this class."""
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields: Mapping[str, Any] = MappingProxyType(fields)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called when normal look-up failed. `fields` itself is absent while unpickling.
+        fields = self.__dict__.get("fields", {})
+        if name in fields:
+            return fields[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self).__name__, self.message, dict(self.fields))
+
+
+class InvalidArgument(VectorDBError):
+    """The request is wrong: a value out of range, of the wrong type, or missing."""
+
+    status = "INVALID_ARGUMENT"
+
+
+class DimensionMismatch(InvalidArgument):
+    """A vector has another length than the collection's dimension (fields: ``expected``, ``got``, ``row``)."""
+
+
+class InvalidFilter(InvalidArgument):
+    """A filter cannot be read or evaluated (fields: ``path`` inside the tree, ``op``, ``field``)."""
+
+
+class InvalidVector(InvalidArgument):
+    """A vector holds NaN or infinity, or is zero under cosine (fields: ``row``, ``position``)."""
+
+
+class NotFound(VectorDBError):
+    """Something asked for by name is not there (fields: ``ids``)."""
+
+    status = "NOT_FOUND"
+
+
+class CollectionNotFound(NotFound):
+    """No collection has this name (fields: ``collection``)."""
+
+
+class AlreadyExists(VectorDBError):
+    """An id or a collection of this name is there already (fields: ``ids`` or ``collection``)."""
+
+    status = "ALREADY_EXISTS"
+
+
+class FailedPrecondition(VectorDBError):
+    """The request is well formed but the present state does not allow it."""
+
+    status = "FAILED_PRECONDITION"
+
+
+class DirectoryLocked(FailedPrecondition):
+    """Another process owns the folder (fields: ``path``, ``pid``, ``host``, ``address``)."""
+
+
+class Closed(FailedPrecondition):
+    """The database, or the handle to it, was closed, or belongs to a parent process before a fork."""
+
+
+class ModelMismatch(FailedPrecondition):
+    """The collection was written with another embedding model (fields: ``stored``, ``given``)."""
+
+
+class ResourceExhausted(VectorDBError):
+    """A limit was reached (fields: ``limit``, ``got``; ``retry_after`` in seconds where waiting helps)."""
+
+    status = "RESOURCE_EXHAUSTED"
+
+
+class DeadlineExceeded(VectorDBError):
+    """The time allowed ran out (fields: ``timeout`` in seconds). A write's outcome is unknown then."""
+
+    status = "DEADLINE_EXCEEDED"
+
+
+class Unauthenticated(VectorDBError):
+    """No valid API key or certificate came with the request."""
+
+    status = "UNAUTHENTICATED"
+
+
+class PermissionDenied(VectorDBError):
+    """The caller is known but may not do this."""
+
+    status = "PERMISSION_DENIED"
+
+
+class Unavailable(VectorDBError):
+    """The server cannot be reached, or is stopping. Reads may be retried as they are."""
+
+    status = "UNAVAILABLE"
+
+
+class Corruption(VectorDBError):
+    """Stored data failed a check (fields: ``path``, ``collection``); what was lost is in the message."""
+
+    status = "DATA_LOSS"
+
+
+class Internal(VectorDBError):
+    """A defect of this library. Over the wire the text of the cause is left out."""
+
+    status = "INTERNAL"
+
+
+def _subclasses(root: type[VectorDBError]) -> dict[str, type[VectorDBError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found.update(_subclasses(child))
+    return found
+
+
+BY_NAME: Mapping[str, type[VectorDBError]] = MappingProxyType(_subclasses(VectorDBError))
+"""Every class of the tree by its name, which is also its reason on the wire."""
+
+
+def _rebuild(name: str, message: str, fields: dict[str, Any]) -> VectorDBError:
+    return BY_NAME[name](message, **fields)

@@ -1,0 +1,164 @@
+"""The seam for index kinds: what a family of indexes must offer to be used by segments and planner.
+
+A kind is registered under the entry-point group ``vectordb.indexes`` (``registry.py``); the built-in ones register the
+same way. Every kind must pass ``tests/conformance/test_index.py``.
+
+An index knows positions ``0..n-1`` of one segment's vector matrix, never ids or offsets. It receives *prepared*
+vectors (``vectordb.metric.prepared``: unit length under cosine). The distances that it returns only rank candidates;
+the engine computes the scores that users see from the full vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from vectordb.metric import Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Params = Mapping[str, int | float | str | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a kind: its type, default, bounds (inclusive) and what it does, for validation and help."""
+
+    type: type
+    default: int | float | str | bool
+    low: float | None = None
+    high: float | None = None
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a kind can do. Whatever it cannot is refused at creation with a message that names the alternatives.
+
+    Attributes:
+        family: Word for plans: ``exact``, ``graph``, ``clusters``, ``hashing``, ``trees``, ``compressed``.
+        metrics: Metrics it can index.
+        quantizations: Names of quantizations it supports (``None`` always is).
+        filtered: ``search`` accepts ``allowed``.
+        extends: A built index can be extended by more rows (``VectorIndex.extended``).
+        exact: Results are the true nearest rows.
+        build_params: Parameters of creation.
+        search_params: Parameters of one query.
+        min_filtered_selectivity: Below this fraction of matching rows the filtered search loses recall and the
+            planner goes exact.
+        max_dim: The most dimensions it takes.
+    """
+
+    family: str
+    metrics: frozenset[Metric]
+    quantizations: frozenset[str] = frozenset()
+    filtered: bool = False
+    extends: bool = False
+    exact: bool = False
+    build_params: Mapping[str, Parameter] = field(default_factory=dict)
+    search_params: Mapping[str, Parameter] = field(default_factory=dict)
+    min_filtered_selectivity: float = 0.15
+    max_dim: int = 65_536
+
+
+class Neighbours(NamedTuple):
+    """Candidates of a batch of queries, each row ascending by distance.
+
+    Attributes:
+        rows: int64[q, k], positions, padded with -1.
+        distances: float32[q, k] (smaller is closer), padded with +inf.
+        scored: Distance computations done, all queries together (an upper bound under concurrency).
+    """
+
+    rows: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    scored: int
+
+
+class VectorIndex(Protocol):
+    """A built index over one immutable matrix. ``search`` is thread-safe and releases the GIL."""
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        *,
+        allowed: NDArray[np.uint8] | None = None,
+        params: Params | None = None,
+    ) -> Neighbours:
+        """The ``limit`` nearest rows of each prepared query.
+
+        Args:
+            queries: float32[q, d], C-contiguous.
+            limit: k; may exceed the number of rows (then padded).
+            allowed: Packed bits (little-endian, bit i = row i, ``numpy.packbits(..., bitorder="little")``) of the rows
+                that may be returned, or None for all.
+            params: Values for ``Capabilities.search_params``, checked by the caller.
+        """
+        ...
+
+    def save(self, path: Path) -> None:
+        """Writes the index to one file (the caller syncs and checksums it)."""
+        ...
+
+    def memory_bytes(self) -> int:
+        """Resident bytes of the index itself, an estimate."""
+        ...
+
+
+class GrowingIndex(VectorIndex, Protocol):
+    """An index whose kind has ``Capabilities.extends``."""
+
+    def extended(self, more: NDArray[np.float32], build: BuildOptions) -> VectorIndex:
+        """A new index over this one's rows followed by ``more`` (float32[m, d], prepared); this one is unchanged.
+
+        Raises:
+            CannotExtend: The new rows do not fit this index (e.g. its value range); the caller rebuilds.
+        """
+        ...
+
+
+class CannotExtend(Exception):
+    """Raised by ``extended`` when a rebuild is needed. Never reaches users."""
+
+
+class BuildCancelled(Exception):
+    """Raised by ``build`` and ``extended`` when ``cancelled()`` turned true. Never reaches users."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How to build: the collection's parameters, and how to behave on the machine.
+
+    Attributes:
+        params: Values for ``Capabilities.build_params`` (missing ones take their default).
+        quantization: Name of the quantization, or None.
+        threads: Native threads to use.
+        cancelled: Polled between slices of work (at least every 0.5 s); true means raise ``BuildCancelled``.
+        progress: Called with the fraction done, 0 to 1.
+    """
+
+    params: Params = field(default_factory=dict)
+    quantization: str | None = None
+    threads: int = 1
+    cancelled: Callable[[], bool] = lambda: False
+    progress: Callable[[float], None] = lambda fraction: None
+
+
+class IndexKind(Protocol):
+    """A family of indexes, stateless."""
+
+    name: str
+    capabilities: Capabilities
+
+    def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> VectorIndex:
+        """Builds over prepared vectors float32[n, d] (may be memory-mapped, read-only)."""
+        ...
+
+    def load(self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> VectorIndex:
+        """Opens a saved index (checksum already verified) over the same vectors, mapped where possible."""
+        ...

@@ -1,0 +1,154 @@
+"""Kind ``flat``: no structure at all. Every vector is compared, for every metric; the measure of all other kinds."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectordb.errors import Corruption
+from vectordb.index.base import BuildCancelled, BuildOptions, Capabilities, Neighbours, Params
+from vectordb.index.exact import Candidates, exact_candidates, largest_norm, merged
+from vectordb.metric import Metric
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FILE = struct.Struct("<8sQII")
+_MAGIC = b"VDBFLAT1"
+_METRICS = tuple(Metric)
+_SLICE_BYTES = 8 << 20
+
+
+class FlatIndex:
+    """Exact search over one matrix. Thread-safe; keeps the matrix that it was given and nothing else.
+
+    Args:
+        vectors: float32[n, d], prepared, C-contiguous; may be memory-mapped.
+        metric: The metric.
+        max_norm: At least the greatest Euclidean length of a row.
+    """
+
+    def __init__(self, vectors: NDArray[np.float32], metric: Metric, max_norm: float) -> None:
+        self._vectors = vectors
+        self._metric = metric
+        self._max_norm = max_norm
+        self._slice = max(1, _SLICE_BYTES // (4 * max(1, vectors.shape[1])))
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        *,
+        allowed: NDArray[np.uint8] | None = None,
+        params: Params | None = None,
+    ) -> Neighbours:
+        """See :meth:`vectordb.index.base.VectorIndex.search`. Rows of equal distance ascend by position."""
+        del params  # there are none
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        parts = list(self._parts(queries, limit, allowed))
+        rows = np.full((len(queries), limit), -1, np.int64)
+        distances = np.full((len(queries), limit), np.inf, np.float32)
+        if not parts or not len(queries):
+            return Neighbours(rows, distances, 0)
+        best = merged(parts, limit)
+        width = min(limit, best.rows.shape[1])
+        rows[:, :width] = best.rows[:, :width]
+        distances[:, :width] = best.distances[:, :width]
+        return Neighbours(rows, distances, best.scored)
+
+    def _parts(
+        self, queries: NDArray[np.float32], limit: int, allowed: NDArray[np.uint8] | None
+    ) -> list[Candidates]:
+        """Candidates slice by slice, so that nothing native runs for long; their rows numbered as in the matrix."""
+        count = len(self._vectors)
+        positions = None
+        if allowed is not None:
+            positions = np.flatnonzero(np.unpackbits(allowed, count=count, bitorder="little"))
+            count = len(positions)
+        parts = []
+        for start in range(0, count, self._slice):
+            if positions is None:
+                block = self._vectors[start : start + self._slice]
+            else:
+                block = self._vectors[positions[start : start + self._slice]]
+            found = exact_candidates(queries, block, limit, self._metric, max_norm=self._max_norm)
+            if positions is None:
+                found.rows[found.rows >= 0] += start
+            else:
+                # -1 reads some row here and is put back after.
+                np.copyto(found.rows, positions[found.rows + start], where=found.rows >= 0)
+            parts.append(found)
+        return parts
+
+    def extended(self, more: NDArray[np.float32], build: BuildOptions) -> FlatIndex:
+        """See :meth:`vectordb.index.base.GrowingIndex.extended`. Copies both matrices."""
+        if build.cancelled():
+            raise BuildCancelled
+        together = np.concatenate([self._vectors, more])
+        build.progress(1.0)
+        return FlatIndex(together, self._metric, max(self._max_norm, largest_norm(more)))
+
+    def save(self, path: Path) -> None:
+        """Writes the shape, metric and greatest length; the vectors are the segment's own file."""
+        count, dim = self._vectors.shape
+        header = _FILE.pack(_MAGIC, count, dim, _METRICS.index(self._metric))
+        path.write_bytes(header + struct.pack("<d", self._max_norm))
+
+    def memory_bytes(self) -> int:
+        """Nothing beside the vectors, which the segment owns."""
+        return 0
+
+
+class FlatKind:
+    """The kind ``flat``."""
+
+    name = "flat"
+    capabilities = Capabilities(
+        family="exact",
+        metrics=frozenset(Metric),
+        filtered=True,
+        extends=True,
+        exact=True,
+        min_filtered_selectivity=0.0,
+    )
+
+    def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> FlatIndex:
+        """Measures the greatest length in slices; keeps a reference to ``vectors``."""
+        step = max(1, _SLICE_BYTES // (4 * max(1, vectors.shape[1])))
+        longest = 0.0
+        for start in range(0, len(vectors), step):
+            if options.cancelled():
+                raise BuildCancelled
+            longest = max(longest, largest_norm(np.ascontiguousarray(vectors[start : start + step])))
+            options.progress(start / len(vectors))
+        if options.cancelled():
+            raise BuildCancelled
+        options.progress(1.0)
+        return FlatIndex(vectors, metric, longest)
+
+    def load(self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> FlatIndex:
+        """See :meth:`vectordb.index.base.IndexKind.load`.
+
+        Raises:
+            Corruption: The file is not of this kind, or belongs to another matrix or metric.
+        """
+        del options
+        data = path.read_bytes()
+        if len(data) != _FILE.size + 8 or data[:8] != _MAGIC:
+            raise Corruption(f"'{path}' is not a flat index file; delete it to have it rebuilt", path=str(path))
+        _, count, dim, code = _FILE.unpack_from(data)
+        if (count, dim) != vectors.shape or code != _METRICS.index(metric):
+            raise Corruption(
+                f"'{path}' is for {count} rows of dim {dim}, its segment has {len(vectors)} of dim "
+                f"{vectors.shape[1]} under {metric}; delete it to have it rebuilt",
+                path=str(path),
+            )
+        (max_norm,) = struct.unpack_from("<d", data, _FILE.size)
+        return FlatIndex(vectors, metric, max_norm)
+
+
+FLAT = FlatKind()
+"""What the entry point ``flat`` names."""

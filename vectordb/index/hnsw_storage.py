@@ -1,0 +1,137 @@
+"""How a graph stores its vectors: at half precision where that was measured to be harmless, scaled into its range.
+
+Half precision (11 bits, 6e-8 to 65504) halves memory and speeds up search, but ruins some data without a word: values
+out of range make every query return nothing, and rows closer together than its rounding become indistinguishable. So
+it is not assumed: a sample of the rows is searched exactly at both precisions, and where half precision would miss
+more than :data:`CEILING` of the true neighbours, or values do not fit, the graph stores float32.
+
+Rows are multiplied by a power of two, which is exact and changes no order, so that neither tiny nor huge values leave
+the range of either precision; queries likewise where the metric needs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vectordb.index import native
+from vectordb.index.base import BuildCancelled
+from vectordb.metric import Metric, scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CEILING = 0.99
+"""The least fraction of true neighbours that exact search at half precision must find."""
+_SAMPLE = 64
+_NEIGHBOURS = 10
+_BLOCK_BYTES = 4 << 20
+_TARGET_EXPONENT = 9
+"""Scaled rows reach up to 2^9: room for later rows up to 2^15, and normal half-precision numbers down to 2^-14."""
+_HIGHEST = 2.0**15
+_FREE = range(-3, 12)
+"""Exponents of the largest value that need no scaling."""
+
+
+class Storage(NamedTuple):
+    """How rows are stored: at half or single precision, multiplied by ``2 ** exponent``."""
+
+    half: bool
+    exponent: int
+
+    @property
+    def scale(self) -> float:
+        return math.ldexp(1.0, self.exponent)
+
+    def fits(self, vectors: NDArray[np.float32]) -> bool:
+        """Whether more rows float32[m, d] stay within the range that was chosen."""
+        return not len(vectors) or largest_component(vectors) * self.scale <= _HIGHEST
+
+    def scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[m, d] multiplied by the scale, C-contiguous; a copy only where needed."""
+        if self.exponent == 0:
+            return np.ascontiguousarray(vectors, dtype=np.float32)
+        return np.ldexp(vectors, self.exponent).astype(np.float32, copy=False)
+
+
+def largest_component(vectors: NDArray[np.float32]) -> float:
+    """The greatest absolute value in float32[n, d]; reads it in blocks."""
+    step = _step(vectors)
+    return max((float(np.abs(vectors[i : i + step]).max()) for i in range(0, len(vectors), step)), default=0.0)
+
+
+def choose_storage(vectors: NDArray[np.float32], metric: Metric, cancelled: Callable[[], bool]) -> Storage:
+    """Decides how to store prepared vectors float32[n, d] under a metric.
+
+    Raises:
+        BuildCancelled: ``cancelled()`` turned true.
+    """
+    largest = largest_component(vectors)
+    exponent = 0
+    if largest > 0.0 and (top := math.frexp(largest)[1]) not in _FREE:
+        exponent = _TARGET_EXPONENT - top
+    # faiss has no half-precision L1: asking for it ends the process.
+    half = metric is not Metric.L1 and half_ceiling(vectors, metric, exponent, cancelled) >= CEILING
+    return Storage(half, exponent)
+
+
+def half_ceiling(
+    vectors: NDArray[np.float32], metric: Metric, exponent: int, cancelled: Callable[[], bool]
+) -> float:
+    """Recall of exact search at half precision, measured with rows of the data as queries: 0 to 1.
+
+    A row counts as found if its true score is as good as that of the last true neighbour. Prepared vectors under
+    cosine are compared by Euclidean distance, as the graph does (``faiss_hnsw``).
+
+    Raises:
+        BuildCancelled: ``cancelled()`` turned true.
+    """
+    count = len(vectors)
+    if not count:
+        return 1.0
+    native_metric = Metric.L2 if metric is Metric.COSINE else metric
+    sample = np.unique(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(np.int64))
+    queries = np.ascontiguousarray(vectors[sample])
+    scaled_queries = Storage(True, exponent).scaled(queries)
+    keep = min(_NEIGHBOURS + 1, count)  # the query itself is among them
+    true, half = _Best(len(queries), keep), _Best(len(queries), keep)
+    step = _step(vectors)
+    for start in range(0, count, step):
+        if cancelled():
+            raise BuildCancelled
+        block = Storage(True, exponent).scaled(vectors[start : start + step])
+        with np.errstate(over="ignore"):
+            rounded = block.astype(np.float16).astype(np.float32)
+        if not np.isfinite(rounded).all():
+            return 0.0
+        true.add(*native.nearest(scaled_queries, block, min(keep, len(block)), native_metric), start)
+        half.add(*native.nearest(scaled_queries, rounded, min(keep, len(block)), native_metric), start)
+    found = 0.0
+    sign = -1.0 if metric.higher_is_better else 1.0
+    for query, rows, candidates in zip(queries, true.rows, half.rows, strict=True):
+        worst = (sign * scores(query, vectors[rows[rows >= 0]], metric)).max()
+        got = sign * scores(query, vectors[candidates[candidates >= 0]], metric)
+        found += float((got <= worst).sum()) / keep
+    return found / len(queries)
+
+
+class _Best:
+    """The nearest rows of each query over all blocks so far."""
+
+    def __init__(self, queries: int, keep: int) -> None:
+        self.distances = np.full((queries, keep), np.inf, np.float32)
+        self.rows = np.full((queries, keep), -1, np.int64)
+
+    def add(self, distances: NDArray[np.float32], rows: NDArray[np.int64], start: int) -> None:
+        distances = np.concatenate([self.distances, np.where(rows >= 0, distances, np.inf)], axis=1)
+        rows = np.concatenate([self.rows, np.where(rows >= 0, rows + start, -1)], axis=1)
+        order = np.argsort(distances, axis=1, kind="stable")[:, : self.rows.shape[1]]
+        self.distances = np.take_along_axis(distances, order, axis=1)
+        self.rows = np.take_along_axis(rows, order, axis=1)
+
+
+def _step(vectors: NDArray[np.float32]) -> int:
+    return max(1, _BLOCK_BYTES // (4 * max(1, vectors.shape[1])))

@@ -1,0 +1,86 @@
+"""Distances, normalisation, and THE sign convention of this library.
+
+Inside the engine a *distance* is always smaller-is-closer:
+
+    metric   distance (inside)      score (at the edge)          better score
+    cosine   -cos(q, x)             cos(q, x)                    higher
+    dot      -q.x                   q.x                          higher
+    l2       squared Euclidean      Euclidean (its square root)  lower
+    l1       Manhattan              Manhattan                    lower
+
+Only :func:`scores` makes the scores that users see. It computes each row by itself, in double precision and in one
+fixed order of summation, and rounds to float32 once: the same pair of vectors has the same score to the last bit
+whatever the batch, segment, index kind or process that found it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Metric(StrEnum):
+    """How two vectors are compared."""
+
+    COSINE = "cosine"
+    DOT = "dot"
+    L2 = "l2"
+    L1 = "l1"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher score is a better one."""
+        return self in (Metric.COSINE, Metric.DOT)
+
+
+def norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Euclidean lengths of the rows of float32[n, d], each computed by itself: float64[n]."""
+    wide = vectors.astype(np.float64)
+    np.multiply(wide, wide, out=wide)
+    return np.sqrt(np.add.reduce(wide, axis=1))
+
+
+def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rows of float32[n, d] scaled to unit length, as a new float32[n, d]. Zero rows stay zero."""
+    lengths = norms(vectors)
+    lengths[lengths == 0.0] = 1.0
+    return (vectors / lengths[:, None]).astype(np.float32)
+
+
+def prepared(vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """The form in which rows and queries are indexed and compared: unit length under cosine, else as given."""
+    return normalized(vectors) if metric is Metric.COSINE else vectors
+
+
+def scores(query: NDArray[np.float32], rows: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """The scores that users see: one prepared query float32[d] against prepared rows float32[n, d] -> float32[n]."""
+    wide = rows.astype(np.float64)
+    wide_query = query.astype(np.float64)
+    if metric is Metric.COSINE or metric is Metric.DOT:
+        np.multiply(wide, wide_query, out=wide)
+    else:
+        np.subtract(wide, wide_query, out=wide)
+        if metric is Metric.L2:
+            np.multiply(wide, wide, out=wide)
+        else:
+            np.abs(wide, out=wide)
+    # Not einsum, matmul or vecdot: their order of summation may depend on the number of rows or on BLAS threads.
+    out = np.add.reduce(wide, axis=1)
+    if metric is Metric.COSINE:
+        # Rounding may put it a hair outside [-1, 1].
+        return np.minimum(np.maximum(out, -1.0, out=out), 1.0, out=out).astype(np.float32)
+    if metric is Metric.L2:
+        np.sqrt(out, out=out)
+    # A sum may exceed float32: such a score is infinite rather than a warning.
+    with np.errstate(over="ignore"):
+        return out.astype(np.float32)
+
+
+def distances(scores_: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """Scores turned so that smaller is closer, for ranking: float32[n]."""
+    return -scores_ if metric.higher_is_better else scores_

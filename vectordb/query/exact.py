@@ -1,0 +1,170 @@
+"""Exact search of one part, in blocks: all rows, or given ones.
+
+Exact means: the hits are those that sorting all rows by (final score, id) would give, ties at the cut included. The
+native scan of a block in single precision yields a superset (``vectordb.index.exact`` widens the cut by its rounding
+error); the final scores of those few decide. Nothing depends on how rows fall into blocks or queries into batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vectordb.index.exact import Candidates, exact_candidates, merged
+from vectordb.metadata import rowset
+from vectordb.metric import Metric
+from vectordb.query.merge import Found, nearest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectordb.query.run import Run
+    from vectordb.segments.part import Part
+
+BLOCK_BYTES = 16 << 20
+"""Vectors between two looks at the deadline: about 0.7 ms for one query."""
+
+GATHER_BYTES = 4 << 20
+"""The same for rows that are picked out, which costs four times as much; the copy fits a cache."""
+
+QUERIES = 32
+"""Queries between two looks at the deadline: one matrix product of 6 ms with a block of 16 MB."""
+
+QUERIES_L1 = 4
+"""The same under L1, which no matrix product speeds up."""
+
+FEW_DEAD = 32
+"""Up to so many dead rows in a block are over-fetched and dropped; beyond it the living are copied out."""
+
+
+class Scan(NamedTuple):
+    """What a scan did: rows compared (all queries together), and the share of the rows that it came to look at."""
+
+    scored: int
+    fraction: float
+
+
+class _Stretch(NamedTuple):
+    """Vectors to compare at once.
+
+    Attributes:
+        rows: int64[m], the row of each; ``None`` where the i-th is row ``first_row + i``.
+        dead: How many of the rows are dead, to be over-fetched and dropped.
+        covered: Rows of the part that are done with this stretch, for the fraction searched.
+    """
+
+    vectors: NDArray[np.float32]
+    rows: NDArray[np.int64] | None
+    first_row: int
+    dead: int
+    covered: int
+
+
+def scan(run: Run, number: int, rows: NDArray[np.int64] | None, chosen: Sequence[int] | None = None) -> Scan:
+    """Adds the nearest rows of the chosen queries to ``run.found``, in place of what an index found in that part.
+
+    Args:
+        rows: Rows to compare, ascending, all alive and with a vector; ``None`` for all that are.
+        chosen: Numbers of queries; ``None`` for all.
+    """
+    part = run.parts[number]
+    if chosen is None:
+        chosen = range(len(run.queries))
+    if rows is not None and len(rows) < part.vector_count:
+        total, stretches = len(rows), _picked(part, rows, run.queries.shape[1] * 4)
+    else:
+        total, stretches = part.vector_count, _all(part)
+    step = QUERIES_L1 if run.spec.metric is Metric.L1 else QUERIES
+    slices = [chosen[first : first + step] for first in range(0, len(chosen), step)]
+    pools: list[list[Candidates]] = [[] for _ in slices]
+    passed = scored = 0
+    complete = True
+    for stretch in stretches:
+        for numbers, pool in zip(slices, pools, strict=True):
+            if run.expired():
+                complete = False
+                break
+            found = _compare(run, part, stretch, numbers)
+            scored += found.scored
+            passed += stretch.covered * len(numbers)
+            pool.append(found)
+            if len(pool) > 1 and sum(c.rows.shape[1] for c in pool) > 8 * run.limit + 512:
+                pool[:] = [merged(pool, run.limit)]
+        if not complete:
+            break
+    for numbers, pool in zip(slices, pools, strict=True):
+        _settle(run, number, numbers, pool, complete)
+    return Scan(scored, 1.0 if complete else passed / (total * len(chosen)))
+
+
+def _picked(part: Part, rows: NDArray[np.int64], row_bytes: int) -> Iterator[_Stretch]:
+    """Given rows, copied out in pieces."""
+    count = max(1, GATHER_BYTES // row_bytes)
+    for first in range(0, len(rows), count):
+        piece = rows[first : first + count]
+        yield _Stretch(part.vectors_at(piece), piece, 0, 0, len(piece))
+
+
+def _all(part: Part) -> Iterator[_Stretch]:
+    """All rows with a vector; where many of a block are dead, the living ones copied out."""
+    dead = rowset.to_rows(part.dead_rows()) if part.dead else None
+    for vectors, rows, first_row in part.blocks(BLOCK_BYTES):
+        n = len(vectors)
+        if dead is None:
+            yield _Stretch(vectors, rows, first_row, 0, n)
+            continue
+        if rows is None:
+            low, high = dead.searchsorted((first_row, first_row + n)).tolist()
+            places = dead[low:high] - first_row
+        else:
+            places = np.flatnonzero(~part.alive(rows))
+        if len(places) <= FEW_DEAD:
+            yield _Stretch(vectors, rows, first_row, len(places), n)
+        elif len(places) < n:
+            living = np.delete(np.arange(n, dtype=np.int64), places)
+            yield _Stretch(vectors[living], living + first_row if rows is None else rows[living], 0, 0, n)
+
+
+def _compare(run: Run, part: Part, stretch: _Stretch, numbers: Sequence[int]) -> Candidates:
+    """The candidates of some queries in one stretch, by row; dead ones made padding."""
+    queries = run.queries if len(numbers) == len(run.queries) else run.queries[np.asarray(numbers)]
+    found = exact_candidates(queries, stretch.vectors, run.limit + stretch.dead, run.spec.metric)
+    positions = found.rows
+    rows = positions + stretch.first_row if stretch.rows is None else stretch.rows[positions]
+    if positions.min(initial=0) < 0:
+        rows = np.where(positions < 0, -1, rows)
+    if not stretch.dead:
+        return found._replace(rows=rows)
+    real = rows >= 0
+    gone = np.zeros(rows.shape, np.bool_)
+    gone[real] = ~part.alive(rows[real])
+    return found._replace(rows=np.where(gone, -1, rows), distances=np.where(gone, np.float32(np.inf), found.distances))
+
+
+def _settle(run: Run, number: int, numbers: Sequence[int], pool: list[Candidates], complete: bool) -> None:
+    """Scores the candidates of some queries finally and puts the best among those found."""
+    if not pool:
+        return
+    candidates = pool[0] if len(pool) == 1 else merged(pool, run.limit)
+    for query, rows in zip(numbers, candidates.rows, strict=True):
+        if rows.min(initial=0) < 0:
+            rows = rows[rows >= 0]
+        if len(rows) == 0:
+            continue
+        distances = run.final_distances(query, run.parts[number].vectors_at(rows))
+        order = nearest(distances, run.limit)
+        found = Found(number, rows[order], distances[order])
+        run.put(query, found if complete else _joined(run, query, found))
+
+
+def _joined(run: Run, query: int, found: Found) -> Found:
+    """An unfinished scan's rows together with those that an index had found in the same part before."""
+    entries = run.found[query]
+    if not entries or entries[-1].part != found.part:
+        return found
+    rows, places = np.unique(np.concatenate([entries[-1].rows, found.rows]), return_index=True)
+    distances = np.concatenate([entries[-1].distances, found.distances])[places]
+    order = distances.argsort(kind="stable")
+    return Found(found.part, rows[order], distances[order])

@@ -1,0 +1,194 @@
+"""Runs a search over the parts of one snapshot: plan each part, search it, merge, all under one deadline.
+
+Reads no storage: it ends with ids, scores and (part, row) of the winners; payloads are the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from vectordb.metadata import rowset
+from vectordb.metadata.estimate import Estimate
+from vectordb.query import exact, indexed, merge
+from vectordb.query.deadline import NO_DEADLINE, Deadline
+from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
+from vectordb.query.run import Report, Run
+from vectordb.query.spec import Outcome, SearchSpec
+from vectordb.types import Plan, SegmentPlan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vectordb.metadata.rowset import RowSet
+    from vectordb.segments.part import Part
+
+DEADLINE = "deadline"
+
+
+def execute(
+    parts: Sequence[Part], queries: NDArray[np.float32], spec: SearchSpec, deadline: Deadline = NO_DEADLINE
+) -> Outcome:
+    """Searches the nearest rows of each query.
+
+    Args:
+        parts: One snapshot's segments and tail; no id is alive in two of them.
+        queries: float32[q, d], prepared (``vectordb.metric.prepared``), C-contiguous.
+
+    Returns:
+        For each query ``min(limit, living matches with a vector)`` winners, fewer only by ``min_score`` or past the
+        deadline.
+
+    Raises:
+        DeadlineExceeded: The time ran out and ``spec.allow_partial`` is false, or the caller went away.
+
+    Thread-safe: all state is the call's own.
+    """
+    started = perf_counter()
+    run = Run(parts, queries, spec, deadline)
+    ask = Ask(spec.limit, spec.filter_mode, spec.exact, spec.params)
+    plans: list[SegmentPlan] = [_EMPTY] * len(parts)
+    # Indexed parts first: when time is short, they cover most rows for it.
+    for number in _indexed_first(parts):
+        part = parts[number]
+        if part.rows == 0:
+            plans[number] = _empty(part.name, 0, spec.where is not None)
+        elif run.incomplete or run.expired():
+            plans[number] = SegmentPlan(part.name, "skipped", part.rows, 0, filtered=spec.where is not None)
+        else:
+            plans[number] = _search(run, number, ask)
+    searched = perf_counter()
+    winners = [merge.winners(found, parts, spec.limit, spec.metric) for found in run.found]
+    if spec.min_score is not None:
+        winners = [merge.at_least(hits, spec.min_score, spec.metric) for hits in winners]
+    ended = perf_counter()
+    timings = {"search": (searched - started) * 1e3, "merge": (ended - searched) * 1e3}
+    if spec.where is not None:
+        timings["filter"] = run.filter_seconds * 1e3
+        timings["search"] -= timings["filter"]
+    outcome = Outcome(winners, Plan(tuple(plans), spec.filter_mode, 0, timings))
+    if run.incomplete:
+        outcome.incomplete_reason = DEADLINE
+        outcome.searched_fraction = run.searched / sum(part.rows for part in parts)
+    return outcome
+
+
+def explain(parts: Sequence[Part], spec: SearchSpec, dim: int) -> tuple[SegmentPlan, ...]:
+    """How each part would be searched, by estimates, without running anything.
+
+    Args:
+        dim: Length of the vectors.
+    """
+    ask = Ask(spec.limit, spec.filter_mode, spec.exact, spec.params)
+    plans = []
+    for part in parts:
+        estimate = None if spec.where is None or part.rows == 0 else part.estimate(spec.where)
+        step = plan(_facts(part, dim, estimate), ask)
+        plans.append(
+            SegmentPlan(
+                part.name,
+                step.strategy,
+                part.rows,
+                step.estimated,
+                fallback_reason=step.reason,
+                filtered=spec.where is not None,
+                params=step.params,
+            )
+        )
+    return tuple(plans)
+
+
+def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
+    """Plans one part, searches it, and tells how."""
+    part, spec = run.parts[number], run.spec
+    dim = run.queries.shape[1]
+    matches: RowSet | None = None
+    matched: int | None = None
+    if spec.where is None:
+        facts = _facts(part, dim, None)
+        step = plan(facts, ask)
+        estimated = step.estimated
+    else:
+        before = perf_counter()
+        estimate = part.estimate(spec.where)
+        facts = _facts(part, dim, estimate)
+        step = plan(facts, ask)
+        estimated = step.estimated
+        if step.way is not Way.EMPTY:
+            # Every way needs the matching rows themselves; then the choice can be made by their number.
+            living = part.matching(spec.where)
+            if part.dead:
+                living = living - part.dead_rows()
+            matched = len(living)
+            matches = living if part.vector_count == part.rows else part.with_vector(living)
+            count = len(matches)
+            facts = facts._replace(estimate=Estimate(count, count, count), counted=True)
+            step = plan(facts, ask)
+        else:
+            matched = 0
+        run.filter_seconds += perf_counter() - before
+    if step.way is Way.EMPTY:
+        run.searched += part.rows
+        return _empty(part.name, part.rows, spec.where is not None, matched)
+    if step.way is Way.EXACT or step.way is Way.EXACT_FILTERED:
+        report = _scan(run, number, None if matches is None else matches)
+        if spec.where is None:
+            matched = part.rows - part.dead
+    else:
+        report = indexed.search(run, number, facts, step, matches)
+    run.searched += part.rows * report.fraction
+    return _described(part, step, report, estimated, matched, len(run.queries))
+
+
+def _scan(run: Run, number: int, matches: RowSet | None) -> Report:
+    scan = exact.scan(run, number, None if matches is None else rowset.to_rows(matches))
+    report = Report()
+    report.scored, report.fraction = scan
+    return report
+
+
+def _described(
+    part: Part, step: Step, report: Report, estimated: int, matched: int | None, queries: int
+) -> SegmentPlan:
+    filtered = matched is not None and step.way is not Way.EXACT
+    strategy = step.strategy
+    if report.exact_queries == queries:
+        strategy = "exact_filtered" if filtered else "exact"
+    elif report.fraction <= 0.0:
+        strategy = "skipped"
+    return SegmentPlan(
+        part.name,
+        strategy,
+        part.rows,
+        estimated,
+        matched,
+        report.scored,
+        report.reason or step.reason,
+        filtered,
+        step.params if report.params is None else report.params,
+    )
+
+
+def _facts(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
+    kind = part.kind if part.index is not None else None
+    return PartFacts(
+        part.rows, part.dead, part.vector_count, dim, None if kind is None else kind.capabilities, estimate
+    )
+
+
+def _indexed_first(parts: Sequence[Part]) -> Sequence[int]:
+    if len(parts) < 2:
+        return range(len(parts))
+    return sorted(range(len(parts)), key=lambda number: parts[number].index is None)
+
+
+@lru_cache(maxsize=256)
+def _empty(name: str, rows: int, filtered: bool, matched: int | None = 0) -> SegmentPlan:
+    """The plan of a part in which nothing can match; an empty tail needs one in every search."""
+    return SegmentPlan(name, "empty", rows, 0, matched, filtered=filtered)
+
+
+_EMPTY = SegmentPlan("", "empty", 0, 0)

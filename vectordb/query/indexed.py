@@ -1,0 +1,236 @@
+"""Search of one part through its index: fetch candidates, drop what may not be returned, score the rest exactly.
+
+An index promises nothing: not that it finds enough rows, not that it finds the right ones under a filter. Each query's
+candidates are therefore judged, and those of a query that fails are fetched more widely or replaced by an exact search:
+
+- too few rows passed (dead ones, ones that do not match): widen, by the share that passed, while that is cheaper;
+- the hits of a filtered walk lie farther out than its beam spans (``probe``): the filter is correlated with the query,
+  and nearer matches may have been missed: a wider beam, then exact;
+- equal scores reach past the last candidate: which of them have the smallest ids is unknown: widen, then exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from vectordb.metadata import rowset
+from vectordb.query import costs, exact, planner, probe
+from vectordb.query.merge import Found
+from vectordb.query.planner import PartFacts, Step, Way
+from vectordb.query.run import Report, Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectordb.metadata.rowset import RowSet
+
+SLICE_MICROSECONDS = 5_000.0
+"""Queries are handed to the index in slices of about this much work, with a look at the deadline between them."""
+
+SHORT = "the index returned too few matching rows"
+CORRELATED = "the filter is correlated with the query"
+TIES = "equal scores at the cut"
+COSTLY = "widening costs more than exact search"
+
+
+class _Search:
+    """What stays the same for all queries of one part.
+
+    Attributes:
+        matches: Rows that match, are alive and have a vector; ``None`` without a filter.
+        bits: Those rows as packed bits over positions.
+        told: What a filtered walk is allowed to return: ``bits`` and the markers; ``None`` in the other ways.
+        share: Of the rows that do not match, those that are markers.
+        available: How many rows may be returned.
+        needed: How many each query must get.
+    """
+
+    __slots__ = (
+        "available",
+        "bits",
+        "facts",
+        "index",
+        "matches",
+        "needed",
+        "number",
+        "part",
+        "report",
+        "run",
+        "share",
+        "step",
+        "told",
+    )
+
+    def __init__(self, run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet | None) -> None:
+        part = run.parts[number]
+        assert part.index is not None
+        self.run, self.number, self.part, self.index = run, number, part, part.index
+        self.facts, self.step, self.matches = facts, step, matches
+        self.report = Report()
+        self.bits: NDArray[np.uint8] | None = None
+        self.told: NDArray[np.uint8] | None = None
+        self.share = 1.0
+        if matches is not None:
+            self.available = len(matches)
+            self.bits = part.allowed_positions(matches)
+            if step.way is Way.INDEX_FILTERED:
+                marked = probe.markers(part.vector_count, self.available / part.vector_count)
+                self.told, self.share = self.bits | marked.bits, marked.share
+        elif part.dead == 0:
+            self.available = part.vector_count
+        else:
+            self.available = part.vector_count - len(part.with_vector(part.dead_rows()))
+        self.needed = min(run.limit, self.available)
+
+
+class _Retry(NamedTuple):
+    """How a query is answered once more: by ``k`` candidates, or exactly where ``k`` is 0."""
+
+    k: int
+    reason: str
+
+
+def search(run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet | None) -> Report:
+    """Adds the candidates of every query to ``run.found``.
+
+    Args:
+        matches: Rows that match the filter, are alive and have a vector; ``None`` without a filter.
+    """
+    state = _Search(run, number, facts, step, matches)
+    if state.needed == 0:
+        return state.report
+    pending: list[tuple[int, Sequence[int]]] = [(step.k, range(len(run.queries)))]
+    failed: dict[str, list[int]] = {}
+    while pending and not run.incomplete:
+        k, chosen = pending.pop()
+        for retry, again in _round(state, k, chosen).items():
+            if retry.k:
+                pending.append((retry.k, again))
+            else:
+                failed.setdefault(retry.reason, []).extend(again)
+    unanswered: float = sum(len(chosen) for _, chosen in pending)
+    if failed:
+        unanswered += _exactly(state, failed)
+    state.report.fraction -= unanswered / len(run.queries)
+    return state.report
+
+
+def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[int]]:
+    """One attempt for some queries, in slices; those that have to be retried, by how."""
+    run, params = state.run, state.step.params
+    if "ef" in params and params["ef"] < k:
+        params = {**params, "ef": k}
+        state.report.params = params
+    asked = k
+    if state.told is not None:
+        # Room for the hits, and for as many markers as are met before they are no longer believed.
+        asked = min(k, run.limit + planner.SLACK + math.ceil(state.share * probe.BELIEVED * k))
+    retries: dict[_Retry, list[int]] = {}
+    done = 0
+    while done < len(chosen) and not run.expired():
+        count, fitting = _fitting(state, params, k, len(chosen) - done)
+        if count == 0:
+            run.give_up()
+            break
+        numbers = chosen[done : done + count]
+        queries = run.queries if count == len(run.queries) else run.queries[np.asarray(numbers)]
+        found = state.index.search(queries, asked, allowed=state.told, params=fitting)
+        state.report.scored += found.scored
+        for query, positions in zip(numbers, found.rows, strict=True):
+            retry = _judge(state, query, positions, k)
+            if retry is not None:
+                retries.setdefault(retry, []).append(query)
+        done += count
+    state.report.fraction -= (len(chosen) - done) / len(run.queries)
+    return retries
+
+
+def _fitting(state: _Search, params: Mapping[str, Any], k: int, queries: int) -> tuple[int, Mapping[str, Any]]:
+    """How many queries to hand to the index at once, and with which parameters, so that the call ends in time."""
+    deadline, facts = state.run.deadline, state.facts
+    if queries == 1 and not deadline.bounded:
+        return 1, params
+    ef = params.get("ef")
+    cost = costs.walk(facts.vectors, facts.dim, ef)
+    left = deadline.remaining() * 1e6
+    if cost <= left:
+        return max(1, min(queries, int(min(SLICE_MICROSECONDS, left) / cost))), params
+    # Not even one query fits, and a call cannot be interrupted: its beam is narrowed beforehand.
+    narrow = 0 if ef is None else costs.widest_beam(left, facts.vectors, facts.dim)
+    if narrow < k:
+        return 0, params
+    state.run.give_up()
+    state.report.reason = f"ef lowered from {ef} to {narrow} to end before the deadline"
+    state.report.params = {**params, "ef": narrow}
+    return 1, state.report.params
+
+
+def _judge(state: _Search, query: int, positions: NDArray[np.int64], k: int) -> _Retry | None:
+    """Takes over a query's candidates, and says how to go on where they will not do."""
+    part, limit = state.part, state.run.limit
+    padded = bool(positions[-1] < 0)
+    if padded:
+        positions = positions[positions >= 0]
+    span = 0.0
+    if state.bits is not None:
+        places = np.flatnonzero((state.bits[positions >> 3] >> (positions & 7)) & 1)
+        positions = positions[places]
+        if state.told is not None and len(places) >= state.needed:
+            span = probe.rank(places, state.needed, state.share)
+    rows = part.rows_of(positions)
+    if part.dead and state.bits is None:
+        rows = rows[part.alive(rows)]
+    passed = len(rows)
+    found = _scored(state, query, rows[: limit + planner.SLACK])
+    if passed >= state.available:
+        return None
+    if passed < state.needed:
+        if state.told is not None:
+            return _Retry(0, SHORT) if padded else _spanning(state, k * planner.WIDENING)
+        return _Retry(0, SHORT) if padded else _wider(state, k, passed, COSTLY)
+    if span > probe.BELIEVED * k:
+        return _spanning(state, math.ceil(span * planner.MARGIN))
+    if found[limit - 1] == found[-1]:
+        found = found if len(found) == passed else _scored(state, query, rows)
+        if found[limit - 1] == found[-1]:
+            return _Retry(0, TIES) if padded else _wider(state, k, 0, TIES)
+    return None
+
+
+def _scored(state: _Search, query: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Puts a query's candidates among those found, best first, in place of an earlier attempt's: their distances."""
+    distances = state.run.final_distances(query, state.part.vectors_at(rows))
+    order = distances.argsort(kind="stable")
+    distances = distances[order]
+    state.run.put(query, Found(state.number, rows[order], distances))
+    return distances
+
+
+def _wider(state: _Search, k: int, passed: int, otherwise: str) -> _Retry:
+    wider = planner.widened(k, passed, state.step, state.facts, state.run.limit)
+    return _Retry(0, otherwise) if wider is None else _Retry(wider, otherwise)
+
+
+def _spanning(state: _Search, k: int) -> _Retry:
+    """Another filtered walk whose beam spans ``k`` rows, where there is a beam to widen and it is worth it."""
+    worth = "ef" in state.step.params and planner.affordable(k, state.step, state.facts)
+    return _Retry(k if worth else 0, CORRELATED)
+
+
+def _exactly(state: _Search, failed: Mapping[str, list[int]]) -> float:
+    """Answers the queries that the index failed by an exact search: how many of them the deadline left unanswered."""
+    run, report, total = state.run, state.report, len(state.run.queries)
+    chosen = sorted(query for queries in failed.values() for query in queries)
+    if run.incomplete:
+        return len(chosen)
+    rows = None if state.matches is None else rowset.to_rows(state.matches)
+    scan = exact.scan(run, state.number, rows, chosen)
+    report.scored += scan.scored
+    report.exact_queries = len(chosen)
+    reasons = "; ".join(failed)
+    report.reason = reasons if len(chosen) == total else f"{len(chosen)} of {total} queries: {reasons}"
+    return len(chosen) * (1.0 - scan.fraction)

@@ -1,0 +1,97 @@
+"""The state of one search while it runs: what is asked, what was found, how much time is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vectordb.metric import distances, scores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vectordb.query.deadline import Deadline
+    from vectordb.query.merge import Found
+    from vectordb.query.spec import SearchSpec
+    from vectordb.segments.part import Part
+
+
+class Run:
+    """One call of ``execute``. Used by one thread.
+
+    Attributes:
+        queries: float32[q, d], prepared.
+        found: For each query its candidates, one entry a part that has some.
+        searched: Rows searched so far, by the mean over the queries.
+        filter_seconds: Time spent in estimating and evaluating the filter.
+    """
+
+    __slots__ = ("deadline", "filter_seconds", "found", "incomplete", "limit", "parts", "queries", "searched", "spec")
+
+    def __init__(
+        self, parts: Sequence[Part], queries: NDArray[np.float32], spec: SearchSpec, deadline: Deadline
+    ) -> None:
+        self.parts = parts
+        self.queries = queries
+        self.spec = spec
+        self.deadline = deadline
+        self.limit = spec.limit
+        self.found: list[list[Found]] = [[] for _ in range(len(queries))]
+        self.searched = 0.0
+        self.filter_seconds = 0.0
+        self.incomplete = False
+
+    def expired(self) -> bool:
+        """Whether to stop here; then the answer is incomplete.
+
+        Raises:
+            DeadlineExceeded: The time is up and no partial answer is wanted, or nobody waits for any.
+        """
+        if not self.deadline.expired():
+            return False
+        self.give_up()
+        return True
+
+    def give_up(self) -> None:
+        """Marks the answer as incomplete.
+
+        Raises:
+            DeadlineExceeded: No partial answer is wanted, or nobody waits for any.
+        """
+        if not self.spec.allow_partial or self.deadline.cancelled():
+            raise self.deadline.error()
+        self.incomplete = True
+
+    def put(self, query: int, found: Found) -> None:
+        """Adds a query's candidates in a part, in place of those that an earlier attempt in that part found."""
+        entries = self.found[query]
+        if entries and entries[-1].part == found.part:
+            entries[-1] = found
+        else:
+            entries.append(found)
+
+    def final_distances(self, query: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Final distances of prepared vectors float32[c, d] to one query: the scores that users see, smaller closer."""
+        return distances(scores(self.queries[query], vectors, self.spec.metric), self.spec.metric)
+
+
+class Report:
+    """How the search of one part went.
+
+    Attributes:
+        scored: Rows compared, all queries together.
+        fraction: Share of the part's rows that was searched, the mean over the queries.
+        reason: Why another way was taken, or ``None``.
+        params: Search parameters in force, where they differ from the step's.
+        exact_queries: Queries that ended in an exact search instead of the index.
+    """
+
+    __slots__ = ("exact_queries", "fraction", "params", "reason", "scored")
+
+    def __init__(self) -> None:
+        self.scored = 0
+        self.fraction = 1.0
+        self.reason: str | None = None
+        self.params: dict[str, int | float] | None = None
+        self.exact_queries = 0

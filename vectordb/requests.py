@@ -1,0 +1,211 @@
+"""Requests as plain data, and the one seam that carries them: :class:`Backend`.
+
+The faces that users hold (``vectordb.api``) turn their arguments into these requests and hand them to a backend. There
+are three: the engine itself, the client's local transport, and the client's gRPC transport. The server unpacks a
+message into the same requests and hands them to the engine. So every target validates and answers alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vectordb.types import (
+    CollectionConfig,
+    CollectionStats,
+    DatabaseInfo,
+    FilterMode,
+    Plan,
+    Record,
+    SearchResult,
+    WriteResult,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vectordb.filter import Filter
+
+DEFAULT_INCLUDE = ("metadata",)
+
+
+class WriteMode(StrEnum):
+    """What a write does about ids that exist: replace them, refuse them, or require them."""
+
+    UPSERT = "upsert"
+    INSERT = "insert"
+    UPDATE = "update"
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows to write, by column. All columns have the length of ``ids``.
+
+    Attributes:
+        ids: Ids as text.
+        vectors: float32[n, d], C-contiguous, rows without a vector all zero; ``None`` where no row has one.
+        has_vector: bool[n]; ``None`` where every row has a vector (or none has: ``vectors is None``).
+        metadata: One encoded metadata map a row (``vectordb.encoding``; empty bytes for no metadata), or ``None``.
+        texts: One text or ``None`` a row, or ``None``.
+    """
+
+    ids: list[str]
+    vectors: NDArray[np.float32] | None = None
+    has_vector: NDArray[np.bool_] | None = None
+    metadata: list[bytes] | None = None
+    texts: list[str | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(slots=True)
+class WriteRequest:
+    """Writes rows, all or nothing.
+
+    Attributes:
+        if_version: Every given id must now have this version (0: must not exist), else ``FailedPrecondition``.
+        idempotency_key: A repeated request with the same key gets the first one's result; kept for 10 minutes.
+        timeout: Seconds to wait for the acknowledgement, or ``None``.
+        vector_name: Reserved; ``""`` is the default vector.
+    """
+
+    mode: WriteMode
+    rows: Rows
+    if_version: int | None = None
+    idempotency_key: str | None = None
+    timeout: float | None = None
+    vector_name: str = ""
+
+
+@dataclass(slots=True)
+class UpdateMetadataRequest:
+    """Sets and removes metadata fields of the rows named by ``ids`` and/or matched by ``where`` (both: intersection).
+
+    Attributes:
+        set: Encoded metadata map; each top-level key replaces that key of the record.
+        unset: Field paths to remove (``"a.b"`` reaches into nested dicts).
+    """
+
+    ids: list[str] | None = None
+    where: Filter | None = None
+    set: bytes | None = None
+    unset: Sequence[str] = ()
+    if_version: int | None = None
+    idempotency_key: str | None = None
+    timeout: float | None = None
+
+
+@dataclass(slots=True)
+class DeleteRequest:
+    """Deletes the rows named by ``ids`` and/or matched by ``where`` (both: intersection)."""
+
+    ids: list[str] | None = None
+    where: Filter | None = None
+    if_version: int | None = None
+    idempotency_key: str | None = None
+    timeout: float | None = None
+
+
+@dataclass(slots=True)
+class GetRequest:
+    """Reads records by id, in the asked order; missing ids are left out."""
+
+    ids: list[str]
+    include: Sequence[str] = ("metadata", "text")
+    timeout: float | None = None
+
+
+@dataclass(slots=True)
+class ScanRequest:
+    """Reads all matching records over one stable snapshot, page by page.
+
+    Attributes:
+        order_by: A field path, ``"-"`` before it for descending; missing last, ties by id. ``None``: in order of
+            arrival.
+    """
+
+    where: Filter | None = None
+    order_by: str | None = None
+    page_size: int = 1000
+    include: Sequence[str] = ("metadata", "text")
+
+
+@dataclass(slots=True)
+class SearchRequest:
+    """Searches the nearest rows of each query.
+
+    Attributes:
+        vectors: Queries, float32[q, d] as given by the user (not normalised).
+        limit: Hits a query.
+        exact: Scan instead of using an approximate index.
+        min_score: Keep hits at least this good, in the metric's own direction.
+        params: Per-query index parameters, such as ``{"ef": 128}``.
+        timeout: Seconds until ``DeadlineExceeded``, or until a partial answer where ``allow_partial``.
+    """
+
+    vectors: NDArray[np.float32]
+    limit: int = 10
+    where: Filter | None = None
+    filter_mode: FilterMode = FilterMode.AUTO
+    exact: bool = False
+    min_score: float | None = None
+    params: dict[str, Any] | None = None
+    timeout: float | None = None
+    allow_partial: bool = False
+    include: Sequence[str] = DEFAULT_INCLUDE
+    vector_name: str = ""
+
+
+@dataclass(slots=True)
+class CreateRequest:
+    """Creates a collection; with ``exist_ok`` an equal one may exist already."""
+
+    config: CollectionConfig
+    exist_ok: bool = False
+    timeout: float | None = field(default=None)
+
+
+class Backend(Protocol):
+    """What can carry out requests. Thread-safe; every method raises the errors of :mod:`vectordb.errors` only."""
+
+    def create_collection(self, request: CreateRequest) -> CollectionConfig: ...
+
+    def collection_config(self, name: str) -> CollectionConfig:
+        """Raises: CollectionNotFound."""
+        ...
+
+    def list_collections(self) -> list[str]: ...
+
+    def delete_collection(self, name: str) -> None: ...
+
+    def info(self) -> DatabaseInfo: ...
+
+    def write(self, collection: str, request: WriteRequest) -> WriteResult: ...
+
+    def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int: ...
+
+    def delete(self, collection: str, request: DeleteRequest) -> int: ...
+
+    def get(self, collection: str, request: GetRequest) -> list[Record]: ...
+
+    def count(self, collection: str, where: Filter | None, timeout: float | None = None) -> int: ...
+
+    def scan(self, collection: str, request: ScanRequest) -> Iterator[list[Record]]:
+        """Pages of records; closing the iterator releases the snapshot."""
+        ...
+
+    def search(self, collection: str, request: SearchRequest) -> list[SearchResult]:
+        """One result a query."""
+        ...
+
+    def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan: ...
+
+    def optimize(self, collection: str, wait: bool) -> None: ...
+
+    def stats(self, collection: str) -> CollectionStats: ...
+
+    def close(self) -> None: ...

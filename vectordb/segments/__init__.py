@@ -1,0 +1,1 @@
+"""Sealed segments and the tail: the rebuildable, searchable copy of the rows that storage holds."""

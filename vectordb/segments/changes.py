@@ -1,0 +1,81 @@
+"""What happens to the rows of a segment or tail section after they were written: deletions and new payloads.
+
+The rows themselves never change. Both kinds of change carry the version that made them, so that one object serves
+views of every version, and what came after the snapshot that a merge worked on can be carried over to its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vectordb.metadata.overlay import OverlayLog, OverlayView
+from vectordb.segments.tombstones import Tombstones
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vectordb.types import FieldSpec
+
+
+class PayloadChange(NamedTuple):
+    """Payloads replaced by one version: rows int64[k] and their encoded metadata."""
+
+    version: int
+    rows: NDArray[np.int64]
+    metadata: Sequence[bytes]
+
+
+class Changes:
+    """Deletions and payload changes of one holder of rows. Written under the commit lock, read at any time.
+
+    Args:
+        fields: The collection's declared fields.
+    """
+
+    __slots__ = ("_overlays", "_payloads", "tombstones")
+
+    def __init__(self, fields: Mapping[str, FieldSpec] | None) -> None:
+        self.tombstones = Tombstones()
+        self._overlays = OverlayLog(fields)
+        self._payloads: list[PayloadChange] = []
+
+    def mark_deleted(self, rows: NDArray[np.int64], version: int, capacity: int) -> int:
+        """Marks rows int64[k] as deleted by ``version``; see :meth:`Tombstones.mark`."""
+        return self.tombstones.mark(rows, version, capacity)
+
+    def overlay(self, rows: NDArray[np.int64], version: int, metadata: Sequence[bytes]) -> None:
+        """Replaces the payloads of rows int64[k] as of ``version``, which is not below an earlier call's."""
+        if len(rows):
+            self._overlays.append(rows, version, metadata)
+            self._payloads.append(PayloadChange(version, rows, metadata))
+
+    def restore_payloads(
+        self, rows: NDArray[np.int64], versions: NDArray[np.uint64], metadata: Sequence[bytes]
+    ) -> None:
+        """As :meth:`overlay` for changes of many versions uint64[k] in any order; before any view is taken."""
+        if len(rows) == 0:
+            return
+        order = np.argsort(versions, kind="stable")
+        ordered = [metadata[i] for i in order.tolist()]
+        self._overlays.append(rows[order], versions[order], ordered)
+        self._payloads.append(PayloadChange(int(versions[order[-1]]), rows[order], ordered))
+
+    def overlay_at(self, version: int) -> OverlayView | None:
+        """The payload changes up to ``version``; None where there are none."""
+        return self._overlays.at(version) if len(self._overlays) else None
+
+    def payloads_since(self, version: int) -> Iterator[PayloadChange]:
+        """Payload changes after ``version``, in the order in which they were made."""
+        for change in list(self._payloads):
+            if change.version > version:
+                yield change
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes, about."""
+        return self.tombstones.nbytes + self._overlays.nbytes

@@ -1,0 +1,86 @@
+"""A column of ids as two mappable arrays: one blob of UTF-8 and the bounds of each id in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_WHOLE = 64
+"""From so many rows on, decoding one contiguous stretch at once is cheaper than id by id."""
+
+
+def encode_ids(ids: Sequence[str]) -> tuple[NDArray[np.int64], bytes]:
+    """The byte lengths int64[n] of the ids and their concatenated UTF-8."""
+    text = "".join(ids)
+    if text.isascii():
+        return np.fromiter(map(len, ids), np.int64, len(ids)), text.encode("ascii")
+    encoded = [i.encode() for i in ids]
+    return np.fromiter(map(len, encoded), np.int64, len(ids)), b"".join(encoded)
+
+
+class IdColumn:
+    """Immutable ids of ``n`` rows. Thread-safe.
+
+    Args:
+        bounds: uint32 or uint64 [n + 1], start of each id in ``blob`` and the end of the last.
+        blob: The ids' UTF-8, one after the other: uint8[b], possibly mapped.
+    """
+
+    __slots__ = ("_blob", "_ends", "_starts")
+
+    def __init__(self, bounds: NDArray[np.uint32] | NDArray[np.uint64], blob: NDArray[np.uint8]) -> None:
+        self._starts = bounds[:-1]
+        self._ends = bounds[1:]
+        self._blob = memoryview(blob)  # type: ignore[arg-type]
+
+    @classmethod
+    def build(cls, ids: Sequence[str]) -> IdColumn:
+        """A column in memory."""
+        lengths, blob = encode_ids(ids)
+        return cls(bounds_of(lengths), np.frombuffer(blob, np.uint8))
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of both arrays in bytes."""
+        return int(self._blob.nbytes) + (len(self) + 1) * self._starts.itemsize
+
+    def take(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of the given rows, in their order."""
+        n = len(rows)
+        if n >= _WHOLE and int(rows[-1]) - int(rows[0]) == n - 1 and bool((np.diff(rows) == 1).all()):
+            return self.slice(int(rows[0]), int(rows[-1]) + 1)
+        blob = self._blob
+        starts = self._starts.take(rows).tolist()
+        ends = self._ends.take(rows).tolist()
+        return [str(blob[a:b], "utf-8") for a, b in zip(starts, ends, strict=True)]
+
+    def slice(self, start: int, stop: int) -> list[str]:
+        """The ids of the rows ``start..stop-1``."""
+        if stop <= start:
+            return []
+        first = int(self._starts[start])
+        bounds = np.append(self._starts[start:stop], self._ends[stop - 1]).astype(np.int64) - first
+        data = bytes(self._blob[first : first + int(bounds[-1])])
+        cuts = bounds.tolist()
+        if data.isascii():
+            text = data.decode("ascii")
+            return [text[a:b] for a, b in pairwise(cuts)]
+        return [data[a:b].decode() for a, b in pairwise(cuts)]
+
+
+def bounds_of(lengths: NDArray[np.int64]) -> NDArray[np.uint32] | NDArray[np.uint64]:
+    """Bounds [n + 1] of items of the given byte lengths: uint32 where they fit, else uint64."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    bounds = np.zeros(len(lengths) + 1, np.int64)
+    bounds[1:] = ends
+    return bounds.astype(np.uint32) if total < 1 << 32 else bounds.astype(np.uint64)

@@ -1,0 +1,145 @@
+"""What a segment's folder says about itself: ``segment.json`` and, for each index built over it, ``index.json``.
+
+Both have the form ``{"checksum": ..., "body": {...}}``: the XXH3-128 of the body's canonical JSON guards the facts that
+guard everything else (sizes and checksums of all other files).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from vectordb.errors import Corruption
+from vectordb.metric import Metric
+
+FORMAT = 1
+"""Format version of segment folders; folders of a newer one are refused (and rebuilt from storage)."""
+
+SEGMENT_FILE = "segment.json"
+INDEX_FILE = "index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """The facts of one segment.
+
+    Attributes:
+        name: Name of the folder, a UUID in hex.
+        collection: Number of the collection.
+        lo: First offset of the range that the segment covers.
+        hi: End of that range (exclusive).
+        rows: Rows in it, kept dead ones included; at least 1.
+        dense: The rows' offsets are ``first_offset + row``; otherwise ``offsets`` is a file.
+        first_offset: Offset of row 0.
+        dim: Length of the vectors.
+        metric: The metric the vectors were prepared for.
+        vector_count: Rows that have a vector.
+        covered_version: Tombstones and payload changes up to this version are folded in; later ones are not.
+        dead: Dead rows that were kept (see ``build.py``).
+        vector_name: The vector field; ``""`` is the default one.
+    """
+
+    name: str
+    collection: int
+    lo: int
+    hi: int
+    rows: int
+    dense: bool
+    first_offset: int
+    dim: int
+    metric: Metric
+    vector_count: int
+    covered_version: int
+    dead: int = 0
+    vector_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """The facts of one index over a segment's vector matrix.
+
+    Attributes:
+        name: Name of the folder inside the segment's, ``index-`` and a UUID in hex.
+        segment: Name of the segment.
+        kind: Registered name of the index kind.
+        params: Parameters it was built with.
+        quantization: Name of the quantization, or None.
+        vector_count: Rows of the matrix.
+    """
+
+    name: str
+    segment: str
+    kind: str
+    vector_count: int
+    params: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    quantization: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """Size in bytes and XXH3-128 (hex) of one file."""
+
+    size: int
+    checksum: str
+
+
+Files = dict[str, FileEntry]
+"""Every file of a folder but the JSON itself, by its path below that folder (with ``/``)."""
+
+
+def write_info(path: Path, info: SegmentInfo | IndexInfo, files: Files) -> None:
+    """Writes the JSON file (the caller syncs it)."""
+    facts = asdict(info)
+    if isinstance(info, IndexInfo):
+        facts["params"] = dict(info.params)
+    body = {"format": FORMAT, **facts, "files": {name: asdict(entry) for name, entry in files.items()}}
+    text = json.dumps({"checksum": _checksum(body), "body": body}, sort_keys=True, indent=1)
+    path.write_text(text, encoding="utf-8")
+
+
+def read_segment_info(path: Path) -> tuple[SegmentInfo, Files]:
+    """Reads and checks ``segment.json``.
+
+    Raises:
+        Corruption: It is missing, does not meet its checksum, or has a newer format.
+    """
+    body, files = _read(path)
+    body["metric"] = Metric(body["metric"])
+    return SegmentInfo(**body), files
+
+
+def read_index_info(path: Path) -> tuple[IndexInfo, Files]:
+    """Reads and checks ``index.json``; raises as :func:`read_segment_info`."""
+    body, files = _read(path)
+    return IndexInfo(**body), files
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Files]:
+    try:
+        whole = json.loads(path.read_bytes())
+        body = whole["body"]
+        sound = whole["checksum"] == _checksum(body)
+    except (OSError, ValueError, TypeError, KeyError) as err:
+        raise Corruption(
+            f"'{path}' is missing or unreadable ({err}); it is rebuilt from storage", path=str(path)
+        ) from err
+    if not sound:
+        raise Corruption(f"'{path}' does not meet its checksum; it is rebuilt from storage", path=str(path))
+    if body["format"] > FORMAT:
+        raise Corruption(
+            f"'{path}' has format {body['format']}, this release reads up to {FORMAT}; it is rebuilt from storage",
+            path=str(path),
+        )
+    del body["format"]
+    files = {name: FileEntry(**entry) for name, entry in body.pop("files").items()}
+    return body, files
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return xxhash.xxh3_128_hexdigest(canonical.encode())

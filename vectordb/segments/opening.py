@@ -1,0 +1,148 @@
+"""Opening published segments: mapped columns, the loaded index, and as much as is sound of a damaged one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from vectordb.errors import Corruption
+from vectordb.index.base import BuildOptions
+from vectordb.index.registry import get_kind
+from vectordb.metadata.postings import Postings
+from vectordb.segments.changes import Changes
+from vectordb.segments.ids import IdColumn
+from vectordb.segments.segment import BuiltIndex, Segment, SegmentData
+from vectordb.segments.store import split
+from vectordb.segments.vectors import VectorMatrix, map_array
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectordb.segments.info import Files, SegmentInfo
+    from vectordb.segments.store import SegmentStore
+    from vectordb.types import FieldSpec
+
+# Little-endian throughout, without headers: dtype and shape follow from segment.json.
+VECTORS = "vectors.f32"
+VECTOR_ROWS = "vector_rows.i32"
+IDS = "ids.utf8"
+ID_BOUNDS = "ids.bounds"
+OFFSETS = "rows.offsets.u64"
+VERSIONS = "rows.versions.u64"
+DEAD = "rows.dead.u64"
+POSTINGS = "postings.bin"
+INDEX = "index.bin"
+
+
+class Opened(NamedTuple):
+    """What could be opened of a segment, and what was wrong with the rest (which was set aside)."""
+
+    segment: Segment | None
+    problems: list[str]
+
+
+def open_segment(
+    store: SegmentStore,
+    ref: str,
+    fields: Mapping[str, FieldSpec] | None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Opened:
+    """Checks and maps a published segment with the index that the reference names.
+
+    A damaged index is set aside and the segment opened without it; of a damaged segment, nothing is opened and the
+    whole folder set aside: the caller seals its rows again from storage.
+
+    Args:
+        store: Where it was published.
+        ref: Its reference in the manifest.
+        fields: The collection's declared fields.
+        cancelled: Polled during full checks.
+
+    Raises:
+        InterruptedError: ``cancelled`` turned true.
+    """
+    name, index = split(ref)
+    problems = store.check(name, cancelled)
+    if not problems:
+        try:
+            segment = map_segment(store, name, fields)
+        except (Corruption, OSError, ValueError) as err:
+            problems = [str(err)]
+    if problems:
+        store.quarantine(name)
+        return Opened(None, problems)
+    if index is None:
+        return Opened(segment, [])
+    problems = store.check(ref, cancelled)
+    if not problems:
+        try:
+            return Opened(_with_loaded_index(segment, store, ref), [])
+        except Exception as err:
+            # Whatever a third party's loader raises: an index is only a cache.
+            problems = [f"index of '{store.path(ref)}' does not load: {err}"]
+    store.quarantine(ref)
+    return Opened(segment, problems)
+
+
+def map_segment(store: SegmentStore, name: str, fields: Mapping[str, FieldSpec] | None) -> Segment:
+    """Maps the columns of a segment whose files were checked.
+
+    Raises:
+        Corruption: A file is missing, or of another size than the facts demand.
+    """
+    info, files = store.info(name)
+    folder = store.path(name)
+    _require_sizes(info, files, folder)
+    bounds_type = "<u4" if files[ID_BOUNDS].size == 4 * (info.rows + 1) else "<u8"
+    ids = IdColumn(_column(folder, ID_BOUNDS, bounds_type, info.rows + 1), _column(folder, IDS, "u1", files[IDS].size))
+    vector_rows = None
+    if info.vector_count != info.rows:
+        vector_rows = _column(folder, VECTOR_ROWS, "<i4", info.vector_count)
+    data = SegmentData(
+        info,
+        None if info.dense else _column(folder, OFFSETS, "<u8", info.rows),
+        ids,
+        _column(folder, VERSIONS, "<u8", info.rows),
+        (VectorMatrix.open(folder / VECTORS, info.vector_count, info.dim), vector_rows),
+        Postings.open(folder / POSTINGS),
+    )
+    changes = Changes(fields)
+    if info.dead:
+        rows, versions = _column(folder, DEAD, "<u8", 2 * info.dead).reshape(2, -1)
+        changes.tombstones.restore(rows.astype(np.int64), versions, info.rows)
+    return Segment(data, changes, name, sum(entry.size for entry in files.values()))
+
+
+def _with_loaded_index(segment: Segment, store: SegmentStore, ref: str) -> Segment:
+    info, files = store.index_info(ref)
+    if info.vector_count != segment.vector_count:
+        raise Corruption(
+            f"index of '{store.path(ref)}' covers {info.vector_count} vectors, its segment has {segment.vector_count}",
+            path=str(store.path(ref)),
+        )
+    kind = get_kind(info.kind)
+    options = BuildOptions(params=info.params, quantization=info.quantization)
+    data = segment.data
+    index = kind.load(store.path(ref) / INDEX, data.vectors.array, data.info.metric, options)
+    return segment.with_index(BuiltIndex(index, kind, info), ref, sum(entry.size for entry in files.values()))
+
+
+def _column(folder: Path, name: str, dtype: str, count: int) -> NDArray[Any]:
+    return map_array(folder / name, np.dtype(dtype), count)[0]
+
+
+def _require_sizes(info: SegmentInfo, files: Files, folder: Path) -> None:
+    sizes = {VECTORS: 4 * info.dim * info.vector_count, VERSIONS: 8 * info.rows}
+    if not info.dense:
+        sizes[OFFSETS] = 8 * info.rows
+    if info.vector_count != info.rows:
+        sizes[VECTOR_ROWS] = 4 * info.vector_count
+    if info.dead:
+        sizes[DEAD] = 16 * info.dead
+    wrong = [name for name, size in sizes.items() if name not in files or files[name].size != size]
+    wrong += [name for name in (IDS, ID_BOUNDS, POSTINGS) if name not in files]
+    if wrong:
+        raise Corruption(f"files {wrong} of segment '{folder}' are missing or of a wrong size", path=str(folder))

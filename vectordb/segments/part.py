@@ -1,0 +1,99 @@
+"""What a search sees: a *part* is one sealed segment or the tail, bound to one snapshot and therefore immutable.
+
+A part numbers its rows ``0..rows-1``; dead and replaced rows keep their number. Vectors stand in matrices of their own
+numbering (*positions*), since a row may have no vector: ``vector_rows`` maps positions to rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vectordb.filter import Filter
+    from vectordb.index.base import IndexKind, VectorIndex
+    from vectordb.metadata.estimate import Estimate
+    from vectordb.metadata.rowset import RowSet
+
+
+class Block(NamedTuple):
+    """A stretch of the vector matrix.
+
+    Attributes:
+        vectors: float32[m, d], prepared, C-contiguous; do not write.
+        rows: int64[m], the row of each vector; ``None`` where position i is row ``first_row + i``.
+        first_row: Row of the first vector where ``rows`` is None.
+    """
+
+    vectors: NDArray[np.float32]
+    rows: NDArray[np.int64] | None
+    first_row: int
+
+
+class Part(Protocol):
+    """An immutable view of one segment or the tail at one version. Thread-safe."""
+
+    name: str
+    """The segment's name, or ``"tail"``."""
+    rows: int
+    """Number of rows, dead ones included."""
+    dead: int
+    """How many of them are dead at this version."""
+    vector_count: int
+    """Rows that have a vector, dead ones included."""
+    index: VectorIndex | None
+    """The approximate index over positions ``0..vector_count-1``, once built."""
+    kind: IndexKind | None
+    """The kind that built ``index``."""
+
+    def blocks(self, max_bytes: int) -> Iterator[Block]:
+        """The whole vector matrix, in stretches of at most ``max_bytes`` (at least one row each)."""
+        ...
+
+    def vectors_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Prepared vectors float32[k, d] of rows that have one (a copy)."""
+        ...
+
+    def rows_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of positions of the matrix that ``index`` searches; -1 stays -1. May return its argument."""
+        ...
+
+    def allowed_positions(self, rows: RowSet) -> NDArray[np.uint8]:
+        """Packed bits over positions, set for the given rows, in the form that ``VectorIndex.search`` takes."""
+        ...
+
+    def with_vector(self, rows: RowSet) -> RowSet:
+        """Those of the given rows that have a vector. May return its argument."""
+        ...
+
+    def alive(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the given rows are alive at this version: bool[k]."""
+        ...
+
+    def dead_rows(self) -> RowSet:
+        """All dead rows (cached; do not change)."""
+        ...
+
+    def matching(self, where: Filter) -> RowSet:
+        """Rows, dead or alive, whose metadata at this version meets the filter (cached; do not change)."""
+        ...
+
+    def estimate(self, where: Filter) -> Estimate:
+        """Bounds and expectation of ``len(matching(where))``, without evaluating it in full."""
+        ...
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]: ...
+
+    def offsets(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]: ...
+
+    def payload_versions(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The version that last wrote each row's payload, as of this part's version."""
+        ...
+
+    def sort_keys(self, path: str, rows: NDArray[np.int64]) -> list[tuple[int, object] | None]:
+        """What ``order_by`` sorts the given rows by: (rank of the type, value); None where the field is missing, null
+        or a list. Ranks: 0 bool, 1 number, 2 datetime, 3 string."""
+        ...

@@ -1,0 +1,130 @@
+"""What views of segments and of tail sections have in common: rows that never change, plus changes up to a version."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectordb.metadata.rowset import to_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vectordb.filter import Filter
+    from vectordb.index.base import IndexKind, VectorIndex
+    from vectordb.metadata.estimate import Estimate
+    from vectordb.metadata.postings import Postings
+    from vectordb.metadata.rowset import RowSet
+    from vectordb.segments.changes import Changes
+    from vectordb.segments.part import Block
+
+
+class View(ABC):
+    """The part of :class:`~vectordb.segments.part.Part` that depends on the version. Immutable, thread-safe.
+
+    Attributes:
+        lo: First offset of the range that the part covers.
+        hi: End of that range (exclusive).
+        version: The version that it shows.
+    """
+
+    __slots__ = ("_dead", "_overlay", "dead", "hi", "index", "kind", "lo", "name", "rows", "vector_count", "version")
+
+    name: str
+    lo: int
+    hi: int
+    rows: int
+    vector_count: int
+    index: VectorIndex | None
+    kind: IndexKind | None
+
+    def __init__(self, changes: Changes, version: int) -> None:
+        self.version = version
+        self._dead = changes.tombstones.at(version)
+        self._overlay = changes.overlay_at(version)
+        self.dead = self._dead.count
+
+    @property
+    def changed(self) -> bool:
+        """Whether any payload differs from the one its row was written with."""
+        return self._overlay is not None
+
+    def alive(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the given rows are alive at this version: bool[k]."""
+        return self._dead.alive(rows)
+
+    def dead_rows(self) -> RowSet:
+        """All dead rows (cached; do not change)."""
+        return self._dead.rows()
+
+    def matching(self, where: Filter) -> RowSet:
+        """Rows, dead or alive, whose metadata at this version meets the filter (cached; do not change)."""
+        base = self._base_matching(where)
+        return base if self._overlay is None else self._overlay.correct(where, base)
+
+    def estimate(self, where: Filter) -> Estimate:
+        """Bounds and expectation of ``len(matching(where))``, without evaluating it in full."""
+        base = self._base_estimate(where)
+        return base if self._overlay is None else self._overlay.correct_estimate(where, base, self.rows)
+
+    def payload_versions(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The version that last wrote each row's payload, as of this part's version: uint64[k]."""
+        base = self._base_payload_versions(rows)
+        return base if self._overlay is None else self._overlay.versions(rows, base)
+
+    def sort_keys(self, path: str, rows: NDArray[np.int64]) -> list[tuple[int, object] | None]:
+        """What ``order_by`` sorts the given rows by; see :meth:`Part.sort_keys`."""
+        keys = self._base_sort_keys(path, rows)
+        return keys if self._overlay is None else self._overlay.correct_sort_keys(path, rows, keys)
+
+    def postings(self) -> Postings:
+        """Postings of all rows with the payloads of this version, for sealing and merging."""
+        base = self._base_postings()
+        return base if self._overlay is None else self._overlay.folded(base)
+
+    def deleted(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """The dead rows int64[k], ascending, and the versions that deleted them uint64[k]."""
+        rows = to_rows(self.dead_rows())
+        return rows, self._dead.deleted.take(rows) if len(rows) else np.empty(0, np.uint64)
+
+    @abstractmethod
+    def blocks(self, max_bytes: int) -> Iterator[Block]:
+        """See :meth:`Part.blocks`."""
+
+    @abstractmethod
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The rows' ids."""
+
+    @abstractmethod
+    def offsets(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The rows' offsets: uint64[k]."""
+
+    @abstractmethod
+    def rows_at(self, offsets: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The rows of offsets, dead or alive, -1 for those that this part does not hold: int64[k]."""
+
+    @abstractmethod
+    def row_of(self, offset: int) -> int:
+        """The row of one offset, dead or alive, or -1."""
+
+    @abstractmethod
+    def vector_rows(self) -> NDArray[np.int64] | None:
+        """The row of each position int64[m], ascending; None where position i is row i."""
+
+    @abstractmethod
+    def _base_postings(self) -> Postings: ...
+
+    @abstractmethod
+    def _base_matching(self, where: Filter) -> RowSet: ...
+
+    @abstractmethod
+    def _base_estimate(self, where: Filter) -> Estimate: ...
+
+    @abstractmethod
+    def _base_payload_versions(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]: ...
+
+    @abstractmethod
+    def _base_sort_keys(self, path: str, rows: NDArray[np.int64]) -> list[tuple[int, object] | None]: ...

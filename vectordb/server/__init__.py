@@ -1,0 +1,1 @@
+"""The gRPC server around an engine: ``app.Server`` builds and runs it, ``config`` has its settings."""

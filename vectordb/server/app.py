@@ -1,0 +1,203 @@
+"""The server: built, bound, started, drained."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from vectordb_proto.v1 import service_pb2, service_pb2_grpc
+
+from vectordb.errors import FailedPrecondition
+from vectordb.requests import Backend
+from vectordb.server.config import Config
+from vectordb.server.interceptors import Guard
+from vectordb.server.scans import Scans
+from vectordb.server.service import Service
+from vectordb.server.streams import Streams
+
+log = logging.getLogger("vectordb.server")
+
+SERVICE = service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].full_name
+_UNIX = "unix:"
+
+
+class Server:
+    """One listening server around one backend.
+
+    Args:
+        open_backend: Opens what answers the calls. Called by :meth:`start` once the address is bound; the server
+            closes the backend when it stops.
+        config: See :mod:`vectordb.server.config`.
+
+    Thread-safe.
+    """
+
+    def __init__(self, open_backend: Callable[[], Backend], config: Config) -> None:
+        self._open_backend = open_backend
+        self._config = config
+        self._backend: Backend | None = None
+        self.address = ""
+        """Where it listens, once started."""
+        self._scans = Scans(config.max_scans, config.scan_idle_seconds)
+        self._streams = Streams(config.max_streams, config.scan_idle_seconds)
+        self._service = Service(self._scans)
+        self._health = health.HealthServicer(
+            experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "vectordb-health")
+        )
+        self._server = self._built()
+        self._stopping = threading.Event()
+        self._stop_lock = threading.Lock()
+        self._stopped = False  # guarded by self._stop_lock
+
+    def _built(self) -> grpc.Server:
+        config = self._config
+        # One more than may run, so that a call over the cap is refused at once instead of waiting.
+        self._long_pool = ThreadPoolExecutor(config.max_streams + 1, "vectordb-stream")
+        self._pool = ThreadPoolExecutor(config.max_workers, "vectordb-rpc")
+        server = grpc.server(
+            self._pool,
+            interceptors=[Guard(self._streams, self._long_pool, config.max_message_bytes)],
+            options=channel_options(config),
+            maximum_concurrent_rpcs=config.max_pending_calls,
+        )
+        service_pb2_grpc.add_VectorDBServiceServicer_to_server(self._service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    def start(self) -> str:
+        """Binds, opens the backend, serves, and returns the address.
+
+        Health says NOT_SERVING, and calls are ``Unavailable``, until the backend is open.
+
+        Raises:
+            FailedPrecondition: The address is taken or cannot be listened on.
+            VectorDBError: What opening the backend raised; nothing is left running.
+        """
+        self.address = _bound(self._server, self._config.listen)
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._server.start()
+        try:
+            backend = self._open_backend()
+            announce = getattr(backend, "announce", None)
+            if announce is not None:
+                announce(self.address)
+        except BaseException:
+            self._server.stop(0).wait()
+            self._close_pools()
+            raise
+        self._backend = backend
+        self._service.open(backend)
+        threading.Thread(target=self._expire_idle, name="vectordb-idle", daemon=True).start()
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving on %s", self.address)
+        return self.address
+
+    def stop(self) -> None:
+        """Refuses new calls, lets running ones finish for ``drain_seconds``, then closes the backend. Idempotent."""
+        with self._stop_lock:
+            if self._stopped:
+                return
+            self._stopped = True
+            began = time.monotonic()
+            self._stopping.set()
+            self._health.enter_graceful_shutdown()
+            self._server.stop(self._config.drain_seconds).wait()
+            self._scans.close_all()
+            if self._backend is not None:
+                self._backend.close()
+            self._close_pools()
+            log.info("stopped after %.1f s", time.monotonic() - began)
+
+    def _close_pools(self) -> None:
+        self._stopping.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._long_pool.shutdown(wait=False, cancel_futures=True)
+
+    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in (health.OVERALL_HEALTH, SERVICE):
+            self._health.set(name, status)
+
+    def _expire_idle(self) -> None:
+        while not self._stopping.wait(min(5.0, self._config.scan_idle_seconds / 4)):
+            try:
+                self._scans.expire()
+                self._streams.expire()
+            except Exception:
+                log.exception("releasing idle scans failed")
+
+
+def channel_options(config: Config) -> list[tuple[str, int]]:
+    """grpc's options for these settings."""
+    keepalive = int(config.keepalive_seconds * 1000)
+    return [
+        # Else a second server on a taken port "succeeds" and gets a share of its connections.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_time_ms", keepalive),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Clients may ping every 10 s; grpc's default ends the connection of one that pings within 5 minutes.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+
+
+def _bound(server: grpc.Server, listen: str) -> str:
+    """Binds the server and returns the address with its real port.
+
+    Raises:
+        FailedPrecondition: It cannot be bound; the reason is named.
+    """
+    if listen.startswith(_UNIX):
+        _refuse_taken_socket(listen)
+    port = 0
+    # Newer releases of grpc raise, older ones return 0.
+    with contextlib.suppress(RuntimeError):
+        port = server.add_insecure_port(listen)
+    if port == 0:
+        raise FailedPrecondition(f"cannot listen on {listen}: {_reason(listen)}", address=listen)
+    return listen if listen.startswith(_UNIX) else f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _refuse_taken_socket(listen: str) -> None:
+    # grpc would unlink the socket of a server that still runs.
+    path = Path(listen.removeprefix(_UNIX).removeprefix("//"))
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return
+        except OSError as error:
+            raise FailedPrecondition(f"cannot listen on {listen}: {error.strerror}", address=listen) from None
+    raise FailedPrecondition(f"cannot listen on {listen}: another server listens there", address=listen)
+
+
+def _reason(listen: str) -> str:
+    """Why binding failed, in the operating system's words; grpc does not tell."""
+    try:
+        if listen.startswith(_UNIX):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.bind(listen.removeprefix(_UNIX).removeprefix("//"))
+        else:
+            host, _, port = listen.rpartition(":")
+            family, kind, _, _, target = socket.getaddrinfo(
+                host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, kind) as probe:
+                probe.bind(target)
+    except OSError as error:
+        return f"{error.strerror or error}"
+    return "the address cannot be bound"

@@ -1,0 +1,211 @@
+"""Every setting of the server in one table: its flag, environment variable, TOML key, default and meaning.
+
+A value comes from the first that gives one: flag > environment > file > default. ``listen`` is the flag ``--listen``,
+the variable ``VECTORDB_LISTEN`` and the key ``listen``. Keys of the file's table ``[engine]`` go to the engine as they
+are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vectordb.errors import InvalidArgument
+from vectordb.types import Durability
+
+_LEVELS = ("debug", "info", "warning", "error")
+_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_ENGINE = "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        parse: Turns text (or a TOML value) into the value; ``ValueError`` says what is wrong.
+        default: ``None`` for a setting without one.
+        help: One sentence.
+        engine: Whether the engine is given it.
+    """
+
+    name: str
+    parse: Callable[[Any], Any]
+    default: Any
+    help: str
+    engine: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return "VECTORDB_" + self.name.upper()
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("is text and not empty")
+    return value
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"[0-9_]{1,20}", value):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"is a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _size(value: Any) -> int:
+    match = re.fullmatch(r"([0-9]{1,15})\s*([A-Za-z]*)", value) if isinstance(value, str) else None
+    if match and match[2].lower() in _UNITS:
+        value = int(match[1]) * _UNITS[match[2].lower()]
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 << 20 <= value <= 1 << 40:
+        raise ValueError("is a number of bytes from 1 MiB to 1 TiB, such as 268435456 or '256 MiB'")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    try:
+        number = float(value) if not isinstance(value, bool) else -1.0
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 < number <= 86_400:
+        raise ValueError("is seconds greater than 0, at most 86400")
+    return number
+
+
+def _one_of(*names: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or value.lower() not in names:
+            raise ValueError(f"is one of {', '.join(names)}")
+        return value.lower()
+
+    return parse
+
+
+def _listen(value: Any) -> str:
+    if not isinstance(value, str) or not (
+        re.fullmatch(r"unix:.+", value) or re.fullmatch(r"(\[[0-9a-fA-F:.%a-z]+\]|[^:\s/]+):[0-9]{1,5}", value)
+    ):
+        raise ValueError("is HOST:PORT ([v6]:PORT), or unix:/path")
+    if not value.startswith("unix:") and int(value.rpartition(":")[2]) > 65_535:
+        raise ValueError("has a port above 65535")
+    return value
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("data", _text, "./data", "Folder of the database, or :memory:."),
+    Setting("listen", _listen, "127.0.0.1:50051", "HOST:PORT (port 0 picks one) or unix:/path."),
+    Setting("log_level", _one_of(*_LEVELS), "info", "Least severe lines to log on standard error."),
+    Setting("max_message_bytes", _size, 272 << 20, "Largest message either way: a write and its overhead."),
+    Setting("max_workers", _whole(1, 1024), 8, "Threads that answer calls."),
+    Setting("max_pending_calls", _whole(1, 1 << 20), 1000, "Calls running and waiting; more are refused."),
+    Setting("max_streams", _whole(1, 1024), 16, "Bulk writes and waiting optimize calls at a time; more are refused."),
+    Setting("max_scans", _whole(1, 1 << 20), 64, "Open scans; more are refused."),
+    Setting("scan_idle_seconds", _seconds, 60.0, "A scan or bulk write that is silent for so long is released."),
+    Setting("drain_seconds", _seconds, 3.0, "Time that running calls have to finish when the server stops."),
+    Setting("keepalive_seconds", _seconds, 60.0, "Silent connections are pinged so often; dead ones are closed."),
+    Setting("durability", _one_of(*Durability), "sync", "What acknowledged writes survive.", engine=True),
+    Setting("cache_bytes", _size, None, "Memory for the storage's block cache; without it the engine's.", engine=True),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settled values, and where each came from.
+
+    Attributes:
+        values: By setting; read them as attributes too: ``config.listen``.
+        origins: ``flag --listen``, ``environment VECTORDB_LISTEN``, ``file /etc/vectordb.toml`` or ``default``.
+        engine: Options for the engine: those given (not defaults), and the file's ``[engine]`` table.
+    """
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    engine: Mapping[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(f"there is no setting {name!r}") from None
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    file: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Settles every setting.
+
+    Args:
+        flags: Values from the command line (or from code) by setting; ``None`` values were not given.
+        file: TOML file; without it ``VECTORDB_CONFIG`` names one, or there is none.
+        environment: ``os.environ`` unless given.
+
+    Raises:
+        InvalidArgument: An unknown key or a bad value; the message names the key and where it stands.
+    """
+    environment = os.environ if environment is None else environment
+    path = file or environment.get("VECTORDB_CONFIG") or None
+    table, engine = _read(Path(path)) if path is not None else ({}, {})
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    for name in given:
+        if name not in _BY_NAME:
+            raise _unknown(name, "flags")
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for setting in SETTINGS:
+        name = setting.name
+        if name in given:
+            raw, origin = given[name], f"flag {setting.flag}"
+        elif setting.variable in environment:
+            raw, origin = environment[setting.variable], f"environment {setting.variable}"
+        elif name in table:
+            raw, origin = table[name], f"file {path}"
+        else:
+            values[name], origins[name] = setting.default, "default"
+            continue
+        try:
+            values[name] = setting.parse(raw)
+        except ValueError as error:
+            raise InvalidArgument(f"{name} {error}, got {raw!r} ({origin})", field=name, origin=origin) from None
+        origins[name] = origin
+        if setting.engine:
+            engine[name] = values[name]
+    return Config(values, origins, engine)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The file's settings and its engine table."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the config file {path}: {error.strerror}", field="config") from None
+    except ValueError as error:
+        raise InvalidArgument(f"the config file {path} is not TOML: {error}", field="config") from None
+    engine = table.pop(_ENGINE, {})
+    if not isinstance(engine, dict):
+        raise InvalidArgument(f"{_ENGINE} is a table of engine options (file {path})", field=_ENGINE)
+    for name in table:
+        if name not in _BY_NAME:
+            raise _unknown(name, f"file {path}")
+    return table, dict(engine)
+
+
+def _unknown(name: str, origin: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"unknown setting {name!r} ({origin}); known are {', '.join(_BY_NAME)}", field=name, origin=origin
+    )

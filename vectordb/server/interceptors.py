@@ -1,0 +1,150 @@
+"""What surrounds every RPC: messages that cannot be read, errors to statuses, caps, sizes.
+
+An error of this library becomes its gRPC status with ``google.rpc`` details. Anything else is a defect: the client is
+told a request id and nothing more, the log has the traceback under that id.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from vectordb.errors import Internal, InvalidArgument, ResourceExhausted, VectorDBError
+from vectordb.server.streams import Streams
+from vectordb.wire.errors import DETAILS_KEY, error_to_status
+
+log = logging.getLogger("vectordb.server")
+
+_OURS = "/vectordb.v1."
+_LONG = frozenset({"Optimize", "BulkWrite"})
+_Behaviour = Callable[..., Any]
+
+
+class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+    """Wraps the handlers of this protocol; health and reflection pass. Thread-safe.
+
+    Args:
+        streams: Places for calls that hold a thread for long.
+        pool: The threads of those calls, so that they never keep short ones waiting.
+        max_message_bytes: Longer answers are ``ResourceExhausted``.
+    """
+
+    def __init__(self, streams: Streams, pool: ThreadPoolExecutor, max_message_bytes: int) -> None:
+        self._streams = streams
+        self._pool = pool
+        self._limit = max_message_bytes
+        # Wrapped once: what is done a call should be the call. Writes of equal values from two threads are harmless.
+        self._wrapped: dict[str, grpc.RpcMethodHandler] = {}
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
+        handler = continuation(handler_call_details)
+        if handler is None or not method.startswith(_OURS):
+            return handler
+        if handler.request_streaming:
+            wrapped = self._stream(method, handler)
+        else:
+            wrapped = self._unary(method, handler)
+        self._wrapped[method] = wrapped
+        return wrapped
+
+    def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        parse, call, serialize = handler.request_deserializer, handler.unary_unary, handler.response_serializer
+
+        def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                return self._checked(serialize(call(_parsed(parse, data), context)))
+            except Exception as error:
+                _fail(context, method, error)
+
+        def long_answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                with self._streams.entered(context):
+                    return self._checked(serialize(call(_parsed(parse, data), context)))
+            except Exception as error:
+                _fail(context, method, error)
+
+        if method.rpartition("/")[2] in _LONG:
+            return grpc.unary_unary_rpc_method_handler(self._apart(long_answer))
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    def _stream(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        parse, call, serialize = handler.request_deserializer, handler.stream_stream, handler.response_serializer
+
+        def answers(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            try:
+                with self._streams.entered(context) as stream:
+
+                    def messages() -> Iterator[Any]:
+                        while True:
+                            stream.wait()
+                            item = next(data, None)
+                            stream.work()
+                            if item is None:
+                                return
+                            yield _parsed(parse, item)
+
+                    for response in call(messages(), context):
+                        stream.wait()
+                        yield self._checked(serialize(response))
+            except grpc.RpcError:
+                # The client went away, or was cancelled for its silence: grpc knows already.
+                raise
+            except Exception as error:
+                _fail(context, method, error)
+
+        return grpc.stream_stream_rpc_method_handler(self._apart(answers))
+
+    def _apart(self, behaviour: _Behaviour) -> _Behaviour:
+        behaviour.experimental_thread_pool = self._pool  # type: ignore[attr-defined]
+        return behaviour
+
+    def _checked(self, data: bytes) -> bytes:
+        if len(data) > self._limit:
+            raise ResourceExhausted(
+                f"the answer has {len(data)} bytes, more than the server's max_message_bytes = {self._limit}; ask for "
+                "less: fewer queries or ids, a smaller limit or page_size, or include less",
+                limit=self._limit,
+                got=len(data),
+            )
+        return data
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError:
+        raise InvalidArgument(
+            "the request cannot be read: it is no message of its type, has text that is not UTF-8, or is nested too "
+            "deep",
+            field="request",
+        ) from None
+
+
+def _fail(context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:
+    """Ends the call with the status of an error."""
+    if not isinstance(error, VectorDBError):
+        request = uuid.uuid4().hex[:12]
+        log.error("request %s: %s failed", request, method, exc_info=error)
+        error = Internal(f"internal error; the server's log has it under request {request}", request=request)
+    elif isinstance(error, Internal):
+        log.error("%s failed", method, exc_info=error)
+    else:
+        log.debug("%s: %s: %s", method, type(error).__name__, error.message)
+    code, message, details = error_to_status(error)
+    context.set_trailing_metadata(((DETAILS_KEY, details),))
+    context.abort(grpc.StatusCode[code], message)
+    raise AssertionError("abort raises")

@@ -1,0 +1,172 @@
+"""The RPCs: each turns its message into a request, hands it to the backend, and turns the answer into a message.
+
+Messages are read and written in ``vectordb.wire``, errors become statuses in ``interceptors``.
+"""
+
+# ruff: noqa: N802 -- the protocol names the methods.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import grpc
+from vectordb_proto.v1 import service_pb2 as pb
+from vectordb_proto.v1 import service_pb2_grpc
+
+from vectordb.errors import DeadlineExceeded, Unavailable
+from vectordb.requests import Backend
+from vectordb.server.scans import Scans
+from vectordb.wire import requests, results, stats
+from vectordb.wire.config import config_to_message
+
+_FOREVER = 1e9
+_Context: TypeAlias = grpc.ServicerContext
+
+
+class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,unused-ignore]
+    """The protocol's service over a backend, which may come later than the first call. Thread-safe."""
+
+    def __init__(self, scans: Scans) -> None:
+        self._scans = scans
+        self._opened: Backend | None = None
+
+    def open(self, backend: Backend) -> None:
+        """From now on calls are carried out; before they are ``Unavailable``."""
+        self._opened = backend
+
+    @property
+    def backend(self) -> Backend:
+        """What carries out the calls.
+
+        Raises:
+            Unavailable: The server is still starting.
+        """
+        if self._opened is None:
+            raise Unavailable("the server is starting; try again in a moment", retry_after=0.5)
+        return self._opened
+
+    # Collections
+
+    def CreateCollection(self, message: pb.CreateCollectionRequest, context: _Context) -> pb.CreateCollectionResponse:
+        request = requests.create_from_message(message)
+        request.timeout = time_left(context, request.timeout)
+        response = pb.CreateCollectionResponse()
+        config_to_message(self.backend.create_collection(request), response.config)
+        return response
+
+    def GetCollection(self, message: pb.GetCollectionRequest, context: _Context) -> pb.GetCollectionResponse:
+        response = pb.GetCollectionResponse()
+        config_to_message(self.backend.collection_config(message.collection), response.config)
+        return response
+
+    def ListCollections(self, message: pb.ListCollectionsRequest, context: _Context) -> pb.ListCollectionsResponse:
+        return pb.ListCollectionsResponse(names=self.backend.list_collections())
+
+    def DeleteCollection(self, message: pb.DeleteCollectionRequest, context: _Context) -> pb.DeleteCollectionResponse:
+        self.backend.delete_collection(message.collection)
+        return pb.DeleteCollectionResponse()
+
+    def GetInfo(self, message: pb.GetInfoRequest, context: _Context) -> pb.GetInfoResponse:
+        response = pb.GetInfoResponse()
+        stats.info_to_message(self.backend.info(), response.info)
+        return response
+
+    # Writing
+
+    def Write(self, message: pb.WriteRequest, context: _Context) -> pb.WriteResponse:
+        response = pb.WriteResponse()
+        self._write(message, context, response.result)
+        return response
+
+    def BulkWrite(self, messages: Iterator[pb.BulkWriteRequest], context: _Context) -> Iterator[pb.BulkWriteResponse]:
+        for message in messages:
+            response = pb.BulkWriteResponse()
+            self._write(message.write, context, response.result)
+            yield response
+
+    def UpdateMetadata(self, message: pb.UpdateMetadataRequest, context: _Context) -> pb.UpdateMetadataResponse:
+        request = requests.update_metadata_from_message(message)
+        request.timeout = time_left(context, request.timeout)
+        return pb.UpdateMetadataResponse(count=self.backend.update_metadata(message.collection, request))
+
+    def Delete(self, message: pb.DeleteRequest, context: _Context) -> pb.DeleteResponse:
+        request = requests.delete_from_message(message)
+        request.timeout = time_left(context, request.timeout)
+        return pb.DeleteResponse(count=self.backend.delete(message.collection, request))
+
+    # Reading
+
+    def Get(self, message: pb.GetRequest, context: _Context) -> pb.GetResponse:
+        request = requests.get_from_message(message)
+        request.timeout = time_left(context, request.timeout)
+        response = pb.GetResponse()
+        results.records_to_message(self.backend.get(message.collection, request), response.records)
+        return response
+
+    def Count(self, message: pb.CountRequest, context: _Context) -> pb.CountResponse:
+        where, timeout = requests.count_from_message(message)
+        return pb.CountResponse(count=self.backend.count(message.collection, where, time_left(context, timeout)))
+
+    def Scan(self, message: pb.ScanRequest, context: _Context) -> pb.ScanResponse:
+        if message.cursor:
+            page, cursor = self._scans.resume(message.cursor)
+        else:
+            request = requests.scan_from_message(message)
+            backend = self.backend
+            page, cursor = self._scans.start(lambda: backend.scan(message.collection, request), request.page_size)
+        response = pb.ScanResponse(next_cursor=cursor)
+        results.records_to_message(page, response.records)
+        return response
+
+    def CloseScan(self, message: pb.CloseScanRequest, context: _Context) -> pb.CloseScanResponse:
+        self._scans.close(message.cursor)
+        return pb.CloseScanResponse()
+
+    def Search(self, message: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
+        request = requests.search_from_message(message)
+        request.timeout = time_left(context, request.timeout)
+        return results.search_response_to_message(self.backend.search(message.collection, request))
+
+    def Explain(self, message: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
+        request = requests.search_from_message(message.search)
+        request.timeout = time_left(context, request.timeout)
+        response = pb.ExplainResponse()
+        plan = self.backend.explain(message.search.collection, request, message.analyze)
+        stats.plan_to_message(plan, response.plan)
+        return response
+
+    # Care
+
+    def Optimize(self, message: pb.OptimizeRequest, context: _Context) -> pb.OptimizeResponse:
+        self.backend.optimize(message.collection, message.wait)
+        return pb.OptimizeResponse()
+
+    def GetStats(self, message: pb.GetStatsRequest, context: _Context) -> pb.GetStatsResponse:
+        response = pb.GetStatsResponse()
+        stats.stats_to_message(self.backend.stats(message.collection), response.stats)
+        return response
+
+    def _write(self, message: pb.WriteRequest, context: _Context, result: pb.WriteResult) -> None:
+        request = requests.write_from_message(message)
+        request.timeout = time_left(context, request.timeout)
+        given = request.rows.ids
+        results.write_result_to_message(self.backend.write(message.collection, request), given, result)
+
+
+def time_left(context: grpc.ServicerContext, timeout: float | None) -> float | None:
+    """The request's timeout or the call's deadline in seconds, whichever is sooner; ``None`` for neither.
+
+    A little of the deadline is kept back, so that the answer, or what was found until then, still arrives.
+
+    Raises:
+        DeadlineExceeded: The deadline has passed.
+    """
+    remaining = context.time_remaining()
+    if remaining is None or remaining > _FOREVER:
+        return timeout
+    if remaining <= 0:
+        raise DeadlineExceeded("the call's deadline had passed before the server began it", timeout=timeout)
+    left = remaining - min(0.05, 0.1 * remaining)
+    # A timeout that is no positive number goes on to the engine, which refuses it.
+    return timeout if timeout is not None and not timeout > left else left

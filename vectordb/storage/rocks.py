@@ -1,0 +1,376 @@
+"""RocksDB behind the storage seam. The only file that imports rocksdict.
+
+Facts that shape it (rocksdict 0.3.29):
+
+* ``write`` holds the GIL, through write stalls too; ``flush_wal``, list-``get``, ``compact_range`` and ``close``
+  release it. So a batch is written with ``no_slowdown`` and retried from Python while RocksDB stalls.
+* A refused batch is consumed: the recorded calls are replayed into a new one.
+* The LOCK file stays while any iterator lives, and closing beside a running list-get raises ``Already borrowed``: every
+  native call runs inside a :class:`Gate`, and closing frees the open iterators first.
+* ``items()`` ends silently at a damaged block; only ``iter()`` has a ``status()`` to ask.
+* ``set_iterate_lower_bound`` sets the *upper* bound, so reverse scans compare keys themselves.
+* An iterator does not keep its ``ReadOptions`` alive: once they are freed its upper bound is any memory, and it ends
+  early without an error. A cursor holds both.
+* Atomic flush keeps the families at one common point: what is lost with a damaged WAL is always a suffix of the
+  writes, never one family's part of them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Generator, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import rocksdict
+
+from vectordb.errors import FailedPrecondition, Internal
+from vectordb.storage.base import Batch, Family
+from vectordb.storage.batch import Delete, DeleteRange, Put, PutMany, RecordedBatch
+from vectordb.storage.cursor import Cursor
+from vectordb.storage.gate import Gate
+from vectordb.storage.rocks_errors import holds_data, translated
+
+MIB = 1 << 20
+DEFAULT_CACHE_BYTES = 64 * MIB
+WRITE_BUFFER_BYTES = 64 * MIB
+"""All memtables of all families together; about so much is replayed from the WAL after a crash."""
+MAX_WAL_BYTES = 128 * MIB
+BACKGROUND_JOBS = 2
+
+_FIRST_CHUNK, _LAST_CHUNK = 16, 256
+_STALLED = "Write stall"
+_STALL_PAUSE = (0.0005, 0.02)  # seconds: first and longest pause between attempts
+
+
+def _table(cache: rocksdict.Cache, block_bytes: int) -> rocksdict.BlockBasedOptions:
+    table = rocksdict.BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_block_size(block_bytes)
+    table.set_bloom_filter(10, False)
+    # Inside the bounded cache, so that memory does not grow with the number of files.
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    table.set_format_version(5)
+    table.set_checksum_type(rocksdict.ChecksumType.xxh3())
+    return table
+
+
+def _common(create: bool) -> rocksdict.Options:
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(create)
+    # Always: a kill while the folder was being created may have left it without some.
+    options.create_missing_column_families(True)
+    options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_atomic_flush(True)
+    options.set_db_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_total_wal_size(MAX_WAL_BYTES)
+    options.set_max_background_jobs(BACKGROUND_JOBS)
+    options.set_bytes_per_sync(MIB)
+    options.set_level_compaction_dynamic_level_bytes(True)
+    # Stops, never slow-downs: under no_slowdown a delay refuses like a stop and each retry would lengthen it.
+    options.set_level_zero_file_num_compaction_trigger(4)
+    options.set_level_zero_slowdown_writes_trigger(24)
+    options.set_level_zero_stop_writes_trigger(24)
+    options.set_soft_pending_compaction_bytes_limit(256 << 30)
+    options.set_hard_pending_compaction_bytes_limit(256 << 30)
+    options.set_max_write_buffer_number(3)
+    options.set_manifest_preallocation_size(64 * 1024)
+    options.set_keep_log_file_num(4)
+    options.set_max_log_file_size(4 * MIB)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    return options
+
+
+def _family_options(family: Family, cache: rocksdict.Cache, create: bool) -> rocksdict.Options:
+    options = _common(create)
+    if family is Family.VECTORS:
+        # float32 does not compress; keys only ever grow, so files move down the levels without being rewritten.
+        options.set_compression_type(rocksdict.DBCompressionType.none())
+        options.set_block_based_table_factory(_table(cache, 16 * 1024))
+    else:
+        options.set_compression_type(rocksdict.DBCompressionType.lz4())
+        options.set_block_based_table_factory(_table(cache, (8 if family is Family.ROWS else 4) * 1024))
+    if family is Family.ROWS:
+        options.set_bottommost_compression_type(rocksdict.DBCompressionType.zstd())
+    if family is not Family.META:
+        # Asked almost only for keys that exist: no filters where nearly all data lies.
+        options.set_optimize_filters_for_hits(True)
+    options.set_write_buffer_size(32 * MIB)
+    return options
+
+
+class RocksStorage:
+    """Implements :class:`vectordb.storage.base.Storage` on a RocksDB folder. Thread-safe.
+
+    Args:
+        path: The folder; created (with its last component) when it holds no RocksDB data.
+        read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
+        cache_bytes: Bound of the block cache that all families share.
+
+    Raises:
+        Corruption: The folder is damaged; the message has its path and RocksDB's words.
+        DirectoryLocked: It is open already, here or in another process.
+        FailedPrecondition: ``read_only`` and there is nothing to open.
+    """
+
+    def __init__(self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        if self.path.exists() and not self.path.is_dir():
+            raise FailedPrecondition(f"'{self.path}' is a file where a folder is needed", path=str(self.path))
+        create = not holds_data(self.path)
+        if read_only and create:
+            raise FailedPrecondition(f"'{self.path}' holds no RocksDB data to read", path=str(self.path))
+        access = rocksdict.AccessType.read_only(False) if read_only else rocksdict.AccessType.read_write()
+        self._cache = rocksdict.Cache(cache_bytes)
+        options = _family_options(Family.META, self._cache, create)
+        environment = rocksdict.Env()
+        environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
+        options.set_env(environment)
+        others = {f.value: _family_options(f, self._cache, create) for f in Family if f is not Family.META}
+        try:
+            if create:
+                self.path.mkdir(exist_ok=True)
+            self._db = rocksdict.Rdict(str(self.path), options, others, access)
+            self._families: dict[Family, Any] = {
+                f: self._db if f is Family.META else self._db.get_column_family(f.value) for f in Family
+            }
+            self._handles: dict[Family, Any] = {f: self._db.get_column_family_handle(f.value) for f in Family}
+        except Exception as error:
+            raise translated(error, self.path) from error
+        self._impatient = rocksdict.WriteOptions()
+        self._impatient.no_slowdown = True
+        self._gate = Gate(f"the storage at '{self.path}'")
+        self._closing = threading.Lock()
+        self._open_lock = threading.Lock()
+        self._cursors: weakref.WeakSet[Cursor] = weakref.WeakSet()  # guarded by self._open_lock
+        self._compacting = 0  # guarded by self._open_lock
+        _OPEN.add(self)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def batch(self) -> RecordedBatch:
+        """See :meth:`Storage.batch`."""
+        return RecordedBatch()
+
+    def write(self, batch: Batch) -> None:
+        """See :meth:`Storage.write`. While RocksDB stalls, waits outside the GIL and the gate."""
+        if not isinstance(batch, RecordedBatch):
+            raise Internal(f"a batch of another kind was given: {type(batch).__name__}")
+        pause, longest = _STALL_PAUSE
+        while True:
+            with self._gate:
+                try:
+                    if not self._stalled():
+                        self._db.write(self._native(batch), self._impatient)
+                        return
+                except Exception as error:
+                    if _STALLED not in str(error):
+                        raise translated(error, self.path) from error
+            time.sleep(pause)
+            pause = min(pause * 2, longest)
+
+    def _stalled(self) -> bool:
+        return bool(self._db.property_int_value("rocksdb.is-write-stopped"))
+
+    def _native(self, batch: RecordedBatch) -> Any:
+        native = rocksdict.WriteBatch(raw_mode=True)
+        put, handles = native.put, self._handles
+        for change in batch.changes:
+            handle = handles[change.family]
+            if isinstance(change, Put):
+                put(change.key, change.value, handle)
+            elif isinstance(change, PutMany):
+                deque(map(put, change.keys, change.values, repeat(handle)), maxlen=0)
+            elif isinstance(change, Delete):
+                native.delete(change.key, handle)
+            elif isinstance(change, DeleteRange):
+                native.delete_range(change.start, change.end, handle)
+        return native
+
+    def sync(self) -> int:
+        """See :meth:`Storage.sync`."""
+        with self._gate:
+            try:
+                sequence: int = self._db.latest_sequence_number()
+                self._db.flush_wal(True)
+            except Exception as error:
+                raise translated(error, self.path) from error
+            return sequence
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        """See :meth:`Storage.get`. Holds the GIL."""
+        with self._gate:
+            try:
+                value: bytes | None = self._families[family].get(key)
+            except Exception as error:
+                raise translated(error, self.path) from error
+            return value
+
+    def get_many(self, family: Family, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See :meth:`Storage.get_many`."""
+        with self._gate:
+            try:
+                values: list[bytes | None] = self._families[family].get(keys if isinstance(keys, list) else list(keys))
+            except Exception as error:
+                raise translated(error, self.path) from error
+            return values
+
+    def scan(
+        self, family: Family, start: bytes, end: bytes, *, reverse: bool = False
+    ) -> Generator[tuple[bytes, bytes], None, None]:
+        """See :meth:`Storage.scan`."""
+        with self._gate:
+            try:
+                # Here and not in the generator: the view must be the one of this call.
+                cursor = self._cursor(family, start, end, reverse) if start < end else None
+            except Exception as error:
+                raise translated(error, self.path) from error
+            if cursor is not None:
+                with self._open_lock:
+                    self._cursors.add(cursor)
+        return self._walk(cursor)
+
+    def _cursor(self, family: Family, start: bytes, end: bytes, reverse: bool) -> Cursor:
+        options = rocksdict.ReadOptions()
+        options.set_iterate_upper_bound(end)
+        options.fill_cache(False)  # a long scan must not evict what point reads use
+        return Cursor(self._families[family].iter(options), (start, end), reverse, keep=options)
+
+    def _walk(self, cursor: Cursor | None) -> Generator[tuple[bytes, bytes], None, None]:
+        if cursor is None:
+            return
+        gate, limit = self._gate, _FIRST_CHUNK
+        while True:
+            with gate:
+                try:
+                    chunk = cursor.read(limit)
+                except Exception as error:
+                    raise translated(error, self.path) from error
+            if not chunk:
+                return
+            for pair in chunk:
+                if gate.shut:
+                    raise gate.closed()
+                yield pair
+            limit = min(limit * 2, _LAST_CHUNK)
+
+    # -- figures and upkeep --------------------------------------------------------------------------------------
+
+    def sequence(self) -> int:
+        """See :meth:`Storage.sequence`."""
+        with self._gate:
+            number: int = self._db.latest_sequence_number()
+            return number
+
+    def compact(self, family: Family, start: bytes, end: bytes) -> None:
+        """See :meth:`Storage.compact`. Given up silently when the storage is closed meanwhile."""
+        options = rocksdict.CompactOptions()
+        options.set_exclusive_manual_compaction(False)
+        options.set_bottommost_level_compaction(rocksdict.BottommostLevelCompaction.force_optimized())
+        with self._gate:
+            with self._open_lock:
+                self._compacting += 1
+            try:
+                self._families[family].compact_range(start, end, options)
+            except Exception as error:
+                if not self._gate.shut:
+                    raise translated(error, self.path) from error
+            finally:
+                with self._open_lock:
+                    self._compacting -= 1
+
+    def checkpoint(self, path: Path | str) -> None:
+        """Makes an openable copy as of now at ``path`` (must not exist; hard links where it can). Holds the GIL."""
+        with self._gate:
+            try:
+                rocksdict.Checkpoint(self._db).create_checkpoint(str(path))
+            except Exception as error:
+                raise translated(error, self.path) from error
+
+    def disk_bytes(self) -> int:
+        """See :meth:`Storage.disk_bytes`."""
+        with self._gate:
+            total = 0
+            for entry in os.scandir(self.path):
+                try:
+                    total += entry.stat().st_size
+                except FileNotFoundError:  # a compaction removed it meanwhile
+                    continue
+            return total
+
+    def memory_bytes(self) -> int:
+        """See :meth:`Storage.memory_bytes`."""
+        with self._gate:
+            total: int = self._cache.get_usage()
+            for rdict in self._families.values():
+                for name in ("rocksdb.cur-size-all-mem-tables", "rocksdb.estimate-table-readers-mem"):
+                    total += rdict.property_int_value(name) or 0
+            return total
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """See :meth:`Storage.close`. Open scans raise ``Closed`` at their next step."""
+        with self._closing:
+            self._gate.refuse()
+            with self._open_lock:
+                compacting = self._compacting
+            if compacting and not self.read_only:
+                self._db.cancel_all_background(False)
+            self._gate.close()
+            if self._db is None:
+                return
+            _OPEN.discard(self)
+            with self._open_lock:
+                for cursor in list(self._cursors):
+                    cursor.free()
+            self._close_native(interrupted=bool(compacting))
+
+    def _close_native(self, interrupted: bool) -> None:
+        db, families = self._db, list(self._families.values())
+        self._db = None
+        self._families = {}
+        self._handles = {}
+        try:
+            if not self.read_only:
+                db.flush_wal(True)
+            for rdict in families:
+                if rdict is not db:
+                    rdict.close()
+            db.close()
+        except Exception as error:
+            # Background work was cancelled: closing cannot flush the memtables, which the synced WAL holds as well.
+            if not interrupted:
+                raise translated(error, self.path) from error
+
+    def _abandon(self) -> None:
+        """In a forked child: never touches the parent's files again, not even by freeing its handles."""
+        _ABANDONED.append((self._db, self._families, self._handles, list(self._cursors), self._cache))
+        self._gate.abandon()
+        self._closing = threading.Lock()
+        self._open_lock = threading.Lock()
+        self._db = None
+        self._families, self._handles, self._cursors = {}, {}, weakref.WeakSet()
+
+
+_OPEN: weakref.WeakSet[RocksStorage] = weakref.WeakSet()
+_ABANDONED: list[Any] = []
+
+
+def _abandon_all() -> None:
+    for storage in list(_OPEN):
+        storage._abandon()
+    _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,50 @@
+"""What RocksDB says, turned into the errors of this library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vectordb.errors import (
+    Closed,
+    Corruption,
+    DirectoryLocked,
+    FailedPrecondition,
+    Internal,
+    ResourceExhausted,
+    VectorDBError,
+)
+
+
+def holds_data(path: Path) -> bool:
+    """Whether a folder holds RocksDB data, so that it must not be created anew over what is left of it."""
+    if not path.is_dir():
+        return False
+    for entry in path.iterdir():
+        if entry.name == "CURRENT" or entry.suffix in (".sst", ".blob"):
+            return True
+        if entry.suffix == ".log" and entry.stat().st_size:
+            return True
+    return False
+
+
+def translated(error: Exception, path: Path) -> VectorDBError:
+    """The one door through which RocksDB's errors (plain exceptions with text) leave this file."""
+    text = str(error)
+    if isinstance(error, VectorDBError):
+        return error
+    if type(error).__name__ == "DbClosedError":
+        return Closed(f"the storage at '{path}' is closed; open it again to use it", path=str(path))
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return ResourceExhausted(
+            f"no space left on the device of '{path}': free some, then open the database again ({text})", path=str(path)
+        )
+    if "/LOCK:" in text:
+        return DirectoryLocked(f"another process has '{path}' open: close it first ({text})", path=str(path))
+    if text.startswith("Not implemented") and "read only" in text:
+        return FailedPrecondition(f"'{path}' was opened read-only: open it for writing to change it", path=str(path))
+    if text.startswith("Corruption") or ("IO error" in text and "No such file" in text) or "/CURRENT" in text:
+        return Corruption(
+            f"the RocksDB folder '{path}' is damaged: {text}. Restore it from a backup, or run `vectordb verify`",
+            path=str(path),
+        )
+    return Internal(f"RocksDB failed at '{path}': {text}", path=str(path))

@@ -1,0 +1,350 @@
+"""The vocabulary shared by engine, server and client: what goes in, what comes out. No I/O, no heavy imports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+from vectordb.metric import Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+Scalar = str | int | float | bool | datetime | None
+Metadata = Mapping[str, Any]
+"""A JSON-like dict of ``str, int, float, bool, datetime, None``, lists of them, and nested dicts."""
+
+
+class _Readable:
+    """Lets a dataclass be read like a mapping too: ``stats["rows"]`` is ``stats.rows``."""
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except (AttributeError, TypeError):
+            raise KeyError(name) from None
+
+    def keys(self) -> list[str]:
+        return [f.name for f in fields(self)]  # type: ignore[arg-type]
+
+
+class FilterMode(StrEnum):
+    """When a filter is applied: before, inside or after the search."""
+
+    AUTO = "auto"
+    PRE = "pre"
+    IN = "in"
+    POST = "post"
+
+
+class FieldType(StrEnum):
+    """The declared type of a metadata field."""
+
+    KEYWORD = "keyword"
+    TEXT = "text"
+    INT = "int"
+    FLOAT = "float"
+    BOOL = "bool"
+    DATETIME = "datetime"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpec:
+    """How one metadata field is typed and whether filters may use it."""
+
+    type: FieldType
+    indexed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """An index kind and its parameters; ``auto`` is exact while small, then ``hnsw``."""
+
+    kind: str = "auto"
+    params: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationSpec:
+    """A compression of the vectors that an index searches (reserved for a later release)."""
+
+    kind: str
+    params: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+
+
+class Durability(StrEnum):
+    """What an acknowledged write has survived: ``sync`` a power loss, ``async`` the end of the process."""
+
+    SYNC = "sync"
+    ASYNC = "async"
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Thresholds of one collection, all in bytes of raw vectors (4 * dim a row) unless said otherwise.
+
+    Attributes:
+        seal_bytes: The tail is sealed into a segment from this size on.
+        index_bytes: A segment from this size on gets an approximate index under ``index="auto"``; smaller ones are
+            searched exactly.
+        max_segment_bytes: Merging stops at segments of this size.
+        max_unindexed_bytes: Writers are slowed while more than this waits for its index.
+        max_write_bytes: The largest single write call (vectors + metadata + texts).
+        merge_factor: So many segments of one size class are merged into one (a number, at least 2).
+        build_threads: Threads of the index builder; 0 is all processors but one, at least one.
+        durability: ``None`` takes the database's.
+    """
+
+    seal_bytes: int = 16 << 20
+    index_bytes: int = 16 << 20
+    max_segment_bytes: int = 8 << 30
+    max_unindexed_bytes: int = 1 << 30
+    max_write_bytes: int = 256 << 20
+    merge_factor: int = 4
+    build_threads: int = 0
+    durability: Durability | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionConfig:
+    """Everything that is fixed when a collection is created."""
+
+    name: str
+    dim: int
+    metric: Metric = Metric.COSINE
+    index: IndexSpec = IndexSpec()
+    quantization: QuantizationSpec | None = None
+    fields: Mapping[str, FieldSpec] | None = None
+    tuning: Tuning = Tuning()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored record. On writes ``vector``, ``metadata`` and ``text`` may be left out; ``version`` is ignored."""
+
+    id: str
+    vector: NDArray[np.float32] | None = None
+    metadata: Metadata | None = None
+    text: str | None = None
+    version: int = 0
+
+
+class Hit(NamedTuple):
+    """One row of an answer. Fields that ``include`` did not name are ``None``."""
+
+    id: str
+    score: float
+    metadata: Metadata | None = None
+    text: str | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+class WriteResult(NamedTuple):
+    """What a write did: rows written, the collection's version that wrote them, and their ids in the given order."""
+
+    count: int
+    version: int
+    ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlan:
+    """How one segment (or the tail) was, or would be, searched.
+
+    Attributes:
+        segment: The segment's name, or ``"tail"``.
+        strategy: ``exact`` (every row), ``exact_filtered`` (exact over the matching rows), the index's family such as
+            ``graph`` (unfiltered, or walking only matching rows when ``filtered`` is true), ``graph_post`` (search,
+            then filter, widening), ``empty`` (nothing can match), ``skipped`` (the time ran out before).
+        rows: Rows of the segment, deleted ones included.
+        estimated: Rows expected to pass the filter and be alive.
+        matched: Rows that did; ``None`` where the strategy never counted them.
+        rows_scored: Rows whose distance to the query was computed, all queries of the request together.
+        fallback_reason: Why another way than the first choice was taken in the end, or ``None``.
+        filtered: Whether a filter applied.
+        params: Search parameters in force, such as ``ef``.
+    """
+
+    segment: str
+    strategy: str
+    rows: int
+    estimated: int
+    matched: int | None = None
+    rows_scored: int = 0
+    fallback_reason: str | None = None
+    filtered: bool = False
+    params: Mapping[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a search was, or would be, run: one entry a segment, the tail last. A sequence of its segments."""
+
+    segments: tuple[SegmentPlan, ...]
+    filter_mode: FilterMode = FilterMode.AUTO
+    version: int = 0
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def __iter__(self) -> Iterator[SegmentPlan]:
+        return iter(self.segments)
+
+    def __getitem__(self, index: int) -> SegmentPlan:
+        return self.segments[index]
+
+    @property
+    def rows_scored(self) -> int:
+        """Distance computations of all segments together."""
+        return sum(s.rows_scored for s in self.segments)
+
+
+class SearchResult(Sequence[Hit]):
+    """The hits of one query, best first, equal scores by id.
+
+    Attributes:
+        plan: How the search ran.
+        complete: False when something was left unsearched; then ``incomplete_reason`` says why (``deadline``) and
+            ``searched_fraction`` how much of the collection's rows was searched.
+        took_ms: Wall time in the engine, in milliseconds.
+    """
+
+    __slots__ = ("_hits", "complete", "incomplete_reason", "plan", "searched_fraction", "took_ms")
+
+    def __init__(
+        self,
+        hits: list[Hit],
+        plan: Plan,
+        took_ms: float,
+        incomplete_reason: str | None = None,
+        searched_fraction: float = 1.0,
+    ) -> None:
+        self._hits = hits
+        self.plan = plan
+        self.took_ms = took_ms
+        self.complete = incomplete_reason is None
+        self.incomplete_reason = incomplete_reason
+        self.searched_fraction = searched_fraction
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
+        return self._hits[index]
+
+    def __len__(self) -> int:
+        return len(self._hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self._hits)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{h.id!r}: {h.score:.4f}" for h in self._hits[:5])
+        more = ", ..." if len(self._hits) > 5 else ""
+        state = "" if self.complete else f" INCOMPLETE ({self.incomplete_reason}, {self.searched_fraction:.0%} searched)"
+        return f"<SearchResult of {len(self._hits)}: {shown}{more}{state}>"
+
+    @property
+    def ids(self) -> list[str]:
+        return [h.id for h in self._hits]
+
+    @property
+    def scores(self) -> list[float]:
+        return [h.score for h in self._hits]
+
+    def _columns(self) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {"id": self.ids, "score": self.scores}
+        for name in ("metadata", "text", "vector"):
+            values = [getattr(h, name) for h in self._hits]
+            if any(v is not None for v in values):
+                columns[name] = values
+        return columns
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a hit: id, score, and the included columns. Needs pandas."""
+        import pandas
+
+        return pandas.DataFrame(self._columns())
+
+    def to_arrow(self) -> pa.Table:
+        """One row a hit: id, score, metadata as JSON text, text, vector. Needs pyarrow."""
+        import pyarrow
+
+        from vectordb.encoding import metadata_to_json
+
+        columns = self._columns()
+        if "metadata" in columns:
+            columns["metadata"] = [None if m is None else metadata_to_json(m) for m in columns["metadata"]]
+        return pyarrow.table(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentStats(_Readable):
+    """One sealed segment: its name, rows (dead ones included), dead rows, index kind, and sizes in bytes."""
+
+    name: str
+    rows: int
+    deleted: int
+    index: str
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerStats(_Readable):
+    """What the background optimizer does: ``idle``, ``sealing``, ``indexing``, ``merging``, ``failed``.
+
+    Attributes:
+        progress: Fraction of the running job, 0 to 1.
+        pending_bytes: Raw vector bytes that still wait for their segment or index.
+        error: The last failure's message, or ``None``.
+    """
+
+    state: str
+    progress: float = 1.0
+    pending_bytes: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStats(_Readable):
+    """The state of one collection; ``stats["rows"]`` works too.
+
+    Attributes:
+        rows: Live records.
+        deleted: Dead rows not yet merged away.
+        indexed_rows: Rows (dead ones included) under an approximate index.
+        tail_rows: Rows not yet sealed.
+        version: The last committed version.
+    """
+
+    rows: int
+    deleted: int
+    indexed_rows: int
+    tail_rows: int
+    version: int
+    memory_bytes: int
+    disk_bytes: int
+    index: IndexSpec
+    segments: tuple[SegmentStats, ...]
+    optimizer: OptimizerStats
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseInfo(_Readable):
+    """What a database is: release and format versions, its folder (or ``":memory:"``), its collections."""
+
+    version: str
+    format_version: int
+    path: str
+    collections: tuple[str, ...]
+    durability: Durability
+    read_only_reason: str | None = None

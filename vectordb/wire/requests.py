@@ -1,0 +1,278 @@
+"""Requests of ``vectordb.requests`` as messages and back.
+
+``x_to_message(collection, request)`` makes the message, ``x_from_message(message)`` the request; the collection's name
+is the message's ``collection``. All raise ``InvalidArgument`` for what cannot be converted, naming the field.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vectordb_proto.v1 import filter_pb2, service_pb2
+
+from vectordb.errors import InvalidArgument
+from vectordb.filter import Filter
+from vectordb.requests import (
+    CreateRequest,
+    DeleteRequest,
+    GetRequest,
+    ScanRequest,
+    SearchRequest,
+    UpdateMetadataRequest,
+    WriteMode,
+    WriteRequest,
+)
+from vectordb.types import FilterMode
+from vectordb.wire.columns import (
+    MAX_DIM,
+    checked_strings,
+    rows_from_message,
+    rows_to_message,
+    vectors_from_bytes,
+    vectors_to_bytes,
+)
+from vectordb.wire.config import config_from_message, config_to_message
+from vectordb.wire.filters import filter_from_message, filter_to_message
+from vectordb.wire.values import (
+    enum_from_number,
+    enum_to_number,
+    params_from_message,
+    params_to_message,
+    real,
+    version,
+    whole,
+)
+
+
+def create_to_message(request: CreateRequest) -> service_pb2.CreateCollectionRequest:
+    message = service_pb2.CreateCollectionRequest(exist_ok=bool(request.exist_ok))
+    config_to_message(request.config, message.config)
+    _limits_to_message(request, message)
+    return message
+
+
+def create_from_message(message: service_pb2.CreateCollectionRequest) -> CreateRequest:
+    return CreateRequest(config_from_message(message.config), message.exist_ok, _timeout(message))
+
+
+def write_to_message(collection: str, request: WriteRequest) -> service_pb2.WriteRequest:
+    message = service_pb2.WriteRequest(
+        collection=text(collection, "collection"),
+        mode=enum_to_number(request.mode),  # type: ignore[arg-type,unused-ignore]
+        vector_name=text(request.vector_name, "vector_name"),
+    )
+    rows_to_message(request.rows, message.rows)
+    _limits_to_message(request, message)
+    return message
+
+
+def write_from_message(message: service_pb2.WriteRequest) -> WriteRequest:
+    return WriteRequest(
+        enum_from_number(WriteMode, message.mode, "mode", WriteMode.UPSERT),
+        rows_from_message(message.rows),
+        if_version=_if_version(message),
+        idempotency_key=message.idempotency_key or None,
+        timeout=_timeout(message),
+        vector_name=message.vector_name,
+    )
+
+
+def bulk_write_to_message(collection: str, request: WriteRequest) -> service_pb2.BulkWriteRequest:
+    return service_pb2.BulkWriteRequest(write=write_to_message(collection, request))
+
+
+def update_metadata_to_message(collection: str, request: UpdateMetadataRequest) -> service_pb2.UpdateMetadataRequest:
+    message = service_pb2.UpdateMetadataRequest(
+        collection=text(collection, "collection"), unset=checked_strings(request.unset, "unset")
+    )
+    if request.set is not None:
+        message.set = request.set
+    _selectors_to_message(request, message)
+    _limits_to_message(request, message)
+    return message
+
+
+def update_metadata_from_message(message: service_pb2.UpdateMetadataRequest) -> UpdateMetadataRequest:
+    return UpdateMetadataRequest(
+        ids=_selected_ids(message),
+        where=_where(message),
+        set=message.set if message.HasField("set") else None,
+        unset=tuple(message.unset),
+        if_version=_if_version(message),
+        idempotency_key=message.idempotency_key or None,
+        timeout=_timeout(message),
+    )
+
+
+def delete_to_message(collection: str, request: DeleteRequest) -> service_pb2.DeleteRequest:
+    message = service_pb2.DeleteRequest(collection=text(collection, "collection"))
+    _selectors_to_message(request, message)
+    _limits_to_message(request, message)
+    return message
+
+
+def delete_from_message(message: service_pb2.DeleteRequest) -> DeleteRequest:
+    return DeleteRequest(
+        ids=_selected_ids(message),
+        where=_where(message),
+        if_version=_if_version(message),
+        idempotency_key=message.idempotency_key or None,
+        timeout=_timeout(message),
+    )
+
+
+def get_to_message(collection: str, request: GetRequest) -> service_pb2.GetRequest:
+    message = service_pb2.GetRequest(
+        collection=text(collection, "collection"),
+        ids=checked_strings(request.ids, "ids"),
+        include=checked_strings(request.include, "include"),
+    )
+    _limits_to_message(request, message)
+    return message
+
+
+def get_from_message(message: service_pb2.GetRequest) -> GetRequest:
+    return GetRequest(list(message.ids), tuple(message.include), _timeout(message))
+
+
+def count_to_message(
+    collection: str, where: Filter | None = None, timeout: float | None = None
+) -> service_pb2.CountRequest:
+    message = service_pb2.CountRequest(collection=text(collection, "collection"))
+    if where is not None:
+        filter_to_message(where, message.where)
+    if timeout is not None:
+        message.timeout_seconds = real(timeout, "timeout")
+    return message
+
+
+def count_from_message(message: service_pb2.CountRequest) -> tuple[Filter | None, float | None]:
+    """The filter and the timeout in seconds."""
+    return _where(message), _timeout(message)
+
+
+def scan_to_message(collection: str, request: ScanRequest) -> service_pb2.ScanRequest:
+    """The message that opens a scan; the next pages are asked for with :func:`next_page_message`."""
+    message = service_pb2.ScanRequest(
+        collection=text(collection, "collection"),
+        page_size=whole(request.page_size, "page_size"),
+        include=checked_strings(request.include, "include"),
+    )
+    if request.order_by is not None:
+        message.order_by = text(request.order_by, "order_by")
+    if request.where is not None:
+        filter_to_message(request.where, message.where)
+    return message
+
+
+def next_page_message(cursor: str) -> service_pb2.ScanRequest:
+    """The message that asks for the page at ``cursor``."""
+    return service_pb2.ScanRequest(cursor=cursor)
+
+
+def scan_from_message(message: service_pb2.ScanRequest) -> ScanRequest:
+    return ScanRequest(
+        where=_where(message),
+        order_by=message.order_by if message.HasField("order_by") else None,
+        page_size=message.page_size,
+        include=tuple(message.include),
+    )
+
+
+def search_to_message(collection: str, request: SearchRequest) -> service_pb2.SearchRequest:
+    vectors = request.vectors
+    if vectors.ndim != 2 or vectors.shape[1] > MAX_DIM:
+        raise InvalidArgument(f"vectors is float32[queries, dim], got shape {vectors.shape}", field="vectors")
+    message = service_pb2.SearchRequest(
+        collection=text(collection, "collection"),
+        dim=vectors.shape[1],
+        vectors=vectors_to_bytes(vectors),
+        limit=whole(request.limit, "limit"),
+        filter_mode=enum_to_number(request.filter_mode),  # type: ignore[arg-type,unused-ignore]
+        exact=bool(request.exact),
+        allow_partial=bool(request.allow_partial),
+        include=checked_strings(request.include, "include"),
+        vector_name=text(request.vector_name, "vector_name"),
+    )
+    if request.where is not None:
+        filter_to_message(request.where, message.where)
+    if request.min_score is not None:
+        message.min_score = real(request.min_score, "min_score")
+    if request.params:
+        params_to_message(request.params, message.params, "params")
+    if request.timeout is not None:
+        message.timeout_seconds = real(request.timeout, "timeout")
+    return message
+
+
+def search_from_message(message: service_pb2.SearchRequest) -> SearchRequest:
+    return SearchRequest(
+        vectors_from_bytes(message.vectors, message.dim, "vectors"),
+        limit=message.limit,
+        where=_where(message),
+        filter_mode=enum_from_number(FilterMode, message.filter_mode, "filter_mode", FilterMode.AUTO),
+        exact=message.exact,
+        min_score=message.min_score if message.HasField("min_score") else None,
+        params=params_from_message(message.params, "params") if message.params else None,
+        timeout=_timeout(message),
+        allow_partial=message.allow_partial,
+        include=tuple(message.include),
+        vector_name=message.vector_name,
+    )
+
+
+def explain_to_message(collection: str, request: SearchRequest, analyze: bool) -> service_pb2.ExplainRequest:
+    return service_pb2.ExplainRequest(search=search_to_message(collection, request), analyze=bool(analyze))
+
+
+def text(value: Any, field: str) -> str:
+    """A string that UTF-8 can hold.
+
+    Raises:
+        InvalidArgument: It is something else.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return value
+    raise InvalidArgument(f"{field} is text in UTF-8, got {value!r:.60}", field=field)
+
+
+def _limits_to_message(request: Any, message: Any) -> None:
+    if request.timeout is not None:
+        message.timeout_seconds = real(request.timeout, "timeout")
+    if getattr(request, "if_version", None) is not None:
+        message.if_version = version(request.if_version)
+    if getattr(request, "idempotency_key", None) is not None:
+        message.idempotency_key = text(request.idempotency_key, "idempotency_key")
+
+
+def _selectors_to_message(request: UpdateMetadataRequest | DeleteRequest, message: Any) -> None:
+    if request.ids is not None:
+        # An empty list selects nothing, which is not the same as no selector.
+        message.ids.SetInParent()
+        message.ids.ids.extend(checked_strings(request.ids, "ids"))
+    if request.where is not None:
+        filter_to_message(request.where, message.where)
+
+
+def _selected_ids(message: Any) -> list[str] | None:
+    return list(message.ids.ids) if message.HasField("ids") else None
+
+
+def _where(message: Any) -> Filter | None:
+    if not message.HasField("where"):
+        return None
+    where: filter_pb2.Filter = message.where
+    return filter_from_message(where)
+
+
+def _timeout(message: Any) -> float | None:
+    return message.timeout_seconds if message.HasField("timeout_seconds") else None
+
+
+def _if_version(message: Any) -> int | None:
+    return message.if_version if message.HasField("if_version") else None

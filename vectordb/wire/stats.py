@@ -1,0 +1,119 @@
+"""Plans, statistics and the database's description as messages and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vectordb_proto.v1 import types_pb2
+
+from vectordb.types import (
+    CollectionStats,
+    DatabaseInfo,
+    Durability,
+    FilterMode,
+    OptimizerStats,
+    Plan,
+    SegmentPlan,
+    SegmentStats,
+)
+from vectordb.wire.config import index_from_message, index_to_message
+from vectordb.wire.values import enum_from_number, enum_to_number, params_from_message, params_to_message
+
+_SEGMENT = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
+_COLLECTION = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes")
+
+
+def plan_to_message(plan: Plan, message: types_pb2.Plan) -> None:
+    """Writes a plan."""
+    for segment in plan.segments:
+        entry = message.segments.add(
+            segment=segment.segment,
+            strategy=segment.strategy,
+            rows=segment.rows,
+            estimated=segment.estimated,
+            matched=segment.matched,
+            rows_scored=segment.rows_scored,
+            fallback_reason=segment.fallback_reason,
+            filtered=segment.filtered,
+        )
+        if segment.params:
+            params_to_message(segment.params, entry.params, "params")
+    message.filter_mode = enum_to_number(plan.filter_mode)  # type: ignore[assignment,unused-ignore]
+    message.version = plan.version
+    if plan.timings_ms:
+        message.timings_ms.update(plan.timings_ms)
+
+
+def plan_from_message(message: types_pb2.Plan) -> Plan:
+    """The plan of a message."""
+    segments = tuple(
+        SegmentPlan(
+            segment=entry.segment,
+            strategy=entry.strategy,
+            rows=entry.rows,
+            estimated=entry.estimated,
+            matched=_optional(entry, "matched"),
+            rows_scored=entry.rows_scored,
+            fallback_reason=_optional(entry, "fallback_reason"),
+            filtered=entry.filtered,
+            params=params_from_message(entry.params, "params") if entry.params else {},
+        )
+        for entry in message.segments
+    )
+    mode = enum_from_number(FilterMode, message.filter_mode, "filter_mode", FilterMode.AUTO)
+    return Plan(segments, mode, message.version, dict(message.timings_ms))
+
+
+def stats_to_message(stats: CollectionStats, message: types_pb2.CollectionStats) -> None:
+    """Writes the state of a collection."""
+    for name in _COLLECTION:
+        setattr(message, name, getattr(stats, name))
+    index_to_message(stats.index, message.index)
+    for segment in stats.segments:
+        message.segments.add(**{name: getattr(segment, name) for name in _SEGMENT})
+    optimizer = stats.optimizer
+    message.optimizer.state = optimizer.state
+    message.optimizer.progress = optimizer.progress
+    message.optimizer.pending_bytes = optimizer.pending_bytes
+    if optimizer.error is not None:
+        message.optimizer.error = optimizer.error
+
+
+def stats_from_message(message: types_pb2.CollectionStats) -> CollectionStats:
+    """The state of a collection."""
+    optimizer = message.optimizer
+    return CollectionStats(
+        **{name: getattr(message, name) for name in _COLLECTION},
+        index=index_from_message(message.index),
+        segments=tuple(SegmentStats(*[getattr(entry, name) for name in _SEGMENT]) for entry in message.segments),
+        optimizer=OptimizerStats(
+            optimizer.state, optimizer.progress, optimizer.pending_bytes, _optional(optimizer, "error")
+        ),
+    )
+
+
+def info_to_message(info: DatabaseInfo, message: types_pb2.DatabaseInfo) -> None:
+    """Writes what a database is."""
+    message.version = info.version
+    message.format_version = info.format_version
+    message.path = info.path
+    message.collections.extend(info.collections)
+    message.durability = enum_to_number(info.durability)  # type: ignore[assignment,unused-ignore]
+    if info.read_only_reason is not None:
+        message.read_only_reason = info.read_only_reason
+
+
+def info_from_message(message: types_pb2.DatabaseInfo) -> DatabaseInfo:
+    """What a database is."""
+    return DatabaseInfo(
+        version=message.version,
+        format_version=message.format_version,
+        path=message.path,
+        collections=tuple(message.collections),
+        durability=enum_from_number(Durability, message.durability, "durability", Durability.SYNC),
+        read_only_reason=_optional(message, "read_only_reason"),
+    )
+
+
+def _optional(message: Any, field: str) -> Any:
+    return getattr(message, field) if message.HasField(field) else None

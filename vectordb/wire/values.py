@@ -1,0 +1,128 @@
+"""Numbers, enums and parameters, checked where a message cannot hold what Python can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from vectordb_proto.v1 import types_pb2
+
+from vectordb.errors import InvalidArgument
+from vectordb.metric import Metric
+from vectordb.requests import WriteMode
+from vectordb.types import Durability, FieldType, FilterMode
+
+E = TypeVar("E", bound=StrEnum)
+
+_PREFIXES: dict[type[StrEnum], str] = {
+    Metric: "METRIC_",
+    FilterMode: "FILTER_MODE_",
+    FieldType: "FIELD_TYPE_",
+    Durability: "DURABILITY_",
+    WriteMode: "WRITE_MODE_",
+}
+_NUMBERS: dict[type[StrEnum], dict[StrEnum, int]] = {
+    enum: {member: getattr(types_pb2, prefix + member.name) for member in enum} for enum, prefix in _PREFIXES.items()
+}
+_MEMBERS = {enum: {number: member for member, number in numbers.items()} for enum, numbers in _NUMBERS.items()}
+
+
+def enum_to_number(member: StrEnum) -> int:
+    """The wire's number of an enum's member."""
+    return _NUMBERS[type(member)][member]
+
+
+def enum_from_number(enum: type[E], number: int, field: str, default: E | None = None) -> E:
+    """The member with this number; 0 (unspecified) is ``default``.
+
+    Raises:
+        InvalidArgument: The number is unknown, or 0 where there is no default.
+    """
+    member = _MEMBERS[enum].get(number)
+    if member is not None:
+        return member  # type: ignore[return-value]
+    if number == 0 and default is not None:
+        return default
+    known = ", ".join(f"{n} ({m.value})" for n, m in sorted(_MEMBERS[enum].items()))
+    raise InvalidArgument(f"{field} has the unknown number {number}; known are {known}", field=field)
+
+
+def whole(value: Any, field: str, bits: int = 64) -> int:
+    """An integer that a signed field of ``bits`` bits can hold.
+
+    Raises:
+        InvalidArgument: It is no integer, or too large.
+    """
+    # numpy's integers have __index__ too; a bool is not a number here.
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InvalidArgument(f"{field} is a whole number, got {value!r}", field=field)
+    number = value.__index__()
+    if not -(1 << bits - 1) <= number < 1 << bits - 1:
+        raise InvalidArgument(f"{field} is a whole number of {bits} bits, got {number}", field=field)
+    return int(number)
+
+
+def version(value: Any, field: str = "if_version") -> int:
+    """A collection's or record's version: 0 to 2^63 - 1.
+
+    Raises:
+        InvalidArgument: It is something else.
+    """
+    number = whole(value, field)
+    if number < 0:
+        raise InvalidArgument(f"{field} is a version, 0 or greater, got {number}", field=field)
+    return number
+
+
+def real(value: Any, field: str) -> float:
+    """A number as a double.
+
+    Raises:
+        InvalidArgument: It is no number.
+    """
+    # None of str, bytes and bool is a number here, though float() would read them.
+    if isinstance(value, (str, bytes, bool)):
+        raise InvalidArgument(f"{field} is a number, got {value!r}", field=field)
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgument(f"{field} is a number, got {value!r}", field=field) from None
+
+
+def params_to_message(params: Mapping[str, Any] | None, target: Any, field: str) -> None:
+    """Writes parameters into a ``map<string, ParamValue>``.
+
+    Raises:
+        InvalidArgument: A name is no string, or a value neither number, bool nor string.
+    """
+    for name, value in (params or {}).items():
+        where = f"{field}[{name!r}]"
+        if not isinstance(name, str):
+            raise InvalidArgument(f"{where}: a parameter's name is a string", field=field)
+        entry = target[name]
+        if isinstance(value, bool):
+            entry.bool_value = value
+        elif isinstance(value, str):
+            entry.string_value = value
+        elif hasattr(value, "__index__"):
+            entry.int_value = whole(value, where)
+        elif isinstance(value, float) or hasattr(value, "__float__"):
+            entry.double_value = float(value)
+        else:
+            raise InvalidArgument(f"{where} is a number, bool or string, got {value!r}", field=field)
+
+
+def params_from_message(source: Mapping[str, types_pb2.ParamValue], field: str) -> dict[str, Any]:
+    """The parameters of a ``map<string, ParamValue>``.
+
+    Raises:
+        InvalidArgument: A parameter has no value.
+    """
+    params = {}
+    for name, value in source.items():
+        kind = value.WhichOneof("kind")
+        if kind is None:
+            raise InvalidArgument(f"{field}[{name!r}] has no value", field=field)
+        params[name] = getattr(value, kind)
+    return params
