@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -204,17 +207,50 @@ def test_one_atomic_write_of_many_megabytes(server: Any) -> None:
     assert server.servicer.count_of("Write") == 1
 
 
+def eventually(holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 5
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
+
+
 def test_scan_left_early_releases_the_servers_snapshot(server: Any) -> None:
     with connect(server.address) as db:
         c = fill(db)
         scan = c.scan(page_size=1)
         assert next(scan).id == "a"
-        assert server.engine.open_scans == 1
-        del scan
-        assert server.engine.open_scans == 0
-        assert server.servicer.count_of("CloseScan") == 1
+        never_begun = c.scan(page_size=1)
+        assert server.engine.open_scans == 2
+        del scan, never_begun
+        assert eventually(lambda: server.engine.open_scans == 0)
+        assert server.servicer.count_of("CloseScan") == 2
         list(c.scan(page_size=1))
-        assert server.servicer.count_of("CloseScan") == 1
+        assert server.servicer.count_of("CloseScan") == 2
+        last = c.scan(page_size=1)
+        del last
+    assert server.servicer.count_of("CloseScan") == 3
+    assert server.engine.open_scans == 0
+    assert not [t for t in threading.enumerate() if t.name == "vectordb-release"]
+
+
+def test_an_unclosed_connection_leaves_no_thread(server: Any) -> None:
+    db = connect(server.address)
+    scan = fill(db).scan(page_size=1)
+    del scan, db
+    gc.collect()
+    assert eventually(lambda: not [t for t in threading.enumerate() if t.name == "vectordb-release"])
+
+
+def test_scan_is_of_the_moment_of_its_call(server: Any) -> None:
+    with connect(server.address) as db:
+        c = fill(db)
+        scan = c.scan(page_size=1)
+        c.upsert(["later"], VECTORS[:1])
+        assert [r.id for r in scan] == ["a", "b", "c"]
+        assert list(c.scan(where=col("year") > 3000)) == []
+        db.delete_collection("docs")
+        with pytest.raises(errors.CollectionNotFound):
+            c.scan()
 
 
 def test_scan_released_by_the_server(server: Any) -> None:

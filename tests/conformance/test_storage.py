@@ -161,6 +161,23 @@ class TestReads:
         found = list(storage.scan(Family.META, b"", LAST, reverse=reverse))
         assert found == (pairs[::-1] if reverse else pairs)
 
+    def test_scans_with_short_bounds_are_complete(self, storage: Storage) -> None:
+        """Bounds of 4 bytes, in all families: native memory for them must outlive the call that made the scan."""
+        batch = storage.batch()
+        keys = [bytes((0, 0, 0, cid)) + b"%05d" % i for cid in (1, 2) for i in range(1000)]
+        for family in Family:
+            batch.put_many(family, keys, [b"v" * 100] * len(keys))
+        storage.write(batch)
+        for _ in range(20):
+            scans = [
+                (storage.scan(family, bytes((0, 0, 0, cid)), bytes((0, 0, 0, cid + 1)), reverse=reverse), cid)
+                for family in Family
+                for cid in (1, 2)
+                for reverse in (False, True)
+            ]
+            storage.get_many(Family.META, keys[::7])
+            assert [sum(key[3] == cid for key, _ in scan) for scan, cid in scans] == [1000] * len(scans)
+
     def test_scan_sees_the_moment_of_the_call(self, storage: Storage) -> None:
         pairs = [(b"%04d" % i, b"old") for i in range(2000)]
         put(storage, *pairs)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vectordb.errors import InvalidArgument
 from vectordb.server.config import SETTINGS, Config, load
 
 if TYPE_CHECKING:
@@ -26,11 +27,9 @@ def command(config: str | None = None, **flags: Any) -> None:
     settings = load(flags, config)
     # grpc's core writes its own lines about a failed bind; the error that is raised says it better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    # The level is ours: other libraries are only heard when something is wrong.
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("vectordb").setLevel(settings.log_level.upper())
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -50,6 +49,10 @@ def _server(settings: Config) -> Server:
     def engine() -> Any:
         from vectordb.engine.database import Engine
 
+        known = list(inspect.signature(Engine).parameters)[1:]
+        for name in settings.engine:
+            if name not in known:
+                raise InvalidArgument(f"the engine has no option {name!r}; known are {', '.join(known)}", field=name)
         return Engine(settings.data, **settings.engine)
 
     return Server(engine, settings)

@@ -15,7 +15,7 @@ import numpy as np
 from vectordb.encoding import decode_metadata
 from vectordb.errors import DimensionMismatch, InvalidArgument, InvalidVector, ResourceExhausted
 from vectordb.ids import encoded_ids
-from vectordb.index.registry import check_search_params, get_kind, resolve, resolve_auto
+from vectordb.index.registry import check_search_params, resolve
 from vectordb.metric import Metric, norms, prepared
 from vectordb.requests import Rows, ScanRequest, SearchRequest, WriteRequest
 from vectordb.types import CollectionConfig
@@ -298,8 +298,7 @@ def check_search(config: CollectionConfig, request: SearchRequest) -> NDArray[np
 
 
 def _check_params(config: CollectionConfig, request: SearchRequest) -> None:
-    kind = resolve_auto(config.metric, config.dim)[0] if config.index.kind == "auto" else config.index.kind
-    check_search_params(get_kind(kind), request.params or {})
+    request.params = check_search_params(config.index.kind, request.params)
 
 
 def check_idempotency_key(key: str | None) -> None:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vectordb.engine.manifest import write_manifest
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.segments.build import build_index, carry_over, extendable, seal
@@ -147,7 +145,7 @@ def _publish(
             if sealed_upto is not None:
                 live.tail.drop(sealed_upto)
             live.replace(old, new)
-        live.sweep.add_rows(_dead(sources, views))
+        live.sweep.add_rows(_dead(views))
     if shop.store is not None:
         for segment in old:
             shop.store.remove(segment.name)
@@ -165,23 +163,19 @@ def _folded(number: int, views: Sequence[View]) -> list[bytes]:
     """Overlay records of the payload changes that the new segment includes."""
     found = []
     for view in views:
-        overlaid = view.overlay_postings()
-        if overlaid is None:
-            continue
-        rows = overlaid[0]
-        offsets, versions = view.offsets(rows).tolist(), view.payload_versions(rows).tolist()
-        found.extend(keys.overlay_key(number, o, v) for o, v in zip(offsets, versions, strict=True))
+        rows = view.changed_rows()
+        if len(rows):
+            offsets, versions = view.offsets(rows).tolist(), view.payload_versions(rows).tolist()
+            found.extend(keys.overlay_key(number, o, v) for o, v in zip(offsets, versions, strict=True))
     return found
 
 
-def _dead(sources: Sequence[Segment | TailSection], views: Sequence[View]) -> list[tuple[int, int, int]]:
+def _dead(views: Sequence[View]) -> list[tuple[int, int, int]]:
     """Rows that died up to the views' version: (deleting version, offset, payload version), ascending."""
     found = []
-    for source, view in zip(sources, views, strict=True):
-        for version, rows in source.changes.tombstones.since(0):
-            if version > view.version:
-                break
-            offsets = view.offsets(rows).tolist()
-            payload_versions = view.payload_versions(np.asarray(rows, np.int64)).tolist()
-            found.extend(zip([version] * len(offsets), offsets, payload_versions, strict=True))
+    for view in views:
+        rows, versions = view.deleted()
+        if len(rows):
+            payload_versions = view.payload_versions(rows).tolist()
+            found.extend(zip(versions.tolist(), view.offsets(rows).tolist(), payload_versions, strict=True))
     return sorted(found)

@@ -189,9 +189,8 @@ class Contents:
 
 def _index_kind(config: CollectionConfig) -> tuple[IndexKind | None, Params]:
     """The approximate kind that large segments get, with all its parameters; None where search stays exact."""
-    if config.index.kind == "auto":
-        name, params = resolve_auto(config.metric, config.dim)
-        kind = get_kind(name)
-    else:
-        kind, params = resolve(config.index, config.metric, None, config.dim)
+    name, params = resolve_auto(config.metric, config.dim)
+    if config.index.kind != "auto":
+        name, params = resolve(config.index, config.metric, None, config.dim)
+    kind = get_kind(name)
     return (None, params) if kind.capabilities.exact else (kind, params)

@@ -261,13 +261,12 @@ def _facts(live: LiveCollection) -> list[Facts]:
         segments, parts = live.segments, live.snapshot.parts
     facts = []
     for segment, part in zip(segments, parts, strict=False):
-        overlaid = part.overlay_postings()
         facts.append(
             Facts(
                 bytes=segment.rows * live.row_bytes,
                 rows=segment.rows,
                 dead=part.dead,
-                overlaid=0 if overlaid is None else len(overlaid[0]),
+                overlaid=len(part.changed_rows()),
                 wants_index=segment.built is None and live.wants_index(segment),
             )
         )

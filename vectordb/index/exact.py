@@ -173,7 +173,8 @@ def _needed_norm(block: NDArray[np.float32], metric: Metric, max_norm: float | N
 
 def _is_safe(products: NDArray[np.float64], dim: int) -> NDArray[np.bool_]:
     """Whether sums bounded by these products of lengths neither overflow nor vanish in float32: bool[q]."""
-    return (products < _SAFE_HIGH) & ((products > dim * 2.0**-96) | (products == 0.0))
+    safe: NDArray[np.bool_] = (products < _SAFE_HIGH) & ((products > dim * 2.0**-96) | (products == 0.0))
+    return safe
 
 
 def _none(queries: int) -> Candidates:

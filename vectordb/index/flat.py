@@ -59,9 +59,7 @@ class FlatIndex:
         distances[:, :width] = best.distances[:, :width]
         return Neighbours(rows, distances, best.scored)
 
-    def _parts(
-        self, queries: NDArray[np.float32], limit: int, allowed: NDArray[np.uint8] | None
-    ) -> list[Candidates]:
+    def _parts(self, queries: NDArray[np.float32], limit: int, allowed: NDArray[np.uint8] | None) -> list[Candidates]:
         """Candidates slice by slice, so that nothing native runs for long; their rows numbered as in the matrix."""
         count = len(self._vectors)
         positions = None

@@ -78,9 +78,7 @@ def choose_storage(vectors: NDArray[np.float32], metric: Metric, cancelled: Call
     return Storage(half, exponent)
 
 
-def half_ceiling(
-    vectors: NDArray[np.float32], metric: Metric, exponent: int, cancelled: Callable[[], bool]
-) -> float:
+def half_ceiling(vectors: NDArray[np.float32], metric: Metric, exponent: int, cancelled: Callable[[], bool]) -> float:
     """Recall of exact search at half precision, measured with rows of the data as queries: 0 to 1.
 
     A row counts as found if its true score is as good as that of the last true neighbour. Prepared vectors under
@@ -134,4 +132,5 @@ class _Best:
 
 
 def _step(vectors: NDArray[np.float32]) -> int:
-    return max(1, _BLOCK_BYTES // (4 * max(1, vectors.shape[1])))
+    dim: int = vectors.shape[1]
+    return max(1, _BLOCK_BYTES // (4 * max(1, dim)))

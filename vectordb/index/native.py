@@ -13,9 +13,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import faiss
+import faiss as _faiss
 import numpy as np
 
 from vectordb.metric import Metric
@@ -33,6 +33,9 @@ __all__ = [
     "single_threaded",
     "squared_norms",
 ]
+
+faiss: Any = _faiss
+"""The library; untyped, since the stubs that it ships contradict it."""
 
 FAISS_METRIC: dict[Metric, int] = {
     Metric.COSINE: faiss.METRIC_INNER_PRODUCT,
@@ -92,7 +95,8 @@ def block_distances(query: NDArray[np.float32], vectors: NDArray[np.float32], me
     single_threaded()
     count, dim = vectors.shape
     if metric is Metric.L1:
-        return faiss.pairwise_distances(query[None], vectors, faiss.METRIC_L1)[0]  # type: ignore[no-any-return]
+        matrix: NDArray[np.float32] = faiss.pairwise_distances(query[None], vectors, faiss.METRIC_L1)
+        return matrix[0]
     out = np.empty(count, np.float32)
     kernel = faiss.fvec_L2sqr_ny if metric is Metric.L2 else faiss.fvec_inner_products_ny
     kernel(faiss.swig_ptr(out), faiss.swig_ptr(query), faiss.swig_ptr(vectors), dim, count)

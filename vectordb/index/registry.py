@@ -214,8 +214,10 @@ def _value(kind: str, name: str, parameter: Parameter, value: object) -> Value:
     if isinstance(plain, (int, float)) and not (
         (low is None or plain >= low) and (high is None or plain <= high) and plain == plain
     ):
-        bounds = f"between {low:g} and {high:g}" if low is not None and high is not None else (
-            f"at least {low:g}" if low is not None else f"at most {high:g}" if high is not None else "a number"
+        bounds = (
+            f"between {low:g} and {high:g}"
+            if low is not None and high is not None
+            else (f"at least {low:g}" if low is not None else f"at most {high:g}" if high is not None else "a number")
         )
         raise InvalidArgument(
             f"parameter {name!r} of index kind {kind!r} must be {bounds}, got {plain}", kind=kind, parameter=name

@@ -9,7 +9,8 @@ Layout, all numbers little-endian::
 
 The directory: ``{"n", "unindexed", "size", "fields": {path: {"exists", "nulls", "scalars": {kind: column},
 "elements": {kind: column}, "lists": column or null}}}``; a column is
-``{"keys" or "blob" and "offsets", "ptr", "rows"}``; an array is ``[dtype, offset after the directory, count]``; ``exists`` is null where all rows have the field.
+``{"keys" or "blob" and "offsets", "ptr", "rows"}``; an array is ``[dtype, offset after the directory, count]``;
+``exists`` is null where all rows have the field.
 """
 
 from __future__ import annotations

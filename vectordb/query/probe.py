@@ -1,9 +1,9 @@
 """A check that a filtered walk looked in the right place, at no second walk.
 
-A graph walk that may return only matching rows still visits the neighbourhood of the query. If the matches lie elsewhere
-(the filter is correlated with the query), it returns the few that it met by chance, and nothing in the answer shows it:
-measured on 20,000 text embeddings, a filter of 50 % that excludes just the 200 nearest rows has recall 0.70, with every
-list full.
+A graph walk that may return only matching rows still visits the neighbourhood of the query. If the matches lie
+elsewhere (the filter is correlated with the query), it returns the few that it met by chance, and nothing in the answer
+shows it: measured on 20,000 text embeddings, a filter of 50 % that excludes just the 200 nearest rows has recall 0.70,
+with every list full.
 
 So rows that do not match are let through too, a known random share of them: *markers*. How many of them lie before the
 last hit says how many rows of all lie before it. If those are far more than the beam spans, the walk has not seen the

@@ -52,6 +52,10 @@ class View(ABC):
         """Whether any payload differs from the one its row was written with."""
         return self._overlay is not None
 
+    def changed_rows(self) -> NDArray[np.int64]:
+        """Rows whose payload differs from the one they were written with: int64[k], ascending."""
+        return np.empty(0, np.int64) if self._overlay is None else to_rows(self._overlay.rows)
+
     def alive(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the given rows are alive at this version: bool[k]."""
         return self._dead.alive(rows)

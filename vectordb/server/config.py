@@ -85,6 +85,13 @@ def _seconds(value: Any) -> float:
     return number
 
 
+def _flag(value: Any) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in known:
+        raise ValueError("is true or false")
+    return known[str(value).lower()]
+
+
 def _one_of(*names: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if not isinstance(value, str) or value.lower() not in names:
@@ -117,6 +124,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("drain_seconds", _seconds, 3.0, "Time that running calls have to finish when the server stops."),
     Setting("keepalive_seconds", _seconds, 60.0, "Silent connections are pinged so often; dead ones are closed."),
     Setting("durability", _one_of(*Durability), "sync", "What acknowledged writes survive.", engine=True),
+    Setting("accept_loss", _flag, False, "Open although acknowledged data is known to be lost.", engine=True),
     Setting("cache_bytes", _size, None, "Memory for the storage's block cache; without it the engine's.", engine=True),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

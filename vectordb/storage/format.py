@@ -103,7 +103,7 @@ def _check(folder: Path, version: int) -> None:
         )
     if version < FORMAT_VERSION:
         raise FailedPrecondition(
-            f"'{folder}' has format {version}, this release reads format {FORMAT_VERSION}: run `vectordb upgrade` first",
+            f"'{folder}' has format {version}, this release reads format {FORMAT_VERSION}: run `vectordb upgrade`",
             path=str(folder),
             format=version,
             supported=FORMAT_VERSION,

@@ -6,7 +6,6 @@ failures become this library's in ``status``; all three are shared with the asyn
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +19,7 @@ from vectordb_client.transport.base import ForkGuarded, closed, forked
 from vectordb_client.transport.bulk import bulk_write
 from vectordb_client.transport.calls import Call, Limits
 from vectordb_client.transport.channel import OPTIONS, ServerOptions, credentials
+from vectordb_client.transport.pages import Pages, Releaser
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
 
@@ -66,6 +66,7 @@ class GrpcBackend(ForkGuarded):
         else:
             self._channel = grpc.secure_channel(options.address, credentials(options.tls), OPTIONS)
         self.stub = VectorDBServiceStub(self._channel)
+        self.releaser = Releaser(self, self.stub, self._metadata)
         super().__init__()
 
     # Calling
@@ -155,23 +156,7 @@ class GrpcBackend(ForkGuarded):
         return self.call(calls.count(collection, where, timeout))
 
     def scan(self, collection: str, request: ScanRequest) -> Iterator[list[Record]]:
-        cursor = ""
-        try:
-            while True:
-                try:
-                    page, cursor = self.call(calls.scan(collection, request, cursor))
-                except VectorDBError:
-                    cursor = ""  # there is nothing left to release
-                    raise
-                if page or cursor:
-                    yield page
-                if not cursor:
-                    return
-        finally:
-            if cursor and self._gone is None:
-                # Left early: the server would release it by itself after a minute.
-                with contextlib.suppress(VectorDBError):
-                    self.attempt(calls.close_scan(cursor), Clock(calls.RELEASE_TIMEOUT))
+        return Pages(self, collection, request)
 
     def search(self, collection: str, request: SearchRequest) -> list[SearchResult]:
         return self.call(calls.search(collection, request))
@@ -190,6 +175,7 @@ class GrpcBackend(ForkGuarded):
         if self._gone is None:
             self._gone = closed
             self._closing.set()
+            self.releaser.stop()
             self._channel.close()
 
     def _abandon(self) -> None:
