@@ -95,7 +95,7 @@ class Tuning:
             searched exactly.
         max_segment_bytes: Merging stops at segments of this size.
         max_unindexed_bytes: Writers are slowed while more than this waits for its index.
-        max_write_bytes: The largest single write call (vectors + metadata + texts).
+        max_write_bytes: The largest single write call (ids + vectors + metadata + texts).
         merge_factor: So many segments of one size class are merged into one (a number, at least 2).
         build_threads: Threads of the index builder; 0 is all processors but one, at least one.
         durability: ``None`` takes the database's.
@@ -278,11 +278,11 @@ class SearchResult(Sequence[Hit]):
         """One row a hit: id, score, metadata as JSON text, text, vector. Needs pyarrow."""
         import pyarrow
 
-        from vectordb.encoding import metadata_to_json
+        from vectordb import encoding
 
         columns = self._columns()
         if "metadata" in columns:
-            columns["metadata"] = [None if m is None else metadata_to_json(m) for m in columns["metadata"]]
+            columns["metadata"] = [None if m is None else encoding.metadata_to_json(m) for m in columns["metadata"]]
         return pyarrow.table(columns)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from vectordb.encoding import encode_metadata
@@ -24,6 +25,8 @@ MAX_BYTES = 1 << 20
 """Bytes of one record's metadata, encoded."""
 _SAFE_CHARACTERS = MAX_BYTES // 8
 """Metadata with fewer characters and values than this cannot encode to more than MAX_BYTES: no need to encode it."""
+
+_CACHED_KEYS = 64
 
 _INT64_MIN = -(2**63)
 _INT64_MAX = 2**63 - 1
@@ -130,12 +133,11 @@ def _check_map(
     if depth > MAX_DEPTH:
         _refuse(prefix[:-1], f"is nested deeper than {MAX_DEPTH} levels; flatten it")
     count = len(metadata)
-    weight = 2 * count
+    weight = _weight_of_keys(tuple(metadata)) if count <= _CACHED_KEYS else _weight_of_keys.__wrapped__(tuple(metadata))
+    if weight < 0:
+        _refuse_keys(metadata, prefix)
     for key, value in metadata.items():
         # The common cases come first and need no call: this runs for every value that is written.
-        if type(key) is not str or not key or len(key) > MAX_KEY or "." in key:
-            _refuse_key(key, prefix)
-        weight += len(key)
         kind = type(value)
         if kind is str:
             size = len(value)
@@ -195,7 +197,19 @@ def _check_declared(value: Any, path: str, declared: FieldType) -> None:
             _refuse(path, f"is declared as {declared}, got {type(item).__name__} {_short(item)}; convert it")
 
 
-def _refuse_key(key: object, prefix: str) -> NoReturn:
+@lru_cache(maxsize=256)
+def _weight_of_keys(keys: tuple[object, ...]) -> int:
+    """What the keys add to the weight of a dict, or -1 if one is not allowed. Cached: most records share their keys."""
+    weight = 2 * len(keys)
+    for key in keys:
+        if type(key) is not str or not key or len(key) > MAX_KEY or "." in key:
+            return -1
+        weight += len(key)
+    return weight
+
+
+def _refuse_keys(keys: Iterable[object], prefix: str) -> NoReturn:
+    key = next(key for key in keys if _weight_of_keys.__wrapped__((key,)) < 0)
     if not isinstance(key, str):
         _refuse(prefix[:-1], f"has the key {key!r}; keys are strings")
     if not key:

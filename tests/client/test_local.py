@@ -35,7 +35,7 @@ def registry(fake_engine: Any, engines: list[Any]) -> EngineRegistry:
         engines.append(fake_engine(folder))
         return engines[-1]
 
-    return EngineRegistry(opener)
+    return EngineRegistry(opener, lambda: {"durability": "sync"})
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -104,6 +104,11 @@ def test_other_options_on_an_open_folder_are_refused(registry: EngineRegistry, t
     with pytest.raises(errors.FailedPrecondition, match="already open in this process with durability='async'"):
         LocalBackend(registry, str(tmp_path), {"durability": "sync"})
     first.close()
+    second = LocalBackend(registry, str(tmp_path), {})
+    LocalBackend(registry, str(tmp_path), {"durability": "sync"}).close()
+    with pytest.raises(errors.FailedPrecondition, match="with durability='sync'"):
+        LocalBackend(registry, str(tmp_path), {"durability": "async"})
+    second.close()
 
 
 def test_threads_that_connect_at_once_share(registry: EngineRegistry, engines: list[Any], tmp_path: Path) -> None:
@@ -167,7 +172,9 @@ def test_after_a_fork_the_handle_is_closed_and_connecting_opens_anew(
 def test_after_a_fork_a_servers_handle_is_closed(server: Any) -> None:
     with connect(server.address) as db:
         c = db.create_collection("docs", 2)
-        scan = c.scan()
+        c.upsert(["a", "b", "c"])
+        scan = c.scan(page_size=1)
+        next(scan)
 
         def child() -> None:
             for call in (db.list_collections, c.count, lambda: list(scan)):
@@ -176,7 +183,7 @@ def test_after_a_fork_a_servers_handle_is_closed(server: Any) -> None:
             db.close()
 
         assert in_child(child) == 0
-        assert c.count() == 0
+        assert [r.id for r in scan] == ["b", "c"]
 
 
 @pytest.mark.parametrize("options", [{"api_key": "k"}, {"tls": True}])

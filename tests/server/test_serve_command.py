@@ -69,7 +69,7 @@ def test_it_serves_and_stops_cleanly(serving, number):
 
 
 def test_a_second_server_on_the_folder_is_told_where_the_first_serves(serving, tmp_path):
-    process, address = serving()
+    _, address = serving()
     other = command("serve", "--data", str(tmp_path / "db"), "--listen", "127.0.0.1:0")
     out, log = other.communicate(timeout=20)
     assert (other.returncode, out) == (1, "")

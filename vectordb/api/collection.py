@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 from vectordb.api import build
+from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.requests import Backend, WriteMode, WriteRequest
 from vectordb.types import (
@@ -134,7 +135,7 @@ class Collection:
         """
         from tqdm import tqdm
 
-        total = len(records) if hasattr(records, "__len__") else None
+        total = len(records) if isinstance(records, Sized) else None
         count, version, ids = 0, 0, []
         with tqdm(total=total, unit="row", disable=not progress) as bar:
             for result in self._bulk_write(self._batches(records, batch_size)):
@@ -194,7 +195,7 @@ class Collection:
 
     def count(self, where: Any = None, *, timeout: float | None = None) -> int:
         """Exact number of records, all or those that match."""
-        return self._backend.count(self.name, build.as_filter(where), self._limit(timeout))
+        return self._backend.count(self.name, as_filter(where), self._limit(timeout))
 
     def scan(
         self,
@@ -202,7 +203,7 @@ class Collection:
         order_by: str | None = None,
         page_size: int = 1000,
         include: Any = ("metadata", "text"),
-    ) -> Iterator[Record]:
+    ) -> Generator[Record, None, None]:
         """All matching records over one snapshot: later writes do not show.
 
         Args:
@@ -212,8 +213,7 @@ class Collection:
         Raises:
             FailedPrecondition: Served, and nothing was read for 60 s: the scan was released.
         """
-        pages = self._backend.scan(self.name, build.scan_request(where, order_by, page_size, include))
-        return itertools.chain.from_iterable(pages)
+        return _records(self._backend.scan(self.name, build.scan_request(where, order_by, page_size, include)))
 
     def search(
         self,
@@ -308,3 +308,14 @@ class Collection:
             return
         for request in requests:
             yield self._backend.write(self.name, request)
+
+
+def _records(pages: Iterator[list[Record]]) -> Generator[Record, None, None]:
+    """The records of all pages; closing it releases the snapshot."""
+    try:
+        for page in pages:
+            yield from page
+    finally:
+        close = getattr(pages, "close", None)
+        if close is not None:
+            close()

@@ -53,7 +53,7 @@ def rows_from(ids: Any, vectors: Any, metadata: Any, texts: Any, config: Collect
     encoded = None if metadata is None else _encoded(_as_maps(metadata))
     text_column = None if texts is None else _texts(texts)
     lengths = {
-        "ids": id_column and len(id_column),
+        "ids": None if id_column is None else len(id_column),
         "vectors": None if matrix is None else len(matrix),
         "metadata": None if encoded is None else len(encoded),
         "texts": None if text_column is None else len(text_column),

@@ -126,7 +126,7 @@ def _write(report: _Report, collection: Collection, model: MiniLM, corpus: Corpu
     documents = corpus.documents
     report.step(f"2. Embed {len(documents)} paragraphs of Wikipedia with {model.name} and write them over gRPC")
     started = time.perf_counter()
-    with tqdm(total=len(documents), unit="paragraph", leave=False, ncols=80) as bar:
+    with tqdm(total=len(documents), unit="paragraph", leave=False, ncols=80, disable=None) as bar:
         for start in range(0, len(documents), _BATCH):
             batch = documents[start : start + _BATCH]
             texts = [document.text for document in batch]
@@ -176,15 +176,17 @@ def _rank(answer: SearchResult, wanted: str) -> int | None:
 def _filter(report: _Report, collection: Collection, corpus: Corpus, vectors: NDArray[np.float32]) -> None:
     from vectordb_client import col
 
-    article = corpus.documents[-1].metadata["article"]
+    question = corpus.questions[-1]
+    article = next(d.metadata["article"] for d in corpus.documents if d.id == question.document_id)
     where = (col("article") == article) & col("paragraph").between(1, 3)
     expected = {
         document.id
         for document in corpus.documents
         if document.metadata["article"] == article and 1 <= document.metadata["paragraph"] <= 3
     }
-    found = collection.search(vectors[0], limit=10, where=where)
-    report.say(f'the first question again, where (col("article") == {article}) & col("paragraph").between(1, 3):')
+    found = collection.search(vectors[-1], limit=10, where=where)
+    report.say(f'with the filter (col("article") == {article}) & col("paragraph").between(1, 3):')
+    typer.echo(f"  Q     {report.short(question.text, 8)}")
     for hit in found:
         metadata = hit.metadata or {}
         typer.echo(f"  {hit.score:.3f} [{hit.id}] article {metadata['article']}, paragraph {metadata['paragraph']}")

@@ -43,7 +43,7 @@ class CheckedRows:
         vectors: float32[n, d] as given, or None. prepared: The form that is searched.
         has_vector: bool[n] where some rows lack a vector.
         metadata: Encoded maps. texts: UTF-8, or None where the whole column is missing.
-        size: Bytes of vectors, metadata and texts together.
+        size: Bytes of ids, vectors, metadata and texts together.
     """
 
     ids: list[str]
@@ -114,7 +114,7 @@ def check_write(config: CollectionConfig, request: WriteRequest) -> CheckedRows:
     metadata = rows.metadata if rows.metadata is not None else [b""] * n
     if rows.metadata is not None:
         _check_metadata(config, metadata)
-    size = sum(map(len, metadata)) + (0 if vectors is None else vectors.nbytes)
+    size = sum(map(len, keys)) + sum(map(len, metadata)) + (0 if vectors is None else vectors.nbytes)
     texts = None if rows.texts is None else _encoded_texts(rows.texts)
     if texts is not None:
         size += sum(len(t) for t in texts if t)
@@ -256,7 +256,7 @@ def check_include(include: Sequence[str]) -> None:
 
 def check_timeout(timeout: float | None) -> None:
     if timeout is not None and not timeout > 0:
-        raise InvalidArgument(f"timeout is seconds greater than 0, got {timeout!r}", field="timeout")
+        raise InvalidArgument(f"timeout is seconds greater than 0, got {float(timeout)!r}", field="timeout")
 
 
 def check_scan(config: CollectionConfig, request: ScanRequest) -> None:

@@ -303,6 +303,8 @@ class Engine:
         self._closed = "this database was opened before the process was forked; open it in the child itself"
         self._lives = {}
         self._lock = threading.RLock()
+        if self._directory_lock is not None:
+            self._directory_lock.abandon()
 
 
 class Database(_Face):

@@ -80,10 +80,11 @@ def seal_tail(shop: Workshop) -> None:
     _publish(shop, [], sections, views, segment, upto)
 
 
-def merge_segments(shop: Workshop, start: int, stop: int) -> None:
+def merge_segments(shop: Workshop, start: int, stop: int, most_dead: float) -> None:
     """Rewrites the segments ``start..stop-1`` as one, without their dead rows.
 
-    Where they had an index the new one gets its own before it takes their place, so that searches stay fast.
+    Where they had an index the new one gets its own before it takes their place, so that searches stay fast. The
+    index of the first is extended, and its dead rows are kept, if less than ``most_dead`` of its rows are dead.
     """
     live = shop.live
     with live.lock:
@@ -92,7 +93,9 @@ def merge_segments(shop: Workshop, start: int, stop: int) -> None:
         views = [s.view(version) for s in sources]
     indexed = live.kind is not None and any(s.built is not None for s in sources)
     options = shop.build_options(done=0.1 if indexed else 1.0)
-    base = extendable(views, live.kind, options) if indexed and live.kind is not None else None
+    base = None
+    if indexed and live.kind is not None and views[0].dead < max(1.0, most_dead * views[0].rows):
+        base = extendable(views, live.kind, options)
     share = 0.1 if indexed else 1.0
     segment = seal(views, shop.store, shop.seal_options(keep_first=base is not None, share=share))
     try:

@@ -57,6 +57,14 @@ class DirectoryLock:
         """Gives the folder up. Idempotent."""
         if self._fd >= 0:
             os.ftruncate(self._fd, 0)
+            # Explicitly: a forked child may hold the descriptor open, and with it the lock.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            os.close(self._fd)
+            self._fd = -1
+
+    def abandon(self) -> None:
+        """In a forked child: lets go of the descriptor; the parent goes on owning the folder."""
+        if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 

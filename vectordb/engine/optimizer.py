@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vectordb.engine import jobs
-from vectordb.engine.policy import Facts, Merge, next_job
+from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Merge, next_job
 from vectordb.errors import Closed, Internal, VectorDBError
 from vectordb.index.base import BuildCancelled
+from vectordb.segments.build import MAX_DEAD
 from vectordb.storage import keys
 from vectordb.storage.base import Family, Storage
 from vectordb.types import OptimizerStats
@@ -226,7 +227,9 @@ class Optimizer:
         try:
             if isinstance(job, Merge):
                 self._show(work, "merging")
-                jobs.merge_segments(self._workshop(work, asked), job.start, job.stop)
+                # An asked merge leaves no more dead rows than would have it rewritten once more.
+                most_dead = REWRITE_DEAD_ASKED if asked else MAX_DEAD
+                jobs.merge_segments(self._workshop(work, asked), job.start, job.stop, most_dead)
             else:
                 self._show(work, "indexing")
                 jobs.index_segment(self._workshop(work, asked), job.at)

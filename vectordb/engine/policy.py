@@ -76,9 +76,8 @@ def _asked_merge(segments: Sequence[Facts], tuning: Tuning) -> Merge | None:
         if stop - start > 1:
             return Merge(start, stop)
         only = segments[start]
-        if only.dead >= max(1, REWRITE_DEAD_ASKED * only.rows) or only.overlaid >= max(
-            1, REWRITE_DEAD_ASKED * only.rows
-        ):
+        few = max(1.0, REWRITE_DEAD_ASKED * only.rows)
+        if only.dead >= few or only.overlaid >= few:
             return Merge(start, stop)
         start = stop
     return None

@@ -35,6 +35,8 @@ def matches(tree: Filter, metadata: Mapping[str, Any]) -> bool:
 
 def lookup(metadata: Mapping[str, Any], path: str) -> Any:
     """The value at a path, ``"a.b"`` reaching into nested dicts, or :data:`MISSING`."""
+    if "." not in path:
+        return metadata.get(path, MISSING)
     value: Any = metadata
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:
@@ -46,14 +48,14 @@ def lookup(metadata: Mapping[str, Any], path: str) -> Any:
 def _holds(condition: Condition, value: Any) -> bool:
     operand: Any = condition.value
     match condition.op:
-        case Op.EXISTS:
-            return value is not MISSING
-        case Op.IS_NULL:
-            return value is MISSING or value is None
         case Op.EQ:
             return _equal(value, operand)
         case Op.NE:
             return not _equal(value, operand)
+        case Op.EXISTS:
+            return value is not MISSING
+        case Op.IS_NULL:
+            return value is MISSING or value is None
         case Op.IN:
             return _any_in(value, operand)
         case Op.NOT_IN:

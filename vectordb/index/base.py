@@ -80,7 +80,11 @@ class Neighbours(NamedTuple):
 
 
 class VectorIndex(Protocol):
-    """A built index over one immutable matrix. ``search`` is thread-safe and releases the GIL."""
+    """A built index over one immutable matrix. ``search`` is thread-safe and releases the GIL.
+
+    An index may have an attribute ``capabilities`` that overrides its kind's, for defaults that suit its size and
+    metric (see :func:`capabilities_of`).
+    """
 
     def search(
         self,
@@ -94,7 +98,7 @@ class VectorIndex(Protocol):
 
         Args:
             queries: float32[q, d], C-contiguous.
-            limit: k; may exceed the number of rows (then padded).
+            limit: k >= 1; may exceed the number of rows (then padded).
             allowed: Packed bits (little-endian, bit i = row i, ``numpy.packbits(..., bitorder="little")``) of the rows
                 that may be returned, or None for all.
             params: Values for ``Capabilities.search_params``, checked by the caller.
@@ -162,3 +166,9 @@ class IndexKind(Protocol):
     def load(self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> VectorIndex:
         """Opens a saved index (checksum already verified) over the same vectors, mapped where possible."""
         ...
+
+
+def capabilities_of(index: VectorIndex, kind: IndexKind) -> Capabilities:
+    """What this very index can do, with its own defaults: its ``capabilities`` if it has them, else its kind's."""
+    own = getattr(index, "capabilities", None)
+    return own if isinstance(own, Capabilities) else kind.capabilities

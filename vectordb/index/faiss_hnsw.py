@@ -17,6 +17,7 @@ What is stored, by measurement:
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
 _BASE_BEAM = {Metric.COSINE: 64, Metric.DOT: 112, Metric.L2: 64, Metric.L1: 64}
 """Beam widths that find 0.985 and more of 10 neighbours among 20,000 real text embeddings; inner products need more."""
 _BEAM_ROWS = 20_000
-_BEAM_GROWTH = 0.25
+_BEAM_GROWTH = 0.12
+_LIMIT_FACTOR = 1.5
+_LIMIT_EXTRA = 48
+"""Wide limits need a beam somewhat wider than themselves: 198 finds 0.99 of 100 neighbours."""
 _FILTER_GROWTH = 0.3
 _MAX_BEAM = 65_536
 _SLICE_WORK = 128 * 384 * 200
@@ -51,6 +55,12 @@ _SLICE_WORK = 128 * 384 * 200
 _QUERY_RANGE = 2.0**24
 """Beyond it times the data's own range, float32 distances to all rows are the same number."""
 _CACHED_PARAMS = 64
+
+
+def _ef(default: int) -> Parameter:
+    text = "beam width of a search: wider finds more and costs more; the default grows slowly with the rows"
+    return Parameter(int, default, 1, _MAX_BEAM, text)
+
 
 _stats = faiss.cvar.hnsw_stats
 
@@ -74,6 +84,9 @@ class HnswIndex:
         self._rows = int(graph.ntotal)
         self._dim = int(graph.d)
         self._plain: dict[int, Any] = {}
+        growth = max(1.0, self._rows / _BEAM_ROWS) ** _BEAM_GROWTH
+        self._default_beam = math.ceil(_BASE_BEAM[metric] * growth)
+        self._capabilities = replace(HNSW.capabilities, search_params={"ef": _ef(self._default_beam)})
         scale = storage.scale
         self._factor, self._shift = {
             Metric.COSINE: (0.5 / scale**2, -1.0),  # |q - x|^2 = 2 - 2 cos
@@ -87,20 +100,27 @@ class HnswIndex:
         """Whether rows are stored at half precision."""
         return self._storage.half
 
-    def beam(self, limit: int, params: Params | None = None, selectivity: float = 1.0) -> int:
-        """The ``ef`` that a search will use: the one asked for or the default, widened under a filter.
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the kind, with the default ``ef`` that suits this graph's rows and metric."""
+        return self._capabilities
 
-        The default grows with the rows and the limit. Under a filter only matching rows enter the result while the
-        beam walks over all, so that a narrower filter needs a wider beam: by selectivity ** -0.3, measured on text
-        embeddings down to 10 % of the rows.
+    def beam(self, limit: int, params: Params | None = None, selectivity: float = 1.0) -> int:
+        """The beam width of a search: the ``ef`` that was asked for, at least ``limit``, or what suits.
+
+        Under a filter only matching rows enter the result while the beam walks over all, so a narrower filter needs a
+        wider beam: by selectivity ** -0.3, measured on text embeddings down to 10 % of the rows.
+
+        Args:
+            limit: k.
+            params: The search's parameters.
+            selectivity: Fraction of the rows that are allowed.
         """
-        asked = int(params["ef"]) if params and "ef" in params else 0
-        if asked == 0:
-            growth = max(1.0, self._rows / _BEAM_ROWS) ** _BEAM_GROWTH
-            asked = math.ceil(max(_BASE_BEAM[self._metric] * growth, 1.5 * limit + 48))
-        if selectivity < 1.0:
-            asked = math.ceil(asked * max(selectivity, 1e-6) ** -_FILTER_GROWTH)
-        return min(max(asked, limit), _MAX_BEAM)
+        if params and "ef" in params:
+            return max(int(params["ef"]), limit)
+        width = max(float(self._default_beam), _LIMIT_FACTOR * limit + _LIMIT_EXTRA)
+        width *= float(max(selectivity, 1e-6) ** -_FILTER_GROWTH)
+        return min(math.ceil(width), max(_MAX_BEAM, limit))
 
     def search(
         self,
@@ -230,9 +250,7 @@ class HnswKind:
             "m": Parameter(int, 16, 2, 128, "links a row and level (twice as many on the ground level)"),
             "ef_construction": Parameter(int, 200, 8, 4096, "beam width while building: slower, better graphs"),
         },
-        search_params={
-            "ef": Parameter(int, 0, 0, _MAX_BEAM, "beam width of a search; 0 chooses it by rows, limit and metric"),
-        },
+        search_params={"ef": _ef(_BASE_BEAM[Metric.COSINE])},
         min_filtered_selectivity=0.15,
     )
 

@@ -96,11 +96,14 @@ def block_distances(query: NDArray[np.float32], vectors: NDArray[np.float32], me
     count, dim = vectors.shape
     if metric is Metric.L1:
         matrix: NDArray[np.float32] = faiss.pairwise_distances(query[None], vectors, faiss.METRIC_L1)
-        return matrix[0]
+        row: NDArray[np.float32] = matrix[0]
+        return row
     out = np.empty(count, np.float32)
     kernel = faiss.fvec_L2sqr_ny if metric is Metric.L2 else faiss.fvec_inner_products_ny
     kernel(faiss.swig_ptr(out), faiss.swig_ptr(query), faiss.swig_ptr(vectors), dim, count)
-    return out if metric is Metric.L2 else np.negative(out, out=out)
+    if metric is not Metric.L2:
+        np.negative(out, out=out)
+    return out
 
 
 def inner_products(queries: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:

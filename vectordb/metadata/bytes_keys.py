@@ -78,15 +78,32 @@ class BytesKeys:
             self._words = _words(self.blob, starts, np.diff(self.offsets).astype(np.int64))
         asked = BytesKeys.of(values)
         words = _words(asked.blob, asked.offsets[:-1].astype(np.int64), np.diff(asked.offsets).astype(np.int64))
-        lows = np.searchsorted(self._words, words, side="left").tolist()
-        highs = np.searchsorted(self._words, words, side="right").tolist()
-        found = []
-        for value, low, high in zip(values, lows, highs, strict=True):
-            if low < high:
-                at = low if high - low == 1 else self.left(value, low, high)
-                if at < high and self[at] == value:
-                    found.append(at)
+        lows = np.searchsorted(self._words, words, side="left")
+        spans = np.searchsorted(self._words, words, side="right") - lows
+        alone = np.flatnonzero(spans == 1)
+        found = lows[alone][self._same(lows[alone], asked, alone)].tolist()
+        for i in np.flatnonzero(spans > 1).tolist():
+            low, high = int(lows[i]), int(lows[i] + spans[i])
+            at = self.left(values[i], low, high)
+            if at < high and self[at] == values[i]:
+                found.append(at)
         return np.array(found, dtype=np.int64)
+
+    def _same(self, own: NDArray[np.int64], other: BytesKeys, theirs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the keys at ``own`` equal those of ``other`` at ``theirs``, given that their first 8 bytes do: bool[k]."""
+        starts, other_starts = self.offsets[own].astype(np.int64), other.offsets[theirs].astype(np.int64)
+        lengths = self.offsets[own + 1].astype(np.int64) - starts
+        same = lengths == other.offsets[theirs + 1].astype(np.int64) - other_starts
+        for depth in range(1, _ROUNDS):
+            open_ = np.flatnonzero(same & (lengths > 8 * depth))
+            if len(open_) == 0:
+                return same
+            left = lengths[open_] - 8 * depth
+            mine = _words(self.blob, starts[open_] + 8 * depth, left)
+            same[open_] = mine == _words(other.blob, other_starts[open_] + 8 * depth, left)
+        for i in np.flatnonzero(same & (lengths > 8 * _ROUNDS)).tolist():
+            same[i] = self[int(own[i])] == other[int(theirs[i])]
+        return same
 
 
 def merged(parts: Sequence[BytesKeys]) -> tuple[BytesKeys, NDArray[np.int64]]:

@@ -40,6 +40,7 @@ class MetadataRuns:
         self._bytes = 0
         self._lock = threading.Lock()
         self._runs: tuple[Postings, ...] = ()  # replaced as a whole, guarded by self._lock
+        self._recent: tuple[int, list[dict[str, Any]]] = (0, [])  # first row and maps after the runs, guarded likewise
 
     def __len__(self) -> int:
         return len(self._log)
@@ -77,6 +78,15 @@ class MetadataRuns:
             fresh = [*runs, Postings.build(self._log[covered:length], self._fields)]
             self._runs = _balanced(fresh)
             return self._runs
+
+    def decoded(self, start: int, end: int) -> list[dict[str, Any]]:
+        """The few rows ``start`` to ``end - 1`` after the runs as maps (do not change), decoded once."""
+        with self._lock:
+            first, maps = self._recent
+            if first != start:
+                first, maps = self._recent = start, []
+            maps.extend(map(decode_metadata, self._log[first + len(maps) : end]))
+            return maps[: end - start]
 
     def encoded(self, start: int, end: int) -> list[bytes]:
         """The rows ``start`` to ``end - 1`` as they were appended."""
@@ -116,8 +126,7 @@ class RunsView:
             start += run.n
         if start > self.n:
             return rowset.below(out, self.n)
-        rest = self._log.encoded(start, self.n)
-        hits = [start + i for i, data in enumerate(rest) if matches(tree, decode_metadata(data))]
+        hits = [start + i for i, data in enumerate(self._log.decoded(start, self.n)) if matches(tree, data)]
         return out | rowset.RowSet(hits) if hits else out
 
     def estimate(self, tree: Filter) -> Estimate:
@@ -130,8 +139,7 @@ class RunsView:
             high = min(found.high, self.n)
             low = max(0, found.low - (covered - self.n))
             return Estimate(low, min(max(round(found.expected * self.n / covered), low), high), high)
-        rest = self._log.encoded(covered, self.n)
-        hits = sum(matches(tree, decode_metadata(data)) for data in rest)
+        hits = sum(matches(tree, data) for data in self._log.decoded(covered, self.n))
         return total([found, Estimate.exact(hits)])
 
     def values(self, path: str, rows: NDArray[np.int64]) -> list[Any | Missing]:

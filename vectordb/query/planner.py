@@ -32,6 +32,12 @@ MARGIN = 1.5
 WIDENING = 4
 """Factor from one attempt to the next where too few candidates passed."""
 
+BEAM = 64
+"""``ef`` where neither request nor kind nor index name one."""
+
+POST_BEAM = 1.25
+"""Beam over candidates under ``post``: all of them have to be right, not only the first few."""
+
 LARGE_SHARE = 0.25
 """A limit beyond this share of the vectors is served exactly: a walk would meet nearly all of them anyway."""
 
@@ -67,6 +73,7 @@ class PartFacts(NamedTuple):
         capabilities: Of the kind of its index; ``None`` without an index.
         estimate: Rows that meet the filter, dead ones included; ``None`` without a filter.
         counted: The estimate is the exact number of rows that match, are alive and have a vector.
+        beam: The ``ef`` that the index would choose by itself without a filter; 0 where it has no say in it.
     """
 
     rows: int
@@ -76,6 +83,7 @@ class PartFacts(NamedTuple):
     capabilities: Capabilities | None
     estimate: Estimate | None = None
     counted: bool = False
+    beam: int = 0
 
 
 class Ask(NamedTuple):
@@ -143,7 +151,7 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
         k = math.ceil(k * MARGIN * facts.rows / alive)
     if k > vectors * LARGE_SHARE:
         return Step(Way.EXACT, "exact", expected, reason=LARGE_LIMIT)
-    params = beam(capabilities, ask.params, k)
+    params = beam(facts, ask.params, k)
     if costs.walk(vectors, facts.dim, _ef(params)) > PATIENCE * costs.scan(vectors, facts.dim):
         return Step(Way.EXACT, "exact", expected, reason="exact search costs less at this limit and these parameters")
     return Step(Way.INDEX, capabilities.family, expected, k, params)
@@ -173,7 +181,7 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     span = math.ceil(ask.limit * MARGIN / selectivity)
     if span > facts.vectors * LARGE_SHARE:
         return exact._replace(reason=LARGE_LIMIT)
-    params = beam(capabilities, ask.params, ask.limit + SLACK, span)
+    params = beam(facts, ask.params, ask.limit + SLACK, span)
     ef = _ef(params)
     k = max(ask.limit + SLACK, costs.visits(facts.vectors, None) // 4, span) if ef is None else ef
     cost = costs.walk(facts.vectors, facts.dim, ef) + costs.BITMAP
@@ -189,7 +197,7 @@ def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: fl
     k = first_k(ask.limit, matches, facts.vectors)
     if k > facts.vectors * LARGE_SHARE:
         return exact._replace(reason=f"{matches:.0f} matching rows: exact search over them costs less than widening")
-    params = beam(capabilities, ask.params, k)
+    params = beam(facts, ask.params, k, math.ceil(k * POST_BEAM))
     cost = costs.walk(facts.vectors, facts.dim, _ef(params)) + k * costs.MEMBERSHIP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
@@ -239,19 +247,19 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
     return cost <= PATIENCE * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
 
 
-def beam(capabilities: Capabilities, params: Mapping[str, Any] | None, k: int, least: int = 0) -> Mapping[str, Any]:
+def beam(facts: PartFacts, params: Mapping[str, Any] | None, k: int, least: int = 0) -> Mapping[str, Any]:
     """Those of the request's parameters that the kind knows, with ``ef`` at least ``k``.
 
     Args:
-        least: What ``ef`` should be where the request does not set it.
+        least: What ``ef`` should be at least where the request does not set it.
     """
-    known = capabilities.search_params
+    assert facts.capabilities is not None
+    known = facts.capabilities.search_params
     out: dict[str, Any] = {} if not params else {name: value for name, value in params.items() if name in known}
     if "ef" in known:
-        ef = out.get("ef")
-        if ef is None:
-            ef = max(int(known["ef"].default), least)
-        out["ef"] = max(int(ef), k)
+        # 0 stands for the index's own choice, in requests and as the default of kinds that make one.
+        ef = int(out.get("ef") or 0) or max(facts.beam or int(known["ef"].default) or BEAM, least)
+        out["ef"] = max(ef, k)
     return out
 
 

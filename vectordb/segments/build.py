@@ -95,7 +95,7 @@ def seal(sources: Sequence[View], store: SegmentStore | None, options: SealOptio
     columns = (VectorMatrix(vectors), vector_rows)
     data = SegmentData(info, None if info.dense else offsets, ids, merge.payload_versions(), columns, merge.postings())
     changes = Changes(options.fields)
-    changes.tombstones.restore(dead_rows, dead_versions, info.rows)
+    changes.restore_deleted(dead_rows, dead_versions, info.rows)
     return Segment(data, changes)
 
 
@@ -177,7 +177,9 @@ def build_index(
         ResourceExhausted: The disk is full; likewise.
     """
     vectors, metric = segment.data.vectors.array, segment.data.info.metric
-    index = _extended(base, vectors, options) or kind.build(vectors, metric, options)
+    index = _extended(base, vectors, options)
+    if index is None:
+        index = kind.build(vectors, metric, options)
     info = IndexInfo(
         name=f"index-{uuid4().hex}",
         segment=segment.name,

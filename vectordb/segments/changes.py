@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vectordb.metadata.overlay import OverlayLog, OverlayView
-from vectordb.segments.tombstones import Tombstones
+from vectordb.segments.tombstones import DeadRows, Tombstones
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,20 +37,31 @@ class Changes:
         fields: The collection's declared fields.
     """
 
-    __slots__ = ("_overlays", "_payloads", "tombstones")
+    __slots__ = ("_changed", "_last", "_overlays", "_payloads", "tombstones")
 
     def __init__(self, fields: Mapping[str, FieldSpec] | None) -> None:
         self.tombstones = Tombstones()
         self._overlays = OverlayLog(fields)
         self._payloads: list[PayloadChange] = []
+        self._changed = 0
+        # The last view made, and the version it was made at: it also shows every later one, until something changes.
+        self._last: tuple[int, DeadRows, OverlayView | None] | None = None
 
     def mark_deleted(self, rows: NDArray[np.int64], version: int, capacity: int) -> int:
         """Marks rows int64[k] as deleted by ``version``; see :meth:`Tombstones.mark`."""
+        self._note(version)
         return self.tombstones.mark(rows, version, capacity)
+
+    def restore_deleted(self, rows: NDArray[np.int64], versions: NDArray[np.uint64], capacity: int) -> int:
+        """As :meth:`mark_deleted` for deletions of many versions uint64[k]; see :meth:`Tombstones.restore`."""
+        if len(rows):
+            self._note(int(versions.max()))
+        return self.tombstones.restore(rows, versions, capacity)
 
     def overlay(self, rows: NDArray[np.int64], version: int, metadata: Sequence[bytes]) -> None:
         """Replaces the payloads of rows int64[k] as of ``version``, which is not below an earlier call's."""
         if len(rows):
+            self._note(version)
             self._overlays.append(rows, version, metadata)
             self._payloads.append(PayloadChange(version, rows, metadata))
 
@@ -62,12 +73,24 @@ class Changes:
             return
         order = np.argsort(versions, kind="stable")
         ordered = [metadata[i] for i in order.tolist()]
+        self._note(int(versions[order[-1]]))
         self._overlays.append(rows[order], versions[order], ordered)
         self._payloads.append(PayloadChange(int(versions[order[-1]]), rows[order], ordered))
 
-    def overlay_at(self, version: int) -> OverlayView | None:
-        """The payload changes up to ``version``; None where there are none."""
-        return self._overlays.at(version) if len(self._overlays) else None
+    def _note(self, version: int) -> None:
+        self._last = None
+        self._changed = max(self._changed, version)
+
+    def at(self, version: int) -> tuple[DeadRows, OverlayView | None]:
+        """Dead rows and payload changes (None without any) as of ``version``."""
+        last = self._last
+        if last is not None and last[0] <= version:
+            return last[1], last[2]
+        dead = self.tombstones.at(version)
+        overlay = self._overlays.at(version) if len(self._overlays) else None
+        if version >= self._changed:
+            self._last = (version, dead, overlay)
+        return dead, overlay
 
     def payloads_since(self, version: int) -> Iterator[PayloadChange]:
         """Payload changes after ``version``, in the order in which they were made."""

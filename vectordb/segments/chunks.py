@@ -53,7 +53,10 @@ class ChunkedMatrix:
         if len(rows) == 0:
             return np.empty((0, self._dim), np.float32)
         if len(rows) <= _FEW:
-            return np.array([chunks[row // step][row % step] for row in rows.tolist()])
+            few = np.empty((len(rows), self._dim), np.float32)
+            for i, row in enumerate(rows.tolist()):
+                few[i] = chunks[row // step][row % step]
+            return few
         taken = np.empty((len(rows), self._dim), np.float32)
         owner = rows // step
         for chunk in np.unique(owner).tolist():
@@ -130,10 +133,10 @@ class OffsetRuns:
         run_rows, run_offsets = self._runs
         if len(run_rows) == 1:
             offsets: NDArray[np.int64] = rows + run_offsets[0]
-            return offsets.astype(np.uint64)
+            return offsets.view(np.uint64)
         run = np.searchsorted(run_rows, rows, side="right") - 1
         found: NDArray[np.int64] = rows - run_rows[run] + run_offsets[run]
-        return found.astype(np.uint64)
+        return found.view(np.uint64)
 
     def to_rows(self, offsets: NDArray[np.uint64], length: int) -> NDArray[np.int64]:
         """The rows of offsets among the first ``length``, -1 for those that are not there: int64[k]."""
@@ -147,3 +150,11 @@ class OffsetRuns:
         outside = (run < 0) | (rows >= ends[run]) | (rows >= length)
         rows[outside] = -1
         return rows
+
+    def to_row(self, offset: int, length: int) -> int:
+        """The row of one offset among the first ``length``, or -1."""
+        run_rows, run_offsets = self._runs
+        if len(run_rows) != 1:
+            return int(self.to_rows(np.array([offset], np.uint64), length)[0])
+        row = offset - int(run_offsets[0])
+        return row if 0 <= row < length else -1

@@ -30,13 +30,16 @@ TEMPORARY = "tmp-"
 
 _CHUNK = 1 << 20
 """Bytes hashed at a time: enough for xxhash to release the GIL, little enough to poll for cancellation."""
+_WRITE = 1 << 16
+"""Bytes written at a time. Linux caches what one call writes in one folio and later maps it whole: by larger writes,
+reading one vector would make up to a megabyte resident (measured on ext4)."""
 
 
 class FileWriter:
     """One new file, hashed while it is written. Not thread-safe."""
 
     def __init__(self, path: Path, files: Files, name: str) -> None:
-        self._file = path.open("xb", buffering=_CHUNK)
+        self._file = path.open("xb", buffering=_WRITE)
         self._hash = xxhash.xxh3_128()
         self._files = files
         self._name = name
@@ -51,7 +54,8 @@ class FileWriter:
         for start in range(0, len(flat), _CHUNK):
             piece = flat[start : start + _CHUNK]
             self._hash.update(piece)
-            self._file.write(piece)
+            for at in range(0, len(piece), _WRITE):
+                self._file.write(piece[at : at + _WRITE])
         self._size += len(flat)
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from mmap import mmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,21 +30,21 @@ class IdColumn:
 
     Args:
         bounds: uint32 or uint64 [n + 1], start of each id in ``blob`` and the end of the last.
-        blob: The ids' UTF-8, one after the other: uint8[b], possibly mapped.
+        blob: The ids' UTF-8, one after the other; a map gives its slices as bytes, as ``bytes`` does.
     """
 
     __slots__ = ("_blob", "_ends", "_starts")
 
-    def __init__(self, bounds: NDArray[np.uint32] | NDArray[np.uint64], blob: NDArray[np.uint8]) -> None:
+    def __init__(self, bounds: NDArray[np.uint32] | NDArray[np.uint64], blob: bytes | mmap) -> None:
         self._starts = bounds[:-1]
         self._ends = bounds[1:]
-        self._blob = memoryview(blob)  # type: ignore[arg-type]
+        self._blob = blob
 
     @classmethod
     def build(cls, ids: Sequence[str]) -> IdColumn:
         """A column in memory."""
         lengths, blob = encode_ids(ids)
-        return cls(bounds_of(lengths), np.frombuffer(blob, np.uint8))
+        return cls(bounds_of(lengths), blob)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -51,7 +52,7 @@ class IdColumn:
     @property
     def nbytes(self) -> int:
         """Size of both arrays in bytes."""
-        return int(self._blob.nbytes) + (len(self) + 1) * self._starts.itemsize
+        return len(self._blob) + (len(self) + 1) * self._starts.itemsize
 
     def take(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of the given rows, in their order."""
@@ -61,7 +62,7 @@ class IdColumn:
         blob = self._blob
         starts = self._starts.take(rows).tolist()
         ends = self._ends.take(rows).tolist()
-        return [str(blob[a:b], "utf-8") for a, b in zip(starts, ends, strict=True)]
+        return [blob[a:b].decode() for a, b in zip(starts, ends, strict=False)]
 
     def slice(self, start: int, stop: int) -> list[str]:
         """The ids of the rows ``start..stop-1``."""
@@ -69,7 +70,7 @@ class IdColumn:
             return []
         first = int(self._starts[start])
         bounds = np.append(self._starts[start:stop], self._ends[stop - 1]).astype(np.int64) - first
-        data = bytes(self._blob[first : first + int(bounds[-1])])
+        data = self._blob[first : first + int(bounds[-1])]
         cuts = bounds.tolist()
         if data.isascii():
             text = data.decode("ascii")

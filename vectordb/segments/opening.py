@@ -16,7 +16,7 @@ from vectordb.segments.changes import Changes
 from vectordb.segments.ids import IdColumn
 from vectordb.segments.segment import BuiltIndex, Segment, SegmentData
 from vectordb.segments.store import split
-from vectordb.segments.vectors import VectorMatrix, map_array
+from vectordb.segments.vectors import VectorMatrix, map_array, map_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,7 +97,7 @@ def map_segment(store: SegmentStore, name: str, fields: Mapping[str, FieldSpec] 
     folder = store.path(name)
     _require_sizes(info, files, folder)
     bounds_type = "<u4" if files[ID_BOUNDS].size == 4 * (info.rows + 1) else "<u8"
-    ids = IdColumn(_column(folder, ID_BOUNDS, bounds_type, info.rows + 1), _column(folder, IDS, "u1", files[IDS].size))
+    ids = IdColumn(_column(folder, ID_BOUNDS, bounds_type, info.rows + 1), map_bytes(folder / IDS))
     vector_rows = None
     if info.vector_count != info.rows:
         vector_rows = _column(folder, VECTOR_ROWS, "<i4", info.vector_count)
@@ -112,7 +112,7 @@ def map_segment(store: SegmentStore, name: str, fields: Mapping[str, FieldSpec] 
     changes = Changes(fields)
     if info.dead:
         rows, versions = _column(folder, DEAD, "<u8", 2 * info.dead).reshape(2, -1)
-        changes.tombstones.restore(rows.astype(np.int64), versions, info.rows)
+        changes.restore_deleted(rows.astype(np.int64), versions, info.rows)
     return Segment(data, changes, name, sum(entry.size for entry in files.values()))
 
 

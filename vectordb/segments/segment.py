@@ -163,7 +163,7 @@ class Segment:
         """As :meth:`mark_deleted` for deletions of many versions in any order, on opening; before any view is taken."""
         rows = _rows_at(self.data, offsets)
         held = rows >= 0
-        return self.changes.tombstones.restore(rows[held], versions[held], self.rows)
+        return self.changes.restore_deleted(rows[held], versions[held], self.rows)
 
     def overlay(self, offsets: NDArray[np.uint64], version: int, metadata: Sequence[bytes]) -> None:
         """Replaces payloads as of ``version``: one encoded map an offset. Offsets it does not hold are passed over."""
@@ -184,14 +184,11 @@ class Segment:
         return _offsets(self.data, rows)
 
     def memory_bytes(self) -> int:
-        """Bytes of memory that it may take: its own, and the mapped ones that an index does not make superfluous."""
+        """Bytes of memory that it may take, mapped ones included."""
         data = self.data
         columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.matching.nbytes
-        vectors = data.vectors.nbytes
-        if self.built is not None and data.vectors.is_mapped:
-            vectors //= 4
         index = 0 if self.built is None else self.built.index.memory_bytes()
-        return columns + vectors + index + self.changes.nbytes
+        return columns + data.vectors.resident_bytes + index + self.changes.nbytes
 
     def _held(self, offsets: NDArray[np.uint64]) -> NDArray[np.int64]:
         rows = _rows_at(self.data, offsets)
@@ -202,6 +199,7 @@ class SegmentView(View):
     """A segment at one version: :class:`~vectordb.segments.part.Part`. Immutable, thread-safe."""
 
     __slots__ = ("_data", "built")
+    _caches = True
 
     def __init__(self, segment: Segment, version: int) -> None:
         super().__init__(segment.changes, version)
@@ -293,7 +291,7 @@ class SegmentView(View):
 
 def _offsets(data: SegmentData, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     if data.offsets is None:
-        return (rows + data.info.first_offset).astype(np.uint64)
+        return (rows + data.info.first_offset).view(np.uint64)
     return data.offsets.take(rows)
 
 

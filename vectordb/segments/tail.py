@@ -113,7 +113,7 @@ class TailSection:
         """As :meth:`Segment.restore_deleted`."""
         rows = self._offsets.to_rows(offsets, self.rows)
         held = rows >= 0
-        return self.changes.tombstones.restore(rows[held], versions[held], self.rows)
+        return self.changes.restore_deleted(rows[held], versions[held], self.rows)
 
     def overlay(self, offsets: NDArray[np.uint64], version: int, metadata: Sequence[bytes]) -> None:
         """As :meth:`Segment.overlay`."""
@@ -224,7 +224,7 @@ class TailView(View):
 
     def row_of(self, offset: int) -> int:
         """The row of one offset, dead or alive, or -1."""
-        return int(self._section._offsets.to_rows(np.array([offset], np.uint64), self.rows)[0])
+        return self._section._offsets.to_row(offset, self.rows)
 
     def _base_postings(self) -> Postings:
         return self._section._metadata.view(self.rows).postings()

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _LOG = 4096
 """Entries the log may hold; older ones are folded into one, and versions before it are answered by a scan."""
 
+_ONE = np.uint64(1)
+_ALL = np.ones(4096, np.bool_)
+_ALL.flags.writeable = False
+
 
 class Tombstones:
     """Deleting versions of up to ``capacity`` rows. One writer at a time (the commit lock), any number of readers.
@@ -192,14 +196,17 @@ class DeadRows:
         self.count = count
 
     def alive(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the rows are alive: bool[k]."""
+        """Which of the rows are alive: bool[k], possibly read-only."""
         if not self.count:
-            return np.ones(len(rows), np.bool_)
-        # Rows appended after the array was made are alive, and out of its range only then.
-        inside = self.deleted.take(rows, mode="clip") if len(self.deleted) else self.deleted
+            return _ALL[: len(rows)] if len(rows) <= len(_ALL) else np.ones(len(rows), np.bool_)
+        try:
+            deleted = self.deleted.take(rows)
+        except IndexError:
+            # Rows appended since the array was made are alive.
+            deleted = np.where(rows < len(self.deleted), self.deleted.take(rows, mode="clip"), np.uint64(0))
         # 0 - 1 wraps to the largest uint64: one comparison says "0, or above the version".
-        alive: NDArray[np.bool_] = (inside - np.uint64(1)) >= np.uint64(self.version)
-        return alive | (rows >= len(self.deleted))
+        alive: NDArray[np.bool_] = deleted - _ONE >= self.version
+        return alive
 
     def rows(self) -> RowSet:
         """All dead rows. Do not change it."""

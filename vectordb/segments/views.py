@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectordb.metadata.rowset import to_rows
+from vectordb.segments.filter_cache import FilterCache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from vectordb.segments.changes import Changes
     from vectordb.segments.part import Block
 
+_ANSWERS = 1 << 20
+"""Bytes of answers that one view keeps of its own."""
+
 
 class View(ABC):
     """The part of :class:`~vectordb.segments.part.Part` that depends on the version. Immutable, thread-safe.
@@ -31,7 +35,23 @@ class View(ABC):
         version: The version that it shows.
     """
 
-    __slots__ = ("_dead", "_overlay", "dead", "hi", "index", "kind", "lo", "name", "rows", "vector_count", "version")
+    __slots__ = (
+        "_answers",
+        "_dead",
+        "_overlay",
+        "dead",
+        "hi",
+        "index",
+        "kind",
+        "lo",
+        "name",
+        "rows",
+        "vector_count",
+        "version",
+    )
+
+    _caches = False
+    """Whether ``_base_matching`` keeps its answers, which then outlive the view."""
 
     name: str
     lo: int
@@ -43,8 +63,8 @@ class View(ABC):
 
     def __init__(self, changes: Changes, version: int) -> None:
         self.version = version
-        self._dead = changes.tombstones.at(version)
-        self._overlay = changes.overlay_at(version)
+        self._dead, self._overlay = changes.at(version)
+        self._answers: FilterCache | None = None
         self.dead = self._dead.count
 
     @property
@@ -66,6 +86,14 @@ class View(ABC):
 
     def matching(self, where: Filter) -> RowSet:
         """Rows, dead or alive, whose metadata at this version meets the filter (cached; do not change)."""
+        if self._overlay is None and self._caches:
+            return self._base_matching(where)
+        answers = self._answers
+        if answers is None:
+            answers = self._answers = FilterCache(_ANSWERS)
+        return answers.get(where, lambda: self._matching_now(where))
+
+    def _matching_now(self, where: Filter) -> RowSet:
         base = self._base_matching(where)
         return base if self._overlay is None else self._overlay.correct(where, base)
 

@@ -189,15 +189,23 @@ class AckedPage:
             ResourceExhausted: The file must be made or grow and the disk is full.
         """
         with self._lock:
-            if self._closed:
-                raise Closed(f"the page '{self.path}' is closed")
-            self._sequence = max(sequence, self._sequence)
-            self._versions.update(versions)
-            gone = [number for number in dropped if self._versions.pop(number, None) is not None]
-            self._stored = True
-            if self._map is None or gone or any(number not in self._places for number in versions):
-                self._place(gone)
-            self._write(versions.keys())
+            self._store(max(sequence, self._sequence), versions, dropped)
+
+    def reset(self, sequence: int, versions: Mapping[int, int], dropped: Iterable[int] = ()) -> None:
+        """As :meth:`store`, but the sequence may go back: for a loss that the user accepted."""
+        with self._lock:
+            self._store(sequence, versions, dropped)
+
+    def _store(self, sequence: int, versions: Mapping[int, int], dropped: Iterable[int]) -> None:
+        if self._closed:
+            raise Closed(f"the page '{self.path}' is closed")
+        self._sequence = sequence
+        self._versions.update(versions)
+        gone = [number for number in dropped if self._versions.pop(number, None) is not None]
+        self._stored = True
+        if self._map is None or gone or any(number not in self._places for number in versions):
+            self._place(gone)
+        self._write(versions.keys())
 
     def _place(self, gone: Iterable[int]) -> None:
         """Gives every collection an entry; makes a larger file where there are too many."""

@@ -7,12 +7,13 @@ from itertools import starmap
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from vectordb_proto.v1 import service_pb2, types_pb2
 
 from vectordb.encoding import decode_metadata, encode_metadata
 from vectordb.errors import Internal
 from vectordb.requests import Rows
-from vectordb.types import Hit, Record, SearchResult, WriteResult
+from vectordb.types import Hit, Metadata, Record, SearchResult, WriteResult
 from vectordb.wire.columns import bitmap_to_bytes, rows_from_message, texts_to_message, vectors_to_bytes
 from vectordb.wire.stats import plan_from_message, plan_to_message
 
@@ -37,8 +38,12 @@ def write_result_from_message(message: service_pb2.WriteResult, given: list[str]
 
 def records_to_message(records: Sequence[Record], message: types_pb2.Records) -> None:
     """Writes records by column."""
-    _columns_to_message(records, message.rows)
-    message.versions.extend([record.version for record in records])
+    if not records:
+        return
+    rows = [(r.id, r.vector, r.metadata, r.text, r.version) for r in records]
+    ids, vectors, metadata, texts, versions = zip(*rows, strict=True)
+    _columns_to_message(message.rows, ids, vectors, metadata, texts)
+    message.versions.extend(versions)
 
 
 def records_from_message(message: types_pb2.Records) -> list[Record]:
@@ -53,15 +58,17 @@ def search_response_to_message(results: Sequence[SearchResult]) -> service_pb2.S
     message = service_pb2.SearchResponse()
     numbers: dict[int, int] = {}
     for result in results:
-        # Positional constructors are the quickest way to fill a message.
-        entry = message.results.add(
-            scores=[hit.score for hit in result],
-            complete=result.complete,
-            incomplete_reason=result.incomplete_reason,
-            searched_fraction=result.searched_fraction,
-            took_ms=result.took_ms,
-        )
-        _columns_to_message(result, entry.hits)
+        entry = message.results.add()
+        if result:
+            ids, scores, metadata, texts, vectors = zip(*result, strict=True)
+            _columns_to_message(entry.hits, ids, vectors, metadata, texts)
+            entry.scores.extend(scores)
+        if result.complete:
+            entry.complete = True
+        else:
+            entry.incomplete_reason = result.incomplete_reason or ""
+        entry.searched_fraction = result.searched_fraction
+        entry.took_ms = result.took_ms
         number = numbers.get(id(result.plan))
         if number is None:
             number = numbers[id(result.plan)] = len(message.plans)
@@ -89,21 +96,32 @@ def search_response_from_message(message: service_pb2.SearchResponse) -> list[Se
     return results
 
 
-def _columns_to_message(rows: Sequence[Any], message: types_pb2.Rows) -> None:
-    """Writes ids, metadata, texts and vectors of records or hits; columns that no row has are left out."""
-    message.ids.extend([row.id for row in rows])
-    if any(row.metadata is not None for row in rows):
-        message.metadata.extend([_NIL if row.metadata is None else encode_metadata(row.metadata) for row in rows])
-    if any(row.text is not None for row in rows):
-        texts_to_message([row.text for row in rows], message)
-    present = [row.vector is not None for row in rows]
-    if any(present):
-        given = [row.vector for row in rows if row.vector is not None]
-        matrix = np.zeros((len(rows), len(given[0])), np.float32)
+def _columns_to_message(
+    message: types_pb2.Rows,
+    ids: Sequence[str],
+    vectors: Sequence[NDArray[np.float32] | None],
+    metadata: Sequence[Metadata | None],
+    texts: Sequence[str | None],
+) -> None:
+    """Writes the columns of records or hits; those that no row has are left out."""
+    message.ids.extend(ids)
+    if not _is_empty(metadata):
+        message.metadata.extend([_NIL if value is None else encode_metadata(value) for value in metadata])
+    if not _is_empty(texts):
+        texts_to_message(texts, message)
+    if not _is_empty(vectors):
+        present = [vector is not None for vector in vectors]
+        given = [vector for vector in vectors if vector is not None]
+        matrix = np.zeros((len(ids), len(given[0])), np.float32)
         matrix[present] = given
         message.dim = matrix.shape[1]
         message.vectors = vectors_to_bytes(matrix)
         message.has_vector = bitmap_to_bytes(present)
+
+
+def _is_empty(column: Sequence[Any]) -> bool:
+    # The first row nearly always tells.
+    return column[0] is None and all(value is None for value in column)
 
 
 def _columns_from_message(message: types_pb2.Rows) -> tuple[list[str], tuple[Any, Any, Any]]:

@@ -97,20 +97,22 @@ def params_to_message(params: Mapping[str, Any] | None, target: Any, field: str)
         InvalidArgument: A name is no string, or a value neither number, bool nor string.
     """
     for name, value in (params or {}).items():
-        where = f"{field}[{name!r}]"
         if not isinstance(name, str):
-            raise InvalidArgument(f"{where}: a parameter's name is a string", field=field)
+            raise InvalidArgument(f"{field}[{name!r}]: a parameter's name is a string", field=field)
         entry = target[name]
-        if isinstance(value, bool):
+        # The usual case first: every plan has such parameters.
+        if type(value) is int and -(1 << 63) <= value < 1 << 63:
+            entry.int_value = value
+        elif isinstance(value, bool):
             entry.bool_value = value
         elif isinstance(value, str):
             entry.string_value = value
         elif hasattr(value, "__index__"):
-            entry.int_value = whole(value, where)
+            entry.int_value = whole(value, f"{field}[{name!r}]")
         elif isinstance(value, float) or hasattr(value, "__float__"):
             entry.double_value = float(value)
         else:
-            raise InvalidArgument(f"{where} is a number, bool or string, got {value!r}", field=field)
+            raise InvalidArgument(f"{field}[{name!r}] is a number, bool or string, got {value!r}", field=field)
 
 
 def params_from_message(source: Mapping[str, types_pb2.ParamValue], field: str) -> dict[str, Any]:

@@ -59,11 +59,13 @@ class EngineRegistry(ForkGuarded):
 
     Args:
         opener: Opens an engine on a folder (or ``":memory:"``) with the options of ``connect``.
+        defaults: What those options are unless given.
     """
 
-    def __init__(self, opener: Opener) -> None:
+    def __init__(self, opener: Opener, defaults: Callable[[], Mapping[str, Any]] = dict) -> None:
         super().__init__()
         self._opener = opener
+        self._defaults = defaults
         self._lock = threading.Lock()
         self._open: dict[tuple[int, int], _Shared] = {}  # guarded by self._lock
 
@@ -85,7 +87,7 @@ class EngineRegistry(ForkGuarded):
                 return shared
             engine = self._opener(folder, options)
             key = _lock_file(folder)
-            shared = _Shared(engine, key, options)
+            shared = _Shared(engine, key, {**self._defaults(), **options})
             if key is not None:
                 self._open[key] = shared
             return shared
@@ -125,8 +127,8 @@ def _check_same_options(folder: str, opened: Mapping[str, Any], asked: Mapping[s
     for name, value in asked.items():
         if value is not None and opened.get(name) != value:
             raise FailedPrecondition(
-                f"folder {folder!r} is already open in this process with {name}={opened.get(name)!r}, asked for "
-                f"{value!r}; close it first or use the same options",
+                f"folder {folder!r} is already open in this process with {name}={str(opened.get(name))!r}, "
+                f"asked for {str(value)!r}; close it first or use the same options",
                 path=folder,
                 option=name,
             )
@@ -225,16 +227,16 @@ class LocalBackend(ForkGuarded):
 def _open_engine(folder: str, options: Mapping[str, Any]) -> Backend:
     from vectordb.engine.database import Engine
 
-    known = [name for name in inspect.signature(Engine).parameters if name != "path"]
-    for name in options:
-        if name not in known:
-            raise InvalidArgument(
-                f"connect has no option {name!r}; known for folders are {', '.join(known)}", field=name
-            )
     return Engine(folder, **options)
 
 
-_registry = EngineRegistry(_open_engine)
+def _engine_options() -> dict[str, Any]:
+    from vectordb.engine.database import Engine
+
+    return {name: p.default for name, p in inspect.signature(Engine).parameters.items() if name != "path"}
+
+
+_registry = EngineRegistry(_open_engine, _engine_options)
 
 
 def open_local(folder: str, options: Mapping[str, Any]) -> LocalBackend:
@@ -244,6 +246,12 @@ def open_local(folder: str, options: Mapping[str, Any]) -> LocalBackend:
         InvalidArgument: An unknown option. DirectoryLocked: Another process owns the folder.
         FailedPrecondition: This process has the folder open with other options.
     """
+    known = _engine_options()
+    for name in options:
+        if name not in known:
+            raise InvalidArgument(
+                f"connect has no option {name!r}; known for folders are {', '.join(known)}", field=name
+            )
     if folder != MEMORY:
         folder = os.path.abspath(os.path.expanduser(folder))
     return LocalBackend(_registry, folder, options)

@@ -19,7 +19,10 @@ def test_an_answer_is_computed_once() -> None:
 
 def test_operands_of_other_types_are_other_filters() -> None:
     cache = FilterCache()
-    answers = [cache.get(col("a") == value, lambda v=value: from_rows(np.array([id(type(v)) % 97]))) for value in (1, 1.0, True)]
+    answers = [
+        cache.get(col("a") == value, lambda v=value: from_rows(np.array([id(type(v)) % 97])))
+        for value in (1, 1.0, True)
+    ]
     assert len({tuple(a) for a in answers}) == len({id(t) % 97 for t in (int, float, bool)})
 
 

@@ -117,6 +117,17 @@ def test_sequence_never_goes_back(tmp_path: Path) -> None:
     page.close()
 
 
+def test_accepted_loss_resets(tmp_path: Path) -> None:
+    page = AckedPage(tmp_path / "ACKED")
+    page.store(100, {1: 10, 2: 5})
+    page.close()
+    page = AckedPage(tmp_path / "ACKED")
+    page.reset(90, {1: 8}, dropped=[2])
+    assert lost(read_acked(tmp_path / "ACKED"), 90, {1: 8}) == []
+    assert read_acked(tmp_path / "ACKED") == Acked(90, {1: 8})
+    page.close()
+
+
 def test_closed_page_refuses(tmp_path: Path) -> None:
     page = AckedPage(tmp_path / "ACKED")
     page.store(1, {})

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from vectordb_proto.v1 import filter_pb2, service_pb2, types_pb2
 
-from vectordb.encoding import decode_metadata, encode_metadata
-from vectordb.errors import BY_NAME, Internal, InvalidArgument, InvalidFilter, NotFound, Unavailable
-from vectordb.filter import MAX_DEPTH, And, Condition, Not, Op, Or, col
+from vectordb.encoding import encode_metadata
+from vectordb.errors import InvalidArgument, InvalidFilter
+from vectordb.filter import MAX_DEPTH, And, Condition, Not, Op, Or
 from vectordb.metric import Metric
 from vectordb.requests import (
     CreateRequest,
@@ -46,7 +44,7 @@ from vectordb.types import (
     Tuning,
     WriteResult,
 )
-from vectordb.wire import columns, errors, filters, requests, results, stats
+from vectordb.wire import columns, filters, requests, results, stats
 
 TEXT = st.text(max_size=8)
 IDS = st.lists(st.text(min_size=1, max_size=8), max_size=9)
@@ -338,83 +336,3 @@ def test_malformed_filters_name_their_place():
     ):
         with pytest.raises(InvalidFilter):
             filters.filter_from_message(filter_pb2.Filter(**message))
-
-
-READERS = {
-    service_pb2.CreateCollectionRequest: requests.create_from_message,
-    service_pb2.WriteRequest: requests.write_from_message,
-    service_pb2.UpdateMetadataRequest: requests.update_metadata_from_message,
-    service_pb2.DeleteRequest: requests.delete_from_message,
-    service_pb2.GetRequest: requests.get_from_message,
-    service_pb2.CountRequest: requests.count_from_message,
-    service_pb2.ScanRequest: requests.scan_from_message,
-    service_pb2.SearchRequest: requests.search_from_message,
-}
-REQUEST = SearchRequest(np.ones((2, 3), np.float32), where=(col("a") == 1) & ~col("b").isin(["x"]), params={"ef": 1})
-SEEDS = [
-    requests.search_to_message("c", REQUEST).SerializeToString(),
-    requests.write_to_message(
-        "c", WriteRequest(WriteMode.UPSERT, Rows(["a"], np.ones((1, 3), np.float32), None, [b"\x80"], ["t"]))
-    ).SerializeToString(),
-    requests.create_to_message(CreateRequest(CollectionConfig("c", 3, fields={"a": FieldSpec(FieldType.INT)})))
-    .SerializeToString(),
-]  # fmt: skip
-
-
-@st.composite
-def damaged(draw):
-    data = bytearray(draw(st.sampled_from(SEEDS)))
-    for _ in range(draw(st.integers(0, 6))):
-        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
-    return bytes(data[: draw(st.integers(0, len(data)))])
-
-
-@given(st.binary(max_size=60) | damaged())
-def test_no_bytes_raise_anything_but_typed_errors(data):
-    for kind, read in READERS.items():
-        try:
-            message = kind.FromString(data)
-        except DecodeError:
-            continue
-        with contextlib.suppress(InvalidArgument):
-            read(message)
-
-
-FACT = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.lists(TEXT, max_size=3)
-NAME = st.from_regex(r"\A(?!message|self)[a-z_]{1,9}\Z")
-
-
-@given(st.sampled_from(sorted(BY_NAME)), st.text(max_size=99), st.dictionaries(NAME, FACT, max_size=4))
-def test_errors(name, message, fields):
-    error = BY_NAME[name](message, **fields)
-    code, plain, details = errors.error_to_status(error)
-    got = errors.error_from_status(code, plain, details)
-    assert (type(got), got.message, dict(got.fields)) == (type(error), error.message, fields)
-
-
-@given(st.text(), st.lists(st.text(max_size=600), max_size=2000))
-def test_errors_always_fit_into_trailing_metadata(message, ids):
-    _, plain, details = errors.error_to_status(NotFound(message, ids=ids, extra="x" * 5000))
-    assert len(details) * 4 / 3 + 3 * len(plain.encode()) < 8000
-
-
-def test_statuses_without_our_details():
-    assert type(errors.error_from_status("UNAVAILABLE", "gone")) is Unavailable
-    assert type(errors.error_from_status("UNKNOWN", None, b"\xff\xff\xff")) is Internal
-    assert errors.error_from_status("NOT_FOUND", "x").message == "x"
-
-
-def test_metadata_that_is_none_is_not_an_empty_map():
-    message = types_pb2.Records()
-    results.records_to_message([Record("a", metadata={}), Record("b")], message)
-    assert [decode_metadata(data) for data in message.rows.metadata] == [{}, None]
-
-
-@given(WHEN)
-def test_datetimes_keep_their_microseconds(when):
-    assert decode_metadata(encode_metadata({"t": when, "l": [when]})) == {"t": when, "l": [when]}
-
-
-def test_timestamps_of_other_clients_are_read():
-    for data in (b"\xd6\xff" + (5).to_bytes(4, "big"), b"\xc7\x0c\xff" + bytes(4) + (5).to_bytes(8, "big")):
-        assert decode_metadata(b"\x81\xa1t" + data) == {"t": datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)}

@@ -1,0 +1,445 @@
+"""What every index kind must do: one suite, run against each kind that is installed and against a third party's.
+
+The third party is a small inverted file in numpy, registered the way a plug-in is: by an entry point.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vectordb.index import registry
+from vectordb.index.base import (
+    BuildCancelled,
+    BuildOptions,
+    Capabilities,
+    IndexKind,
+    Neighbours,
+    Parameter,
+    Params,
+    VectorIndex,
+    capabilities_of,
+)
+from vectordb.metric import Metric, distances, prepared, scores
+
+Floats = NDArray[np.float32]
+
+ROWS, DIM, QUERIES, LIMIT = 1500, 32, 40, 10
+THIRD_PARTY = "pivots"
+
+
+class PivotIndex:
+    """Rows in lists by their nearest pivot; a search reads the lists of the nearest pivots."""
+
+    def __init__(self, vectors: Floats, pivots: Floats, member: NDArray[np.int64], metric: Metric) -> None:
+        self.vectors, self.pivots, self.member, self.metric = vectors, pivots, member, metric
+
+    def search(
+        self, queries: Floats, limit: int, *, allowed: NDArray[np.uint8] | None = None, params: Params | None = None
+    ) -> Neighbours:
+        assert allowed is None, "the kind says that it cannot filter"
+        probes = int((params or {}).get("probes", 8))
+        rows = np.full((len(queries), limit), -1, np.int64)
+        found = np.full((len(queries), limit), np.inf, np.float32)
+        scored = 0
+        for i, query in enumerate(queries):
+            lists = np.argsort(distances(scores(query, self.pivots, self.metric), self.metric))[:probes]
+            near = np.flatnonzero(np.isin(self.member, lists))
+            far = distances(scores(query, self.vectors[near], self.metric), self.metric)
+            best = np.argsort(far, kind="stable")[:limit]
+            rows[i, : len(best)], found[i, : len(best)] = near[best], far[best]
+            scored += len(near) + len(self.pivots)
+        return Neighbours(rows, found, scored)
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, pivots=self.pivots, member=self.member)
+
+    def memory_bytes(self) -> int:
+        return self.pivots.nbytes + self.member.nbytes
+
+
+class PivotKind:
+    name = THIRD_PARTY
+    capabilities = Capabilities(
+        family="clusters",
+        metrics=frozenset({Metric.COSINE, Metric.L2}),
+        build_params={"lists": Parameter(int, 32, 1, 1000)},
+        search_params={"probes": Parameter(int, 8, 1, 1000)},
+    )
+
+    def build(self, vectors: Floats, metric: Metric, options: BuildOptions) -> PivotIndex:
+        lists = int(options.params.get("lists", 32))
+        pivots = np.array(vectors[:: max(1, len(vectors) // lists)])
+        member = np.empty(len(vectors), np.int64)
+        for row, vector in enumerate(vectors):
+            if options.cancelled():
+                raise BuildCancelled
+            member[row] = distances(scores(vector, pivots, metric), metric).argmin()
+            options.progress((row + 1) / len(vectors))
+        options.progress(1.0)
+        return PivotIndex(vectors, pivots, member, metric)
+
+    def load(self, path: Path, vectors: Floats, metric: Metric, options: BuildOptions) -> PivotIndex:
+        with np.load(path) as stored:
+            return PivotIndex(vectors, stored["pivots"], stored["member"], metric)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def third_party() -> Iterator[None]:
+    """Installs the third party's distribution, as far as importlib.metadata can tell."""
+    module = ModuleType("third_party_index")
+    module.KIND = PivotKind()  # type: ignore[attr-defined]
+    entry = importlib.metadata.EntryPoint(THIRD_PARTY, "third_party_index:KIND", registry.GROUP)
+    real = importlib.metadata.entry_points
+
+    def entry_points(**asked: Any) -> Any:
+        return [*real(**asked), entry]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "third_party_index", module)
+        patch.setattr(importlib.metadata, "entry_points", entry_points)
+        registry.clear_cache()
+        yield
+    registry.clear_cache()
+
+
+def _cases() -> list[Any]:
+    kinds: dict[str, IndexKind] = {name: registry.get_kind(name) for name in registry.kind_names()}
+    kinds[THIRD_PARTY] = PivotKind()
+    return [
+        pytest.param(name, metric, id=f"{name}-{metric.value}")
+        for name, kind in sorted(kinds.items())
+        for metric in sorted(kind.capabilities.metrics)
+    ]
+
+
+class Case:
+    """One kind under one metric, over clustered data."""
+
+    def __init__(self, name: str, metric: Metric, data: ModuleType) -> None:
+        self.kind, self.metric = registry.get_kind(name), metric
+        self.able = self.kind.capabilities
+        base, _ = data.clustered(ROWS, DIM, 60, seed=11)
+        queries, _ = data.clustered(QUERIES, DIM, 60, seed=12)
+        # Of several lengths, which cosine forgets.
+        lengths = np.random.default_rng(13).uniform(0.5, 2.0, (ROWS, 1))
+        self.base = prepared(np.ascontiguousarray(base * lengths, np.float32), metric)
+        self.queries = prepared(queries, metric)
+        self.truth = data.brute_force(
+            self.queries, self.base, LIMIT, metric="dot" if metric is Metric.COSINE else metric.value
+        )
+        self.index = self.built(self.base)
+
+    def built(self, vectors: Floats, **options: Any) -> VectorIndex:
+        return self.kind.build(vectors, self.metric, BuildOptions(**options))
+
+    def loaded(self, index: VectorIndex, vectors: Floats, path: Path) -> VectorIndex:
+        index.save(path)
+        return self.kind.load(path, vectors, self.metric, BuildOptions())
+
+    def recall(self, found: NDArray[np.int64], truth: NDArray[np.int64] | None = None) -> float:
+        truth = self.truth if truth is None else truth
+        shared = [len(set(a) & set(b)) for a, b in zip(found.tolist(), truth.tolist(), strict=True)]
+        return sum(shared) / truth.size
+
+
+@pytest.fixture(scope="module")
+def cases(third_party: None, data: ModuleType) -> Callable[[str, Metric], Case]:
+    known: dict[tuple[str, Metric], Case] = {}
+
+    def case(name: str, metric: Metric) -> Case:
+        if (name, metric) not in known:
+            known[name, metric] = Case(name, metric, data)
+        return known[name, metric]
+
+    return case
+
+
+@pytest.fixture(params=_cases())
+def case(request: pytest.FixtureRequest, cases: Callable[[str, Metric], Case]) -> Case:
+    return cases(*request.param.values) if hasattr(request.param, "values") else cases(*request.param)
+
+
+def bits(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.packbits(mask, bitorder="little")
+
+
+def assert_well_formed(found: Neighbours, queries: int, limit: int, rows: int) -> None:
+    assert found.rows.shape == found.distances.shape == (queries, limit)
+    assert found.rows.dtype == np.int64
+    assert found.distances.dtype == np.float32
+    assert ((found.rows >= -1) & (found.rows < rows)).all()
+    assert found.scored >= 0
+    assert (np.isposinf(found.distances) | (found.rows >= 0)).all(), "padding has infinite distance"
+    assert not np.isnan(found.distances).any()
+    for row, far in zip(found.rows, found.distances, strict=True):
+        real = row[row >= 0]
+        assert len(set(real.tolist())) == len(real), "a row twice"
+        assert (row[: len(real)] >= 0).all(), "padding before a row"
+        assert (np.diff(far[: len(real)]) >= 0).all(), "not ascending"
+
+
+@pytest.mark.parametrize("queries", [1, 2, QUERIES])
+@pytest.mark.parametrize("limit", [1, LIMIT])
+def test_answers_have_the_promised_form(case: Case, queries: int, limit: int) -> None:
+    found = case.index.search(case.queries[:queries], limit)
+    assert_well_formed(found, queries, limit, ROWS)
+    assert (found.rows >= 0).all()
+    assert found.scored > 0
+
+
+def test_no_queries_no_answers(case: Case) -> None:
+    assert_well_formed(case.index.search(case.queries[:0], LIMIT), 0, LIMIT, ROWS)
+
+
+def test_a_batch_answers_like_its_queries_one_by_one(case: Case) -> None:
+    together = case.index.search(case.queries, LIMIT)
+    alone = [case.index.search(case.queries[i : i + 1], LIMIT).rows[0] for i in range(QUERIES)]
+    # Sums may be taken in another order for batches, which may swap near-equal rows at the cut.
+    assert case.recall(together.rows, np.array(alone)) >= 0.99
+
+
+def test_recall_on_clusters(case: Case) -> None:
+    assert case.recall(case.index.search(case.queries, LIMIT).rows) >= (1.0 if case.able.exact else 0.95)
+
+
+def test_a_limit_beyond_the_rows_is_padded(case: Case) -> None:
+    index = case.built(case.base[:7])
+    found = index.search(case.queries, 20)
+    assert_well_formed(found, QUERIES, 20, 7)
+    assert (np.sort(found.rows[:, :7]) == np.arange(7)).all()
+
+
+def test_an_empty_matrix(case: Case, tmp_path: Path) -> None:
+    empty = case.base[:0]
+    index = case.built(empty)
+    for each in (index, case.loaded(index, empty, tmp_path / "index")):
+        found = each.search(case.queries, LIMIT)
+        assert_well_formed(found, QUERIES, LIMIT, 0)
+        assert (found.rows == -1).all()
+
+
+def test_a_single_row(case: Case, tmp_path: Path) -> None:
+    one = case.base[:1]
+    index = case.built(one)
+    for each in (index, case.loaded(index, one, tmp_path / "index")):
+        found = each.search(case.queries, 3)
+        assert_well_formed(found, QUERIES, 3, 1)
+        assert (found.rows[:, 0] == 0).all()
+
+
+def test_a_filter_is_never_broken(case: Case, data: ModuleType) -> None:
+    if not case.able.filtered:
+        assert case.kind.name == THIRD_PARTY
+        return
+    mask = np.random.default_rng(5).random(ROWS) < 0.5
+    found = case.index.search(case.queries, LIMIT, allowed=bits(mask))
+    assert_well_formed(found, QUERIES, LIMIT, ROWS)
+    assert mask[found.rows].all()
+    rows = np.flatnonzero(mask)
+    metric = "dot" if case.metric is Metric.COSINE else case.metric.value
+    truth = rows[data.brute_force(case.queries, case.base[rows], LIMIT, metric=metric)]
+    assert case.recall(found.rows, truth) >= (1.0 if case.able.exact else 0.95)
+
+
+def test_a_filter_at_the_least_selectivity_that_the_kind_claims(case: Case, data: ModuleType) -> None:
+    if not case.able.filtered:
+        assert case.kind.name == THIRD_PARTY
+        return
+    mask = np.random.default_rng(6).random(ROWS) < max(0.02, case.able.min_filtered_selectivity)
+    found = case.index.search(case.queries, LIMIT, allowed=bits(mask))
+    assert mask[found.rows[found.rows >= 0]].all()
+    rows = np.flatnonzero(mask)
+    metric = "dot" if case.metric is Metric.COSINE else case.metric.value
+    truth = rows[data.brute_force(case.queries, case.base[rows], LIMIT, metric=metric)]
+    assert case.recall(found.rows, truth) >= (1.0 if case.able.exact else 0.9)
+
+
+def test_a_filter_of_nothing_and_of_everything(case: Case) -> None:
+    if not case.able.filtered:
+        assert case.kind.name == THIRD_PARTY
+        return
+    nothing = case.index.search(case.queries, LIMIT, allowed=bits(np.zeros(ROWS, bool)))
+    assert_well_formed(nothing, QUERIES, LIMIT, ROWS)
+    assert (nothing.rows == -1).all()
+    everything = case.index.search(case.queries, LIMIT, allowed=bits(np.ones(ROWS, bool)))
+    assert_well_formed(everything, QUERIES, LIMIT, ROWS)
+    assert case.recall(everything.rows) >= (1.0 if case.able.exact else 0.95)
+
+
+def test_saved_and_loaded_it_answers_alike(case: Case, tmp_path: Path) -> None:
+    before = case.index.search(case.queries, LIMIT)
+    loaded = case.loaded(case.index, case.base, tmp_path / "index")
+    after = loaded.search(case.queries, LIMIT)
+    np.testing.assert_array_equal(after.rows, before.rows)
+    np.testing.assert_array_equal(after.distances, before.distances)
+    assert loaded.memory_bytes() >= 0
+    # Saved again from the loaded one: the same file.
+    loaded.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "index").read_bytes()
+
+
+def test_one_file_and_no_other(case: Case, tmp_path: Path) -> None:
+    case.index.save(tmp_path / "index")
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_loaded_it_is_searched_from_four_threads(case: Case, tmp_path: Path) -> None:
+    loaded = case.loaded(case.index, case.base, tmp_path / "index")
+    wanted = [case.index.search(case.queries[i : i + 1], LIMIT).rows for i in range(QUERIES)]
+    mask = np.arange(ROWS) % 2 == 0
+
+    def work(worker: int) -> list[Any]:
+        out = []
+        for turn in range(3 * QUERIES):
+            i = (turn * 7 + worker) % QUERIES
+            if case.able.filtered and turn % 3 == 0:
+                rows = loaded.search(case.queries[i : i + 1], LIMIT, allowed=bits(mask)).rows
+                assert mask[rows[rows >= 0]].all()
+            else:
+                out.append((i, loaded.search(case.queries[i : i + 1], LIMIT).rows))
+        return out
+
+    with ThreadPoolExecutor(4) as pool:
+        for answers in pool.map(work, range(4)):
+            for i, rows in answers:
+                np.testing.assert_array_equal(rows, wanted[i])
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_extended_it_finds_every_row(case: Case, tmp_path: Path, loaded: bool) -> None:
+    if not case.able.extends:
+        assert not hasattr(case.index, "extended")
+        return
+    half = case.base[: ROWS // 2]
+    index: Any = case.built(half)
+    if loaded:
+        index = case.loaded(index, half, tmp_path / "index")
+    before = index.search(case.queries, LIMIT).rows
+    seen: list[float] = []
+    longer = index.extended(case.base[ROWS // 2 :], BuildOptions(progress=seen.append))
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    np.testing.assert_array_equal(index.search(case.queries, LIMIT).rows, before)
+    assert case.recall(longer.search(case.queries, LIMIT).rows) >= (1.0 if case.able.exact else 0.95)
+    if case.metric is not Metric.DOT:  # the row nearest to a row by inner product is often another, longer one
+        assert (longer.search(case.base, 1).rows[:, 0] == np.arange(ROWS)).mean() >= 0.99
+    again = case.loaded(longer, case.base, tmp_path / "longer")
+    np.testing.assert_array_equal(
+        again.search(case.queries, LIMIT).rows, longer.search(case.queries, LIMIT).rows
+    )
+    with pytest.raises(BuildCancelled):
+        index.extended(case.base[ROWS // 2 :], BuildOptions(cancelled=lambda: True))
+
+
+def test_a_build_ends_soon_after_it_is_cancelled(case: Case) -> None:
+    with pytest.raises(BuildCancelled):
+        case.built(case.base, cancelled=lambda: True)
+    polls = 0
+
+    def third_time() -> bool:
+        nonlocal polls
+        polls += 1
+        return polls == 3
+
+    wide = np.tile(case.base, (8, 8))
+    with pytest.raises(BuildCancelled):
+        case.built(wide, cancelled=third_time)
+    assert polls == 3
+
+
+def test_a_build_polls_and_reports(case: Case) -> None:
+    polled = [time.thread_time()]
+    seen: list[float] = []
+
+    def never() -> bool:
+        polled.append(time.thread_time())
+        return False
+
+    case.built(case.base, cancelled=never, progress=seen.append)
+    polled.append(time.thread_time())
+    assert np.diff(polled).max() < 0.5, "seconds of work between two polls"
+    assert seen == sorted(seen)
+    assert all(0.0 <= fraction <= 1.0 for fraction in seen)
+    assert seen[-1] == 1.0
+
+
+def test_parameters_have_sound_defaults(case: Case) -> None:
+    for able in (case.able, capabilities_of(case.index, case.kind)):
+        for parameter in (*able.build_params.values(), *able.search_params.values()):
+            assert isinstance(parameter.default, parameter.type)
+            if parameter.low is not None:
+                assert float(parameter.default) >= parameter.low
+            if parameter.high is not None:
+                assert float(parameter.default) <= parameter.high
+
+
+def test_a_wider_search_finds_no_less(case: Case) -> None:
+    for name, parameter in case.able.search_params.items():
+        assert parameter.low is not None, "a search parameter of a number has a least value"
+        least, default = int(parameter.low), int(parameter.default)
+        found = [
+            case.recall(case.index.search(case.queries, LIMIT, params={name: value}).rows)
+            for value in (least, default, 8 * default)
+        ]
+        assert found[0] <= found[1] + 0.01
+        assert found[1] <= found[2] + 0.01
+        assert found[2] >= 0.99
+        scored = [
+            case.index.search(case.queries, LIMIT, params={name: v}).scored for v in (default, 4 * default)
+        ]
+        assert scored[0] < scored[1]
+
+
+def test_equal_rows_do_no_harm(case: Case) -> None:
+    rows = np.concatenate([np.repeat(case.base[:1], 600, axis=0), case.base[:400]])
+    index = case.built(rows)
+    found = index.search(case.queries, LIMIT)
+    assert_well_formed(found, QUERIES, LIMIT, 1000)
+    assert (found.rows >= 0).all()
+    best = [np.sort(distances(scores(query, rows, case.metric), case.metric))[LIMIT - 1] for query in case.queries]
+    got = [
+        distances(scores(query, rows[near], case.metric), case.metric)
+        for query, near in zip(case.queries, found.rows, strict=True)
+    ]
+    assert np.mean([g <= b + 1e-6 for g, b in zip(got, best, strict=True)]) >= 0.95
+
+
+def test_nothing_but_equal_rows(case: Case) -> None:
+    rows = np.repeat(case.base[:1], 3000, axis=0)
+    found = case.built(rows).search(case.queries, LIMIT)
+    assert_well_formed(found, QUERIES, LIMIT, 3000)
+    assert (found.rows >= 0).all()
+
+
+def test_it_builds_over_a_mapped_read_only_matrix(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.f32"
+    case.base.tofile(path)
+    mapped = np.memmap(path, np.float32, "r", shape=case.base.shape)
+    index = case.kind.build(mapped, case.metric, BuildOptions())
+    assert case.recall(index.search(case.queries, LIMIT).rows) >= (1.0 if case.able.exact else 0.95)
+
+
+def test_real_embeddings(case: Case, wordnet5k: Any, data: ModuleType) -> None:
+    base = prepared(wordnet5k.base[:2500], case.metric)
+    queries = prepared(wordnet5k.queries[:60], case.metric)
+    metric = "dot" if case.metric is Metric.COSINE else case.metric.value
+    truth = data.brute_force(queries, base, LIMIT, metric=metric)
+    index = case.built(base, threads=2)
+    floor = 1.0 if case.able.exact else 0.95
+    if case.kind.name == THIRD_PARTY:
+        found = index.search(queries, LIMIT, params={"probes": 24}).rows
+    else:
+        found = index.search(queries, LIMIT).rows
+    assert case.recall(found, truth) >= floor
