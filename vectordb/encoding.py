@@ -43,7 +43,7 @@ def decode_metadata(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: The bytes are not MessagePack.
     """
-    return ormsgpack.unpackb(data, ext_hook=_unpack, option=_UNPACK) if data else {}  # type: ignore[no-any-return]
+    return ormsgpack.unpackb(data, ext_hook=_unpack, option=_UNPACK) if data else {}
 
 
 def _pack(value: object) -> object:

@@ -80,7 +80,7 @@ def encoded_ids(ids: Sequence[str], *, unique: bool = True) -> list[bytes]:
 
 
 def generated_ids(n: int) -> list[str]:
-    """``n`` new UUIDs of version 7 (RFC 9562), ascending within the call: a millisecond clock, a counter, randomness."""
+    """``n`` new UUIDs of version 7 (RFC 9562), ascending within the call: milliseconds, a counter, randomness."""
     stamp = time.time_ns() // 1_000_000
     random = os.urandom(8 * n)
     ids = []

@@ -42,7 +42,8 @@ def norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Euclidean lengths of the rows of float32[n, d], each computed by itself: float64[n]."""
     wide = vectors.astype(np.float64)
     np.multiply(wide, wide, out=wide)
-    return np.sqrt(np.add.reduce(wide, axis=1))
+    squares: NDArray[np.float64] = np.add.reduce(wide, axis=1)
+    return np.sqrt(squares)
 
 
 def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -70,10 +71,12 @@ def scores(query: NDArray[np.float32], rows: NDArray[np.float32], metric: Metric
         else:
             np.abs(wide, out=wide)
     # Not einsum, matmul or vecdot: their order of summation may depend on the number of rows or on BLAS threads.
-    out = np.add.reduce(wide, axis=1)
+    out: NDArray[np.float64] = np.add.reduce(wide, axis=1)
     if metric is Metric.COSINE:
         # Rounding may put it a hair outside [-1, 1].
-        return np.minimum(np.maximum(out, -1.0, out=out), 1.0, out=out).astype(np.float32)
+        np.maximum(out, -1.0, out=out)
+        np.minimum(out, 1.0, out=out)
+        return out.astype(np.float32)
     if metric is Metric.L2:
         np.sqrt(out, out=out)
     # A sum may exceed float32: such a score is infinite rather than a warning.

@@ -145,7 +145,8 @@ class Hit(NamedTuple):
     vector: NDArray[np.float32] | None = None
 
 
-class WriteResult(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WriteResult(_Readable):
     """What a write did: rows written, the collection's version that wrote them, and their ids in the given order."""
 
     count: int
@@ -249,7 +250,7 @@ class SearchResult(Sequence[Hit]):
     def __repr__(self) -> str:
         shown = ", ".join(f"{h.id!r}: {h.score:.4f}" for h in self._hits[:5])
         more = ", ..." if len(self._hits) > 5 else ""
-        state = "" if self.complete else f" INCOMPLETE ({self.incomplete_reason}, {self.searched_fraction:.0%} searched)"
+        state = "" if self.complete else f" INCOMPLETE ({self.incomplete_reason}, {self.searched_fraction:.0%})"
         return f"<SearchResult of {len(self._hits)}: {shown}{more}{state}>"
 
     @property

@@ -118,7 +118,7 @@ def _cases() -> list[Any]:
     kinds: dict[str, IndexKind] = {name: registry.get_kind(name) for name in registry.kind_names()}
     kinds[THIRD_PARTY] = PivotKind()
     return [
-        pytest.param(name, metric, id=f"{name}-{metric.value}")
+        pytest.param((name, metric), id=f"{name}-{metric.value}")
         for name, kind in sorted(kinds.items())
         for metric in sorted(kind.capabilities.metrics)
     ]
@@ -168,7 +168,7 @@ def cases(third_party: None, data: ModuleType) -> Callable[[str, Metric], Case]:
 
 @pytest.fixture(params=_cases())
 def case(request: pytest.FixtureRequest, cases: Callable[[str, Metric], Case]) -> Case:
-    return cases(*request.param.values) if hasattr(request.param, "values") else cases(*request.param)
+    return cases(*request.param)
 
 
 def bits(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -336,9 +336,7 @@ def test_extended_it_finds_every_row(case: Case, tmp_path: Path, loaded: bool) -
     if case.metric is not Metric.DOT:  # the row nearest to a row by inner product is often another, longer one
         assert (longer.search(case.base, 1).rows[:, 0] == np.arange(ROWS)).mean() >= 0.99
     again = case.loaded(longer, case.base, tmp_path / "longer")
-    np.testing.assert_array_equal(
-        again.search(case.queries, LIMIT).rows, longer.search(case.queries, LIMIT).rows
-    )
+    np.testing.assert_array_equal(again.search(case.queries, LIMIT).rows, longer.search(case.queries, LIMIT).rows)
     with pytest.raises(BuildCancelled):
         index.extended(case.base[ROWS // 2 :], BuildOptions(cancelled=lambda: True))
 
@@ -396,9 +394,7 @@ def test_a_wider_search_finds_no_less(case: Case) -> None:
         assert found[0] <= found[1] + 0.01
         assert found[1] <= found[2] + 0.01
         assert found[2] >= 0.99
-        scored = [
-            case.index.search(case.queries, LIMIT, params={name: v}).scored for v in (default, 4 * default)
-        ]
+        scored = [case.index.search(case.queries, LIMIT, params={name: v}).scored for v in (default, 4 * default)]
         assert scored[0] < scored[1]
 
 

@@ -44,7 +44,9 @@ def include_of(include: Any) -> tuple[str, ...]:
     return (include,) if isinstance(include, str) else tuple(include or ())
 
 
-def write_request(config: CollectionConfig, mode: WriteMode, columns: tuple[Any, ...], **options: Any) -> WriteRequest:
+def write_request(
+    config: CollectionConfig, mode: WriteMode, columns: tuple[Any, Any, Any, Any], **options: Any
+) -> WriteRequest:
     """``columns``: the call's (ids, vectors, metadata, texts)."""
     return WriteRequest(mode, rows_from(*columns, config), **options)
 

@@ -289,7 +289,7 @@ class Collection:
     ) -> dict[str, Any]:
         return {"if_version": if_version, "idempotency_key": idempotency_key, "timeout": self._limit(timeout)}
 
-    def _write(self, mode: WriteMode, columns: tuple[Any, ...], **options: Any) -> WriteResult:
+    def _write(self, mode: WriteMode, columns: tuple[Any, Any, Any, Any], **options: Any) -> WriteResult:
         return self._backend.write(self.name, build.write_request(self.config, mode, columns, **options))
 
     def _search_request(self, vectors: Any, limit: int, single: bool, options: dict[str, Any]) -> Any:

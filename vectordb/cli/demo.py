@@ -18,11 +18,11 @@ from vectordb.cli.process import ServerProcess
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from vectordb_client.rag import MiniLM
+    from vectordb_client.rag.corpus import Corpus
 
     from vectordb.api.collection import Collection
     from vectordb.types import SearchResult
-    from vectordb_client.rag import MiniLM
-    from vectordb_client.rag.corpus import Corpus
 
 NAME = "demo_xquad"
 _BATCH = 10

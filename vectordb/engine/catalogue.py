@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from vectordb.engine.manifest import ref_of
 from vectordb.errors import AlreadyExists, CollectionNotFound, FailedPrecondition
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family, Storage
@@ -57,11 +58,11 @@ class Catalogue:
 
     def segment_refs(self) -> list[str]:
         """Everything in the segments folder that some manifest names."""
-        refs = []
+        refs: list[str] = []
         for number, _ in self._collections.values():
             manifest = self._storage.get(Family.META, keys.manifest_key(number))
-            for entry in decode_manifest(manifest) if manifest is not None else ():
-                refs.append(entry.name if entry.index_name is None else f"{entry.name}/{entry.index_name}")
+            if manifest is not None:
+                refs.extend(ref_of(entry) for entry in decode_manifest(manifest))
         return refs
 
     def create(self, config: CollectionConfig, exist_ok: bool) -> tuple[CollectionConfig, int | None]:
@@ -132,5 +133,3 @@ def _short(value: object) -> str:
     if kind is not None:
         return repr(kind) if not params else f"{kind!r} with {dict(params)}"
     return repr(str(value)) if isinstance(value, str) else repr(value)
-
-

@@ -212,9 +212,7 @@ def decoded(data: bytes, row: int) -> dict[str, object]:
     except ValueError as error:
         raise InvalidArgument(f"metadata in row {row} is not MessagePack: {error}", field="metadata", row=row) from None
     if not isinstance(value, dict):
-        raise InvalidArgument(
-            f"metadata in row {row} is {type(value).__name__}, not a map", field="metadata", row=row
-        )
+        raise InvalidArgument(f"metadata in row {row} is {type(value).__name__}, not a map", field="metadata", row=row)
     return value
 
 

@@ -80,7 +80,9 @@ class Engine:
         try:
             self._durability = Durability(durability)
         except ValueError:
-            raise InvalidArgument(f"durability {durability!r} is unknown; 'sync' or 'async'", field="durability") from None
+            raise InvalidArgument(
+                f"durability {durability!r} is unknown; 'sync' or 'async'", field="durability"
+            ) from None
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
         self._closed: str | None = None

@@ -164,7 +164,7 @@ def _check_wanted(shop: Workshop, new: Segment | None) -> None:
 
 def _folded(number: int, views: Sequence[View]) -> list[bytes]:
     """Overlay records of the payload changes that the new segment includes."""
-    found = []
+    found: list[bytes] = []
     for view in views:
         rows = view.changed_rows()
         if len(rows):
@@ -175,7 +175,7 @@ def _folded(number: int, views: Sequence[View]) -> list[bytes]:
 
 def _dead(views: Sequence[View]) -> list[tuple[int, int, int]]:
     """Rows that died up to the views' version: (deleting version, offset, payload version), ascending."""
-    found = []
+    found: list[tuple[int, int, int]] = []
     for view in views:
         rows, versions = view.deleted()
         if len(rows):

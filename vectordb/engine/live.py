@@ -102,7 +102,8 @@ class LiveCollection:
     def _holders(self, offsets: NDArray[np.uint64]) -> Iterable[tuple[Segment | TailSection, NDArray[np.bool_]]]:
         """What holds each of the offsets: pairs of holder and bool[k]."""
         low, high = int(offsets.min()), int(offsets.max())
-        for holder in (*self.segments, *self.tail.sections):
+        holders: tuple[Segment | TailSection, ...] = (*self.segments, *self.tail.sections)
+        for holder in holders:
             if holder.lo <= high and holder.hi > low:
                 yield holder, (offsets >= holder.lo) & (offsets < holder.hi)
 
@@ -174,7 +175,8 @@ class LiveCollection:
         """Whether an approximate index is due for a segment of this size."""
         if self.kind is None or not segment.vector_count:
             return False
-        return self.config.index.kind != "auto" or segment.vector_count * self.row_bytes >= self.config.tuning.index_bytes
+        large = segment.vector_count * self.row_bytes >= self.config.tuning.index_bytes
+        return large or self.config.index.kind != "auto"
 
 
 class Contents:

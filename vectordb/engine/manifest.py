@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from vectordb.segments.segment import Segment
 
 
-def write_manifest(
-    storage: Storage, number: int, segments: Sequence[Segment], folded: Iterable[bytes] = ()
-) -> None:
+def write_manifest(storage: Storage, number: int, segments: Sequence[Segment], folded: Iterable[bytes] = ()) -> None:
     """Names the segments, durably, and forgets the overlay records ``folded`` (META keys) that they include."""
     batch = storage.batch()
     batch.put(Family.META, keys.manifest_key(number), encode_manifest(_entry(s) for s in segments))

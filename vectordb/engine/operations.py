@@ -155,7 +155,7 @@ def _targets(
 def _matching(draft: Draft, where: Filter) -> list[tuple[bytes, IdEntry]]:
     """Records that meet the filter now. The committer runs such an operation first in its group, so that the
     published snapshot is the present."""
-    found = []
+    found: list[tuple[bytes, IdEntry]] = []
     for part in draft.collection.snapshot.parts:
         alive = part.matching(where) - part.dead_rows()
         rows = np.asarray(alive.to_array(), np.int64)

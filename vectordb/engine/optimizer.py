@@ -155,7 +155,8 @@ class Optimizer:
         """Whether a request came in since the works were looked at (under self._changed)."""
         now = time.monotonic()
         return any(
-            work.retry_at <= now and (work.seal_asked and not work.sealing or work.merge_asked and not work.building)
+            work.retry_at <= now
+            and ((work.seal_asked and not work.sealing) or (work.merge_asked and not work.building))
             for work in self._works.values()
         )
 
@@ -254,9 +255,7 @@ class Optimizer:
         processors = len(os.sched_getaffinity(0))
         # A user who waits gets the whole machine; in the background one processor is left to searches.
         threads = live.config.tuning.build_threads or (processors if asked else max(1, processors - 1))
-        return jobs.Workshop(
-            live, self._storage, self._store, threads, lambda: self._closing or live.is_gone, progress
-        )
+        return jobs.Workshop(live, self._storage, self._store, threads, lambda: self._closing or live.is_gone, progress)
 
 
 def _facts(live: LiveCollection) -> list[Facts]:

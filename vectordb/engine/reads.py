@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _LOCK_FREE_TRIES = 3
 _GET_SLICE = 4_096
 
+
 def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     """One result a query.
 
@@ -117,7 +118,9 @@ def _read(live: LiveCollection, located: Sequence[IdEntry], include: Sequence[st
     with_metadata, with_text = "metadata" in include, "text" in include
     vectors: Sequence[bytes | None] = ()
     if "vector" in include:
-        vectors = live.storage.get_many(Family.VECTORS, keys.vector_keys_at(number, [entry.offset for entry in located]))
+        vectors = live.storage.get_many(
+            Family.VECTORS, keys.vector_keys_at(number, [entry.offset for entry in located])
+        )
     found: list[_Parts] = []
     for i, data in enumerate(stored):
         if data is None:

@@ -1,11 +1,11 @@
 """Opening a collection: what storage says is the truth; segments are used where they are sound and rebuilt where not.
 
-    1. undo       pieces of a large commit that never got its last batch are taken back; rows beyond the state's
-                  next offset, which no commit covered, are removed
-    2. segments   those that the manifest names are checked and mapped; a damaged one is set aside and rebuilt from
-                  storage; a damaged index is left out and built again later
-    3. changes    tombstones and payload changes since sealing are applied; dead rows in no segment are swept
-    4. tail       rows that no segment covers are read back
+1. undo       pieces of a large commit that never got its last batch are taken back; rows beyond the state's
+              next offset, which no commit covered, are removed
+2. segments   those that the manifest names are checked and mapped; a damaged one is set aside and rebuilt from
+              storage; a damaged index is left out and built again later
+3. changes    tombstones and payload changes since sealing are applied; dead rows in no segment are swept
+4. tail       rows that no segment covers are read back
 """
 
 from __future__ import annotations

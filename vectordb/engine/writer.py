@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from vectordb.engine.draft import Draft
-from vectordb.errors import Closed, DeadlineExceeded, FailedPrecondition, Internal, VectorDBError
 from vectordb.engine.results import KEPT_SECONDS
+from vectordb.errors import Closed, DeadlineExceeded, FailedPrecondition, Internal, VectorDBError
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Batch, Family, Storage
 from vectordb.storage.codec import IdempotentResult

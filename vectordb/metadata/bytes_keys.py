@@ -90,10 +90,10 @@ class BytesKeys:
         return np.array(found, dtype=np.int64)
 
     def _same(self, own: NDArray[np.int64], other: BytesKeys, theirs: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the keys at ``own`` equal those of ``other`` at ``theirs``, given that their first 8 bytes do: bool[k]."""
+        """Whether keys at ``own`` equal those of ``other`` at ``theirs``, whose first 8 bytes are equal: bool[k]."""
         starts, other_starts = self.offsets[own].astype(np.int64), other.offsets[theirs].astype(np.int64)
         lengths = self.offsets[own + 1].astype(np.int64) - starts
-        same = lengths == other.offsets[theirs + 1].astype(np.int64) - other_starts
+        same: NDArray[np.bool_] = lengths == other.offsets[theirs + 1].astype(np.int64) - other_starts
         for depth in range(1, _ROUNDS):
             open_ = np.flatnonzero(same & (lengths > 8 * depth))
             if len(open_) == 0:

@@ -15,7 +15,7 @@ from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
 from vectordb.query import exact, indexed, merge
 from vectordb.query.deadline import NO_DEADLINE, Deadline
-from vectordb.query.planner import SLACK, Ask, PartFacts, Step, Way, plan
+from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import Outcome, SearchSpec
 from vectordb.types import Plan, SegmentPlan
@@ -87,7 +87,7 @@ def explain(parts: Sequence[Part], spec: SearchSpec, dim: int) -> tuple[SegmentP
     plans = []
     for part in parts:
         estimate = None if spec.where is None or part.rows == 0 else part.estimate(spec.where)
-        step = plan(_facts(part, dim, spec.limit, estimate), ask)
+        step = plan(_facts(part, dim, estimate), ask)
         plans.append(
             SegmentPlan(
                 part.name,
@@ -109,13 +109,13 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
     matches: RowSet | None = None
     matched: int | None = None
     if spec.where is None:
-        facts = _facts(part, dim, spec.limit, None)
+        facts = _facts(part, dim, None)
         step = plan(facts, ask)
         estimated = step.estimated
     else:
         before = perf_counter()
         estimate = part.estimate(spec.where)
-        facts = _facts(part, dim, spec.limit, estimate)
+        facts = _facts(part, dim, estimate)
         step = plan(facts, ask)
         estimated = step.estimated
         if step.way is not Way.EMPTY:
@@ -173,16 +173,10 @@ def _described(
     )
 
 
-def _facts(part: Part, dim: int, limit: int, estimate: Estimate | None) -> PartFacts:
+def _facts(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
     index, kind = part.index, part.kind
-    if index is None or kind is None:
-        return PartFacts(part.rows, part.dead, part.vector_count, dim, None, estimate)
-    # An index may choose its beam by its size: an optional method of the kind "hnsw".
-    widths = getattr(index, "beam", None)
-    beam = 0 if widths is None else int(widths(limit + SLACK))
-    return PartFacts(
-        part.rows, part.dead, part.vector_count, dim, kind.capabilities, estimate, counted=False, beam=beam
-    )
+    capabilities = None if index is None or kind is None else capabilities_of(index, kind)
+    return PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities, estimate)
 
 
 def _indexed_first(parts: Sequence[Part]) -> Sequence[int]:

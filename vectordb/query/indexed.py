@@ -45,7 +45,6 @@ class _Search:
         bits: Those rows as packed bits over positions.
         told: What a filtered walk is allowed to return: ``bits`` and the markers; ``None`` in the other ways.
         share: Of the rows that do not match, those that are markers.
-        told_share: Of all rows, those in ``told``.
         available: How many rows may be returned.
         needed: How many each query must get.
     """
@@ -64,7 +63,6 @@ class _Search:
         "share",
         "step",
         "told",
-        "told_share",
     )
 
     def __init__(self, run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet | None) -> None:
@@ -75,15 +73,13 @@ class _Search:
         self.report = Report()
         self.bits: NDArray[np.uint8] | None = None
         self.told: NDArray[np.uint8] | None = None
-        self.share = self.told_share = 1.0
+        self.share = 1.0
         if matches is not None:
             self.available = len(matches)
             self.bits = part.allowed_positions(matches)
             if step.way is Way.INDEX_FILTERED:
                 marked = probe.markers(part.vector_count, self.available / part.vector_count)
                 self.told, self.share = self.bits | marked.bits, marked.share
-                matching = self.available / part.vector_count
-                self.told_share = matching + (1.0 - matching) * marked.share
         elif part.dead == 0:
             self.available = part.vector_count
         else:
@@ -142,7 +138,7 @@ def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[i
             break
         numbers = chosen[done : done + count]
         queries = run.queries if count == len(run.queries) else run.queries[np.asarray(numbers)]
-        found = state.index.search(queries, asked, allowed=state.told, params=_as_told(state, fitting, asked))
+        found = state.index.search(queries, asked, allowed=state.told, params=fitting)
         state.report.scored += found.scored
         for query, positions in zip(numbers, found.rows, strict=True):
             retry = _judge(state, query, positions, k)
@@ -171,16 +167,6 @@ def _fitting(state: _Search, params: Mapping[str, Any], k: int, queries: int) ->
     state.report.reason = f"ef lowered from {ef} to {narrow} to end before the deadline"
     state.report.params = {**params, "ef": narrow}
     return 1, state.report.params
-
-
-def _as_told(state: _Search, params: Mapping[str, Any], asked: int) -> Mapping[str, Any]:
-    """Parameters that make the index use the given ``ef``: one that widens it under a filter is told less."""
-    widths = getattr(state.index, "beam", None)
-    if state.told is None or widths is None or "ef" not in params:
-        return params
-    ef = int(params["ef"])
-    used = int(widths(asked, params, state.told_share))
-    return params if used <= ef else {**params, "ef": max(1, ef * ef // used)}
 
 
 def _judge(state: _Search, query: int, positions: NDArray[np.int64], k: int) -> _Retry | None:

@@ -29,14 +29,18 @@ SLACK = 6
 MARGIN = 1.5
 """How many more candidates than the expectation are fetched where some of them will be dropped."""
 
+SPAN = 1.7
+"""How many times the rows among which ``limit`` matches are expected the beam of a filtered walk spans."""
+
 WIDENING = 4
 """Factor from one attempt to the next where too few candidates passed."""
 
-BEAM = 64
-"""``ef`` where neither request nor kind nor index name one."""
+BEAM = 1.5
+BEAM_EXTRA = 48
+"""A beam, where the request sets none, is at least ``1.5 limit + 48`` wide (198 finds 0.99 of 100)."""
 
 POST_BEAM = 1.25
-"""Beam over candidates under ``post``: all of them have to be right, not only the first few."""
+"""Beam over candidates under ``post``, where few of them become hits."""
 
 LARGE_SHARE = 0.25
 """A limit beyond this share of the vectors is served exactly: a walk would meet nearly all of them anyway."""
@@ -70,10 +74,9 @@ class PartFacts(NamedTuple):
         rows: All rows, dead ones included.
         dead: Dead rows.
         vectors: Rows with a vector, dead ones included.
-        capabilities: Of the kind of its index; ``None`` without an index.
+        capabilities: Of its index; ``None`` without one.
         estimate: Rows that meet the filter, dead ones included; ``None`` without a filter.
         counted: The estimate is the exact number of rows that match, are alive and have a vector.
-        beam: The ``ef`` that the index would choose by itself without a filter; 0 where it has no say in it.
     """
 
     rows: int
@@ -83,7 +86,6 @@ class PartFacts(NamedTuple):
     capabilities: Capabilities | None
     estimate: Estimate | None = None
     counted: bool = False
-    beam: int = 0
 
 
 class Ask(NamedTuple):
@@ -151,7 +153,7 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
         k = math.ceil(k * MARGIN * facts.rows / alive)
     if k > vectors * LARGE_SHARE:
         return Step(Way.EXACT, "exact", expected, reason=LARGE_LIMIT)
-    params = beam(facts, ask.params, k)
+    params = beam(capabilities, ask.params, k, ask.limit * BEAM + BEAM_EXTRA)
     if costs.walk(vectors, facts.dim, _ef(params)) > PATIENCE * costs.scan(vectors, facts.dim):
         return Step(Way.EXACT, "exact", expected, reason="exact search costs less at this limit and these parameters")
     return Step(Way.INDEX, capabilities.family, expected, k, params)
@@ -178,12 +180,13 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     if selectivity < least:
         return exact._replace(reason=f"{selectivity:.1%} of the rows match, under {least:.0%} the index loses recall")
     # The beam has to span so many rows that enough of them match.
-    span = math.ceil(ask.limit * MARGIN / selectivity)
+    span = math.ceil(ask.limit * SPAN / selectivity)
     if span > facts.vectors * LARGE_SHARE:
         return exact._replace(reason=LARGE_LIMIT)
-    params = beam(facts, ask.params, ask.limit + SLACK, span)
+    k = ask.limit + SLACK
+    params = beam(capabilities, ask.params, k, max(span, ask.limit * BEAM + BEAM_EXTRA))
     ef = _ef(params)
-    k = max(ask.limit + SLACK, costs.visits(facts.vectors, None) // 4, span) if ef is None else ef
+    k = max(k, span, costs.visits(facts.vectors, None) // 4) if ef is None else ef
     cost = costs.walk(facts.vectors, facts.dim, ef) + costs.BITMAP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
@@ -197,7 +200,7 @@ def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: fl
     k = first_k(ask.limit, matches, facts.vectors)
     if k > facts.vectors * LARGE_SHARE:
         return exact._replace(reason=f"{matches:.0f} matching rows: exact search over them costs less than widening")
-    params = beam(facts, ask.params, k, math.ceil(k * POST_BEAM))
+    params = beam(capabilities, ask.params, k, max(k * POST_BEAM, ask.limit * BEAM + BEAM_EXTRA))
     cost = costs.walk(facts.vectors, facts.dim, _ef(params)) + k * costs.MEMBERSHIP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
@@ -247,18 +250,16 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
     return cost <= PATIENCE * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
 
 
-def beam(facts: PartFacts, params: Mapping[str, Any] | None, k: int, least: int = 0) -> Mapping[str, Any]:
-    """Those of the request's parameters that the kind knows, with ``ef`` at least ``k``.
+def beam(capabilities: Capabilities, params: Mapping[str, Any] | None, k: int, least: float) -> Mapping[str, Any]:
+    """Those of the request's parameters that the index knows, with ``ef`` at least ``k``.
 
     Args:
         least: What ``ef`` should be at least where the request does not set it.
     """
-    assert facts.capabilities is not None
-    known = facts.capabilities.search_params
+    known = capabilities.search_params
     out: dict[str, Any] = {} if not params else {name: value for name, value in params.items() if name in known}
     if "ef" in known:
-        # 0 stands for the index's own choice, in requests and as the default of kinds that make one.
-        ef = int(out.get("ef") or 0) or max(facts.beam or int(known["ef"].default) or BEAM, least)
+        ef = int(out["ef"]) if "ef" in out else max(int(known["ef"].default), math.ceil(least))
         out["ef"] = max(ef, k)
     return out
 

@@ -21,7 +21,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BELIEVED = 1.5
+BELIEVED = 1.3
 """Hits are believed up to this many times as far as the beam spans, counted in rows."""
 
 _HIGHEST, _LOWEST = 2, 12

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from vectordb.segments.segment import SegmentView
     from vectordb.segments.tail import TailView
 
-    AnyView = SegmentView | TailView
+    AnyView: TypeAlias = SegmentView | TailView
 
 
 class Snapshot:
