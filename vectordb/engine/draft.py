@@ -83,10 +83,12 @@ class Draft:
         return [(Family.ROWS, *p) for p in self.payloads] + [(Family.VECTORS, *v) for v in self.vectors]
 
     @property
-    def changes(self) -> list[tuple[Family, bytes, bytes | None]]:
+    def changes(self) -> list[tuple[Family, list[bytes], list[bytes | None]]]:
         """Everything else: keys to put or, with None, to delete."""
-        rewritten: list[tuple[Family, bytes, bytes | None]] = [(Family.ROWS, k, v) for k, v in self.rewritten.items()]
-        return rewritten + [(Family.META, k, v) for k, v in self.small.items()]
+        return [
+            (Family.ROWS, list(self.rewritten), list(self.rewritten.values())),
+            (Family.META, list(self.small), list(self.small.values())),
+        ]
 
     def entries(self, ids: Sequence[bytes]) -> list[IdEntry | None]:
         """Where each id is now, this draft's own changes included."""
@@ -114,10 +116,13 @@ class Draft:
         """New rows for all ids; rows that the ids had die."""
         number, n = self.number, len(checked.ids)
         first = self.effects.next_offset
-        id_keys = keys.id_keys(number, checked.keys)
-        for i, (id_, key, entry) in enumerate(zip(checked.keys, id_keys, entries, strict=True)):
-            self.small[key] = codec.encode_id_entry(first + i, version)
-            self._move(id_, entry, IdEntry(first + i, version))
+        offsets = range(first, first + n)
+        now = map(codec.encode_id_entry, offsets, repeat(version))
+        self.small.update(zip(keys.id_keys(number, checked.keys), now, strict=False))
+        # What an earlier operation of the group found stays what was before.
+        self.before = {**dict(zip(checked.keys, entries, strict=True)), **self.before}
+        self._now.update(zip(checked.keys, map(IdEntry, offsets, repeat(version)), strict=False))
+        for entry in entries:
             if entry is not None:
                 self._kill(entry, version)
         texts: Iterable[bytes | None] = repeat(None) if checked.texts is None else checked.texts
@@ -126,8 +131,8 @@ class Draft:
         if checked.vectors is not None:
             present = checked.has_vector
             matrix = checked.vectors if present is None else checked.vectors[present]
-            offsets = range(first, first + n) if present is None else (np.flatnonzero(present) + first).tolist()
-            self.vectors.append((keys.vector_keys_at(number, offsets), codec.encode_vectors(matrix)))
+            at = offsets if present is None else (np.flatnonzero(present) + first).tolist()
+            self.vectors.append((keys.vector_keys_at(number, at), codec.encode_vectors(matrix)))
         effects = self.effects
         effects.batches.append(
             RowBatch.dense(first, version, checked.ids, checked.metadata, checked.prepared, checked.has_vector)

@@ -19,7 +19,7 @@ from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from vectordb.engine.draft import Draft
 from vectordb.engine.results import KEPT_SECONDS
@@ -213,12 +213,12 @@ class Committer:
         for draft in drafts:
             draft.collection.unsynced = draft.before
             self._write_new_rows(batch, draft)
-            changes = draft.changes
-            if len(changes) > _CHANGES_A_PIECE:
-                self._write_with_undo(draft, changes)
+            if len(draft.small) + len(draft.rewritten) > _CHANGES_A_PIECE:
+                self._write_with_undo(draft)
                 batch.delete_range(Family.META, *keys.undo_range(draft.number))
             else:
-                _apply(batch, changes)
+                for family, written, values in draft.changes:
+                    _apply(batch, family, written, values)
             effects = draft.effects
             state = draft.collection.state.advanced(effects.version, effects.next_offset, effects.alive)
             batch.put(Family.META, keys.state_key(draft.number), codec.encode_state(state))
@@ -239,19 +239,24 @@ class Committer:
                 batch.put_many(family, written[piece], values[piece])
                 self._storage.write(batch)
 
-    def _write_with_undo(self, draft: Draft, changes: list[tuple[Family, bytes, bytes | None]]) -> None:
+    def _write_with_undo(self, draft: Draft) -> None:
         """Many changes in several batches; each carries what it overwrites until the last batch removes it."""
-        for piece, start in enumerate(range(0, len(changes), _CHANGES_A_PIECE)):
-            chosen = changes[start : start + _CHANGES_A_PIECE]
-            small = [key for family, key, _ in chosen if family is Family.META]
-            before = list(zip(small, self._storage.get_many(Family.META, small), strict=True))
-            # A payload's key is new: to take it back is to remove it.
-            before += [(key, None) for family, key, _ in chosen if family is Family.ROWS]
-            batch = self._storage.batch()
-            undo = keys.undo_key(draft.number, draft.effects.version, piece)
-            batch.put(Family.META, undo, codec.encode_undo(before))
-            _apply(batch, chosen)
-            self._storage.write(batch)
+        piece = 0
+        for family, written, values in draft.changes:
+            for start in range(0, len(written), _CHANGES_A_PIECE):
+                chosen = slice(start, start + _CHANGES_A_PIECE)
+                # A payload's key is new: to take it back is to remove it.
+                before = (
+                    self._storage.get_many(family, written[chosen])
+                    if family is Family.META
+                    else [None] * len(written[chosen])
+                )
+                batch = self._storage.batch()
+                undo = keys.undo_key(draft.number, draft.effects.version, piece)
+                batch.put(Family.META, undo, codec.encode_undo(list(zip(written[chosen], before, strict=True))))
+                _apply(batch, family, written[chosen], values[chosen])
+                self._storage.write(batch)
+                piece += 1
 
     def _sync(self, drafts: list[Draft]) -> None:
         sequence = self._storage.sync()
@@ -269,8 +274,11 @@ class Committer:
                 call.done.set_exception(kind(told))
 
 
-def _apply(batch: Batch, changes: list[tuple[Family, bytes, bytes | None]]) -> None:
-    for family, key, value in changes:
+def _apply(batch: Batch, family: Family, written: list[bytes], values: list[bytes | None]) -> None:
+    if None not in values:
+        batch.put_many(family, written, cast(list[bytes], values))
+        return
+    for key, value in zip(written, values, strict=True):
         if value is None:
             batch.delete(family, key)
         else:

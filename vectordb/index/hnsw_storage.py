@@ -19,6 +19,7 @@ import numpy as np
 
 from vectordb.index import native
 from vectordb.index.base import BuildCancelled
+from vectordb.index.duplicates import Rows
 from vectordb.metric import Metric, scores
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ CEILING = 0.99
 """The least fraction of true neighbours that exact search at half precision must find."""
 _SAMPLE = 64
 _NEIGHBOURS = 10
-_BLOCK_BYTES = 4 << 20
 _TARGET_EXPONENT = 9
 """Scaled rows reach up to 2^9: room for later rows up to 2^15, and normal half-precision numbers down to 2^-14."""
 _HIGHEST = 2.0**15
@@ -46,9 +46,9 @@ class Storage(NamedTuple):
     def scale(self) -> float:
         return math.ldexp(1.0, self.exponent)
 
-    def fits(self, vectors: NDArray[np.float32]) -> bool:
-        """Whether more rows float32[m, d] stay within the range that was chosen."""
-        return not len(vectors) or largest_component(vectors) * self.scale <= _HIGHEST
+    def fits(self, rows: Rows) -> bool:
+        """Whether more rows stay within the range that was chosen."""
+        return largest_component(rows) * self.scale <= _HIGHEST
 
     def scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[m, d] multiplied by the scale, C-contiguous; a copy only where needed."""
@@ -57,28 +57,28 @@ class Storage(NamedTuple):
         return np.ldexp(vectors, self.exponent).astype(np.float32, copy=False)
 
 
-def largest_component(vectors: NDArray[np.float32]) -> float:
-    """The greatest absolute value in float32[n, d]; reads it in blocks."""
-    step = _step(vectors)
-    return max((float(np.abs(vectors[i : i + step]).max()) for i in range(0, len(vectors), step)), default=0.0)
+def largest_component(rows: Rows) -> float:
+    """The greatest absolute value; 0 of no rows."""
+    starts = range(0, rows.count, rows.step)
+    return max((float(np.abs(rows.block(i, i + rows.step)).max()) for i in starts), default=0.0)
 
 
-def choose_storage(vectors: NDArray[np.float32], metric: Metric, cancelled: Callable[[], bool]) -> Storage:
-    """Decides how to store prepared vectors float32[n, d] under a metric.
+def choose_storage(rows: Rows, metric: Metric, cancelled: Callable[[], bool]) -> Storage:
+    """Decides how to store prepared vectors under a metric.
 
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
-    largest = largest_component(vectors)
+    largest = largest_component(rows)
     exponent = 0
     if largest > 0.0 and (top := math.frexp(largest)[1]) not in _FREE:
         exponent = _TARGET_EXPONENT - top
     # faiss has no half-precision L1: asking for it ends the process.
-    half = metric is not Metric.L1 and half_ceiling(vectors, metric, exponent, cancelled) >= CEILING
+    half = metric is not Metric.L1 and half_ceiling(rows, metric, exponent, cancelled) >= CEILING
     return Storage(half, exponent)
 
 
-def half_ceiling(vectors: NDArray[np.float32], metric: Metric, exponent: int, cancelled: Callable[[], bool]) -> float:
+def half_ceiling(rows: Rows, metric: Metric, exponent: int, cancelled: Callable[[], bool]) -> float:
     """Recall of exact search at half precision, measured with rows of the data as queries: 0 to 1.
 
     A row counts as found if its true score is as good as that of the last true neighbour. Prepared vectors under
@@ -87,20 +87,19 @@ def half_ceiling(vectors: NDArray[np.float32], metric: Metric, exponent: int, ca
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
-    count = len(vectors)
+    count = rows.count
     if not count:
         return 1.0
     native_metric = Metric.L2 if metric is Metric.COSINE else metric
     sample = np.unique(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(np.int64))
-    queries = np.ascontiguousarray(vectors[sample])
+    queries = rows.take(sample)
     scaled_queries = Storage(True, exponent).scaled(queries)
     keep = min(_NEIGHBOURS + 1, count)  # the query itself is among them
     true, half = _Best(len(queries), keep), _Best(len(queries), keep)
-    step = _step(vectors)
-    for start in range(0, count, step):
+    for start in range(0, count, rows.step):
         if cancelled():
             raise BuildCancelled
-        block = Storage(True, exponent).scaled(vectors[start : start + step])
+        block = Storage(True, exponent).scaled(rows.block(start, start + rows.step))
         with np.errstate(over="ignore"):
             rounded = block.astype(np.float16).astype(np.float32)
         if not np.isfinite(rounded).all():
@@ -109,9 +108,9 @@ def half_ceiling(vectors: NDArray[np.float32], metric: Metric, exponent: int, ca
         half.add(*native.nearest(scaled_queries, rounded, min(keep, len(block)), native_metric), start)
     found = 0.0
     sign = -1.0 if metric.higher_is_better else 1.0
-    for query, rows, candidates in zip(queries, true.rows, half.rows, strict=True):
-        worst = (sign * scores(query, vectors[rows[rows >= 0]], metric)).max()
-        got = sign * scores(query, vectors[candidates[candidates >= 0]], metric)
+    for query, nearest, candidates in zip(queries, true.rows, half.rows, strict=True):
+        worst = (sign * scores(query, rows.take(nearest[nearest >= 0]), metric)).max(initial=-np.inf)
+        got = sign * scores(query, rows.take(candidates[candidates >= 0]), metric)
         found += float((got <= worst).sum()) / keep
     return found / len(queries)
 
@@ -129,8 +128,3 @@ class _Best:
         order = np.argsort(distances, axis=1, kind="stable")[:, : self.rows.shape[1]]
         self.distances = np.take_along_axis(distances, order, axis=1)
         self.rows = np.take_along_axis(rows, order, axis=1)
-
-
-def _step(vectors: NDArray[np.float32]) -> int:
-    dim: int = vectors.shape[1]
-    return max(1, _BLOCK_BYTES // (4 * max(1, dim)))

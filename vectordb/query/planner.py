@@ -42,6 +42,9 @@ BEAM_EXTRA = 48
 POST_BEAM = 1.25
 """Beam over candidates under ``post``, where few of them become hits."""
 
+USUAL_EF = 64
+"""The default ``ef`` that ``POST_BEAM`` was measured with."""
+
 LARGE_SHARE = 0.25
 """A limit beyond this share of the vectors is served exactly: a walk would meet nearly all of them anyway."""
 
@@ -200,11 +203,17 @@ def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: fl
     k = first_k(ask.limit, matches, facts.vectors)
     if k > facts.vectors * LARGE_SHARE:
         return exact._replace(reason=f"{matches:.0f} matching rows: exact search over them costs less than widening")
-    params = beam(capabilities, ask.params, k, max(k * POST_BEAM, ask.limit * BEAM + BEAM_EXTRA))
+    params = beam(capabilities, ask.params, k, max(k * _post_beam(capabilities), ask.limit * BEAM + BEAM_EXTRA))
     cost = costs.walk(facts.vectors, facts.dim, _ef(params)) + k * costs.MEMBERSHIP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
     return Step(Way.INDEX_POST, capabilities.family + "_post", exact.estimated, k, params)
+
+
+def _post_beam(capabilities: Capabilities) -> float:
+    """Beam over candidates; an index whose default is wider than usual (inner products) needs more here as well."""
+    ef = capabilities.search_params.get("ef")
+    return POST_BEAM if ef is None else POST_BEAM * max(1.0, float(ef.default) / USUAL_EF)
 
 
 def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
