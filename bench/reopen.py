@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vectordb_client import connect
 
 from bench.datasets import Dataset
 from bench.systems.base import memory
 from bench.systems.engine import COLLECTION
 from vectordb.cli.process import ServerProcess
+from vectordb_client import connect
 
 SEARCHES = 1_000
 

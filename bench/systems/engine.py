@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vectordb_client import connect
-
 from bench.datasets import Dataset
 from bench.systems.base import WRITE_BATCH, Graph, Query, process_cpu
 from vectordb.cli.process import ServerProcess
+from vectordb_client import connect
 
 COLLECTION = "bench"
 

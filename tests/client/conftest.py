@@ -14,8 +14,6 @@ from typing import Any
 
 import grpc
 import pytest
-from vectordb_proto.v1 import service_pb2
-from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceServicer, add_VectorDBServiceServicer_to_server
 
 from vectordb.errors import FailedPrecondition, VectorDBError
 from vectordb.types import Record
@@ -24,6 +22,8 @@ from vectordb.wire.config import config_to_message
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
 from vectordb.wire.results import records_to_message, search_response_to_message, write_result_to_message
 from vectordb.wire.stats import info_to_message, plan_to_message, stats_to_message
+from vectordb_proto.v1 import service_pb2
+from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceServicer, add_VectorDBServiceServicer_to_server
 
 
 def _load_engine() -> Any:

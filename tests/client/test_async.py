@@ -13,12 +13,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
+from vectordb import errors
 from vectordb_client import AsyncCollection, AsyncDatabase, Collection, Database, aio, col, connect, connect_async
 from vectordb_client.transport import retry
 from vectordb_client.transport.local import EngineRegistry, LocalBackend
 from vectordb_client.transport.threads import ThreadedBackend
-
-from vectordb import errors
 
 VECTORS = np.eye(4, dtype=np.float32)
 LOST = (grpc.StatusCode.UNAVAILABLE, "connection reset by a test")

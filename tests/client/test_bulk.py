@@ -9,10 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
-from vectordb_client import connect
-from vectordb_client.transport import bulk, retry
 
 from vectordb import errors
+from vectordb_client import connect
+from vectordb_client.transport import bulk, retry
 
 LOST = (grpc.StatusCode.UNAVAILABLE, "connection reset by a test")
 

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-import vectordb_client
 
+import vectordb_client
 from vectordb import errors
 
 HEAVY = ("faiss", "rocksdict", "torch", "pyroaring", "grpc", "google.protobuf", "pandas", "pyarrow", "tqdm", "asyncio")

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vectordb_client import Database, connect
-from vectordb_client.transport.local import EngineRegistry, LocalBackend
 
 from vectordb import errors
+from vectordb_client import Database, connect
+from vectordb_client.transport.local import EngineRegistry, LocalBackend
 
 # Python 3.12 warns of forks beside threads, which is what these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -9,11 +9,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
+from vectordb import errors
 from vectordb_client import col, connect
 from vectordb_client.transport import retry
 from vectordb_client.transport.retry import Clock, RetryPolicy
-
-from vectordb import errors
 
 LOST = (grpc.StatusCode.UNAVAILABLE, "connection reset by a test")
 

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from vectordb_client import Record, col, connect
-from vectordb_client.transport.calls import GRACE, PARTIAL_GRACE
 
 from vectordb import errors
+from vectordb_client import Record, col, connect
+from vectordb_client.transport.calls import GRACE, PARTIAL_GRACE
 
 VECTORS = np.eye(4, dtype=np.float32)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vectordb_client.targets import Kind, Target, parse_target
 
 from vectordb.errors import InvalidArgument
+from vectordb_client.targets import Kind, Target, parse_target
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vectordb_client import Database, col, connect, connect_async
 
 from vectordb import errors
+from vectordb_client import Database, col, connect, connect_async
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 

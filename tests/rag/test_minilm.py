@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vectordb_client.rag import Embedder, MiniLM
-from vectordb_client.rag.embedding import minilm
 
 from vectordb import errors
+from vectordb_client.rag import Embedder, MiniLM
+from vectordb_client.rag.embedding import minilm
 
 
 @pytest.fixture(scope="module")

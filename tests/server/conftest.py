@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from vectordb_proto.v1 import service_pb2_grpc
 
 from vectordb.encoding import decode_metadata
 from vectordb.errors import AlreadyExists, CollectionNotFound, DeadlineExceeded, VectorDBError
@@ -41,6 +40,7 @@ from vectordb.types import (
     WriteResult,
 )
 from vectordb.wire.errors import error_from_status
+from vectordb_proto.v1 import service_pb2_grpc
 
 Collection = dict[str, Record]
 

@@ -10,8 +10,6 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vectordb_proto.v1 import service_pb2 as pb
-from vectordb_proto.v1 import service_pb2_grpc
 
 from vectordb.errors import DirectoryLocked, FailedPrecondition, Unavailable
 from vectordb.requests import CreateRequest, SearchRequest
@@ -19,6 +17,8 @@ from vectordb.server.app import Server
 from vectordb.server.config import load
 from vectordb.types import CollectionConfig
 from vectordb.wire import requests
+from vectordb_proto.v1 import service_pb2 as pb
+from vectordb_proto.v1 import service_pb2_grpc
 
 
 def settings(listen, **flags):

@@ -8,12 +8,12 @@ import time
 import grpc
 import numpy as np
 import pytest
-from vectordb_proto.v1 import service_pb2 as pb
 
 from vectordb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, ResourceExhausted
 from vectordb.requests import CreateRequest, GetRequest, Rows, ScanRequest, SearchRequest, WriteMode, WriteRequest
 from vectordb.types import CollectionConfig
 from vectordb.wire import requests
+from vectordb_proto.v1 import service_pb2 as pb
 
 
 def prepared(served, rows=10):

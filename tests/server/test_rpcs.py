@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from vectordb_proto.v1 import service_pb2 as pb
 
 from vectordb.encoding import encode_metadata
 from vectordb.errors import BY_NAME, CollectionNotFound, Internal, InvalidArgument, InvalidFilter, VectorDBError
@@ -26,6 +25,7 @@ from vectordb.requests import (
 from vectordb.types import CollectionConfig, Durability
 from vectordb.wire import requests, results, stats
 from vectordb.wire.config import config_from_message
+from vectordb_proto.v1 import service_pb2 as pb
 
 
 def a_write(n: int = 5, mode: WriteMode = WriteMode.UPSERT) -> WriteRequest:

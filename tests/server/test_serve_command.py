@@ -12,13 +12,13 @@ import time
 import grpc
 import numpy as np
 import pytest
-from vectordb_proto.v1 import service_pb2 as pb
-from vectordb_proto.v1 import service_pb2_grpc
 
 from vectordb.cli.main import COMMANDS, main
 from vectordb.requests import CreateRequest, Rows, WriteMode, WriteRequest
 from vectordb.types import CollectionConfig
 from vectordb.wire import requests
+from vectordb_proto.v1 import service_pb2 as pb
+from vectordb_proto.v1 import service_pb2_grpc
 
 
 def command(*arguments, **environment):

@@ -130,6 +130,8 @@ def query_matrix(vectors: Any, config: CollectionConfig, *, single: bool) -> NDA
         DimensionMismatch, InvalidArgument: As for writes.
     """
     if single:
+        if type(vectors) is np.ndarray and vectors.dtype == np.float32 and vectors.shape == (config.dim,):
+            return np.ascontiguousarray(vectors).reshape(1, -1)
         vector = _as_float32(vectors, "vector")
         if vector.ndim == 2 and len(vector) == 1:
             vector = vector[0]

@@ -18,11 +18,11 @@ from vectordb.cli.process import ServerProcess
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from vectordb_client.rag import MiniLM
-    from vectordb_client.rag.corpus import Corpus
 
     from vectordb.api.collection import Collection
     from vectordb.types import SearchResult
+    from vectordb_client.rag import MiniLM
+    from vectordb_client.rag.corpus import Corpus
 
 NAME = "demo_xquad"
 _BATCH = 10
@@ -178,14 +178,14 @@ def _filter(report: _Report, collection: Collection, corpus: Corpus, vectors: ND
 
     question = corpus.questions[-1]
     article = next(d.metadata["article"] for d in corpus.documents if d.id == question.document_id)
-    where = (col("article") == article) & col("paragraph").between(1, 3)
+    where = (col("article") == article) & col("paragraph").between(2, 4)
     expected = {
         document.id
         for document in corpus.documents
-        if document.metadata["article"] == article and 1 <= document.metadata["paragraph"] <= 3
+        if document.metadata["article"] == article and 2 <= document.metadata["paragraph"] <= 4
     }
     found = collection.search(vectors[-1], limit=10, where=where)
-    report.say(f'with the filter (col("article") == {article}) & col("paragraph").between(1, 3):')
+    report.say(f'with the filter (col("article") == {article}) & col("paragraph").between(2, 4):')
     typer.echo(f"  Q     {report.short(question.text, 8)}")
     for hit in found:
         metadata = hit.metadata or {}

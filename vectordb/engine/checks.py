@@ -279,7 +279,7 @@ def check_search(config: CollectionConfig, request: SearchRequest) -> NDArray[np
         raise InvalidArgument(f"a search has 1 to {MAX_QUERIES} queries, got {len(vectors)}", field="vectors")
     # One pass finds NaN, infinity and zero rows alike: their length is not a positive finite number.
     lengths = norms(vectors)
-    if not (np.isfinite(lengths).all() and (config.metric is not Metric.COSINE or lengths.all())):
+    if not _all_positive_finite(lengths):
         bad = _first_bad(config.metric, vectors, None)
         if bad is not None:
             raise _invalid_vector(config, vectors[bad], bad, "query")
@@ -293,6 +293,12 @@ def check_search(config: CollectionConfig, request: SearchRequest) -> NDArray[np
     if config.metric is Metric.COSINE:
         return (vectors / lengths[:, None]).astype(np.float32)
     return vectors
+
+
+def _all_positive_finite(lengths: NDArray[np.float64]) -> bool:
+    if len(lengths) == 1:  # the common case, without the cost of array calls
+        return 0.0 < lengths.item() < math.inf
+    return bool((lengths > 0.0).all() and np.isfinite(lengths).all())
 
 
 def _check_params(config: CollectionConfig, request: SearchRequest) -> None:

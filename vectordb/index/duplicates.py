@@ -8,10 +8,12 @@ no harm, so a matrix with none above :data:`HARMLESS` is left alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from vectordb.index.base import BuildCancelled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,14 +39,21 @@ class Rows(NamedTuple):
         width: int = self.vectors.shape[1]
         return width
 
-    @property
-    def step(self) -> int:
-        """Rows of a block of a few MB, which fits a cache."""
-        return max(1, _BLOCK_BYTES // (4 * max(1, self.dim)))
-
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows ``start`` to ``stop``, as a view where possible."""
         return self.vectors[start:stop] if self.picked is None else self.vectors[self.picked[start:stop]]
+
+    def blocks(self, cancelled: Callable[[], bool]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """All rows in blocks of a few MB, which fit a cache, each with the number of its first row.
+
+        Raises:
+            BuildCancelled: ``cancelled()``, asked before each block, turned true.
+        """
+        step = _step(self.dim)
+        for start in range(0, self.count, step):
+            if cancelled():
+                raise BuildCancelled
+            yield start, self.block(start, start + step)
 
     def take(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """A copy of some rows."""
@@ -122,16 +131,20 @@ class Groups:
         return self.starts.nbytes + self.rows.nbytes
 
 
-def grouped(vectors: NDArray[np.float32]) -> Groups | None:
-    """The groups of equal rows of float32[n, d], or None where they are too small to matter."""
-    first = first_equal([vectors])
+def grouped(vectors: NDArray[np.float32], cancelled: Callable[[], bool]) -> Groups | None:
+    """The groups of equal rows of float32[n, d], or None where they are too small to matter.
+
+    Raises:
+        BuildCancelled: ``cancelled()`` turned true.
+    """
+    first = first_equal([vectors], cancelled)
     if not _matter(first):
         return None
     return Groups.of(_numbered(first, np.empty(0, np.int64)))
 
 
 def regrouped(
-    base: NDArray[np.float32], groups: Groups | None, more: NDArray[np.float32]
+    base: NDArray[np.float32], groups: Groups | None, more: NDArray[np.float32], cancelled: Callable[[], bool]
 ) -> tuple[Groups | None, NDArray[np.int64] | None]:
     """The groups of a matrix followed by more rows, the distinct rows of the first keeping their numbers.
 
@@ -139,12 +152,16 @@ def regrouped(
         base: float32[n, d].
         groups: Its groups; None: each row is its own, equal ones too.
         more: float32[m, d].
+        cancelled: Polled.
 
     Returns:
         The groups of all, and which rows of ``more`` are the new distinct ones, ascending; ``(None, None)`` where
         there were no groups and are still none that matter.
+
+    Raises:
+        BuildCancelled: ``cancelled()`` turned true.
     """
-    first = first_equal([base, more])
+    first = first_equal([base, more], cancelled)
     if groups is None and not _matter(first):
         return None, None
     count = len(base)
@@ -153,9 +170,13 @@ def regrouped(
     return Groups.of(labels), np.flatnonzero(first[count:] == np.arange(count, len(first)))
 
 
-def first_equal(matrices: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
-    """For each row of the matrices, one below the other, the first row that equals it bit by bit: int64[n]."""
-    hashes = np.concatenate([_hashes(matrix) for matrix in matrices])
+def first_equal(matrices: Sequence[NDArray[np.float32]], cancelled: Callable[[], bool]) -> NDArray[np.int64]:
+    """For each row of the matrices, one below the other, the first row that equals it bit by bit: int64[n].
+
+    Raises:
+        BuildCancelled: ``cancelled()`` turned true.
+    """
+    hashes = np.concatenate([_hashes(matrix, cancelled) for matrix in matrices])
     count = len(hashes)
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
@@ -164,8 +185,10 @@ def first_equal(matrices: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
     first[order] = np.repeat(order[begins], np.diff(np.append(begins, count)))
     copies = np.flatnonzero(first != np.arange(count))
     bounds = np.cumsum([0, *(len(matrix) for matrix in matrices)])
-    step = Rows(matrices[0]).step
+    step = _step(matrices[0].shape[1])
     for start in range(0, len(copies), step):
+        if cancelled():
+            raise BuildCancelled
         some = copies[start : start + step]
         # Equal hashes are not yet equal rows.
         same = (_gathered(matrices, bounds, some) == _gathered(matrices, bounds, first[some])).all(axis=1)
@@ -189,16 +212,19 @@ def _numbered(first: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.
     return labels
 
 
-def _hashes(matrix: NDArray[np.float32]) -> NDArray[np.uint64]:
+def _step(dim: int) -> int:
+    return max(1, _BLOCK_BYTES // (4 * max(1, dim)))
+
+
+def _hashes(matrix: NDArray[np.float32], cancelled: Callable[[], bool]) -> NDArray[np.uint64]:
     """A 64-bit sum hash of the bits of each row: uint64[n]."""
     count, dim = matrix.shape
     odd = np.random.default_rng(_SEED).integers(0, 1 << 63, dim, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     out = np.empty(count, np.uint64)
-    step = max(1, Rows(matrix).step // 2)
-    for start in range(0, count, step):
-        words = np.ascontiguousarray(matrix[start : start + step]).view(np.uint32).astype(np.uint64)
+    for start, block in Rows(matrix).blocks(cancelled):
+        words = np.ascontiguousarray(block).view(np.uint32).astype(np.uint64)
         words *= odd
-        out[start : start + step] = np.add.reduce(words, axis=1, dtype=np.uint64)
+        out[start : start + len(block)] = np.add.reduce(words, axis=1, dtype=np.uint64)
     return out
 
 

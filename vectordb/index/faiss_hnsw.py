@@ -12,6 +12,7 @@ What is stored, by measurement:
   tried and found less than a fifth of the neighbours at the same effort.
 - l2, l1: themselves.
 - half precision where it measurably loses nothing (``hnsw_storage``), never under l1.
+- equal rows once, where there are many (``duplicates``).
 """
 
 from __future__ import annotations
@@ -24,18 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vectordb.errors import DimensionMismatch, InvalidArgument
-from vectordb.index import hnsw_file
-from vectordb.index.base import (
-    BuildCancelled,
-    BuildOptions,
-    CannotExtend,
-    Capabilities,
-    Neighbours,
-    Parameter,
-    Params,
-)
-from vectordb.index.hnsw_storage import CEILING, Storage, choose_storage, half_ceiling
-from vectordb.index.native import FAISS_METRIC, faiss, native_threads, single_threaded
+from vectordb.index import hnsw_build, hnsw_file
+from vectordb.index.base import BuildOptions, Capabilities, Neighbours, Parameter, Params
+from vectordb.index.hnsw_file import Graph
+from vectordb.index.native import faiss, single_threaded
 from vectordb.metric import Metric
 
 if TYPE_CHECKING:
@@ -52,8 +45,6 @@ _LIMIT_EXTRA = 48
 """Wide limits need a beam somewhat wider than themselves: 198 finds 0.99 of 100 neighbours."""
 _FILTER_GROWTH = 0.3
 _MAX_BEAM = 65_536
-_SLICE_WORK = 128 * 384 * 200
-"""Rows x dims x ef_construction of one uninterruptible add: about 0.1 to 0.2 s of one thread."""
 _QUERY_RANGE = 2.0**24
 """Beyond it times the data's own range, float32 distances to all rows are the same number."""
 _CACHED_PARAMS = 64
@@ -71,29 +62,30 @@ class HnswIndex:
     """A built graph. Searches from many threads at once; never changes.
 
     Args:
-        graph: The faiss index.
-        storage: How it stores rows.
+        graph: The graph.
+        vectors: float32[n, d], the matrix that it is over; only ``extended`` reads it.
         metric: The metric.
-        path: The file that it is mapped from, or None if it is in memory.
+        path: The file that the graph is mapped from, or None if it is in memory.
     """
 
-    def __init__(self, graph: Any, storage: Storage, metric: Metric, path: Path | None = None) -> None:
+    def __init__(self, graph: Graph, vectors: NDArray[np.float32], metric: Metric, path: Path | None = None) -> None:
         self._graph = graph
-        self._search_c = graph.search_c
-        self._storage = storage
+        self._search_c = graph.native.search_c
+        self._storage, self._groups = graph.storage, graph.groups
+        self._vectors = vectors
         self._metric = metric
         self._path = path
-        self._rows = int(graph.ntotal)
-        self._dim = int(graph.d)
+        self._rows, self._dim = vectors.shape
+        self._nodes = int(graph.native.ntotal)
         self._plain: dict[int, Any] = {}
-        growth = max(1.0, self._rows / _BEAM_ROWS) ** _BEAM_GROWTH
+        growth = max(1.0, self._nodes / _BEAM_ROWS) ** _BEAM_GROWTH
         self._default_beam = math.ceil(_BASE_BEAM[metric] * growth)
         self._capabilities = replace(
             HNSW.capabilities,
             search_params={"ef": _ef(self._default_beam)},
             min_filtered_selectivity=_MIN_SELECTIVITY[metric],
         )
-        scale = storage.scale
+        scale = graph.storage.scale
         self._factor, self._shift = {
             Metric.COSINE: (0.5 / scale**2, -1.0),  # |q - x|^2 = 2 - 2 cos
             Metric.DOT: (-1.0 / scale, 0.0),
@@ -152,7 +144,7 @@ class HnswIndex:
         if queries.shape[1] != self._dim:
             got = queries.shape[1]
             raise DimensionMismatch(f"this index has dim {self._dim}, got {got}", expected=self._dim, got=got)
-        k = min(limit, self._rows)
+        k = min(limit, self._nodes)
         if k == 0 or count == 0:
             return _nothing(count, limit)
         factor = self._factor
@@ -169,57 +161,51 @@ class HnswIndex:
         before = _stats.ndis
         # Straight to the C++ method: faiss's Python wrapper costs 5 us more.
         self._search_c(count, faiss.swig_ptr(queries), k, faiss.swig_ptr(distances), faiss.swig_ptr(rows), settings)
-        scored = min(_stats.ndis - before, count * self._rows)
+        scored = min(_stats.ndis - before, count * self._nodes)
         np.multiply(distances, factor, out=distances)
         if self._shift:
             distances += self._shift
         # Missing rows stand at the end of each query, with a distance of no meaning.
         if rows[:, -1].min() < 0:
             distances[rows < 0] = np.inf
-        if k < limit:
+        if self._groups is not None:
+            rows, distances = self._groups.spread(rows, distances, limit, allowed)
+        elif k < limit:
             rows, distances = _widened(rows, distances, limit)
         return Neighbours(rows, distances, scored)
 
     def extended(self, more: NDArray[np.float32], build: BuildOptions) -> HnswIndex:
-        """See :meth:`vectordb.index.base.GrowingIndex.extended`. Costs a copy of the graph and the adding.
+        """See :meth:`vectordb.index.base.GrowingIndex.extended`. Costs a copy of both matrix and graph, and the adding.
 
         Raises:
             CannotExtend: The new rows leave the range of the stored ones, or need more than their half precision.
             BuildCancelled: ``build.cancelled()`` turned true.
         """
-        if self._rows == 0:
-            raise CannotExtend("the graph is empty")
-        if not self._storage.fits(more):
-            raise CannotExtend("the new rows exceed the range of the stored ones")
-        if self._storage.half and half_ceiling(more, self._metric, self._storage.exponent, build.cancelled) < CEILING:
-            raise CannotExtend("the new rows need single precision")
-        if self._path is None:
-            graph = faiss.clone_index(self._graph)
-        else:
-            graph, _ = hnsw_file.read(self._path, (self._rows, self._dim), self._metric, mapped=False)
-        _add(graph, more, self._storage, build)
-        return HnswIndex(graph, self._storage, self._metric)
+        graph = hnsw_build.extend(self._graph, self._path, self._vectors, more, self._metric, build)
+        return HnswIndex(graph, np.concatenate([self._vectors, more]), self._metric)
 
     def save(self, path: Path) -> None:
         """See :meth:`vectordb.index.base.VectorIndex.save`; the format is in ``hnsw_file``."""
-        hnsw_file.write(path, self._graph, self._storage, self._metric)
+        hnsw_file.write(path, self._graph, self._metric)
 
     def memory_bytes(self) -> int:
         """Rows, links and levels; where mapped, what they take once they are all in memory."""
         row = self._dim * (2 if self._storage.half else 4) + 8 + 4
-        return self._rows * row + 4 * int(self._graph.hnsw.neighbors.size())
+        groups = 0 if self._groups is None else self._groups.nbytes()
+        return self._nodes * row + 4 * int(self._graph.native.hnsw.neighbors.size()) + groups
 
     def _settings(self, limit: int, allowed: NDArray[np.uint8] | None, params: Params | None) -> Any:
         """faiss's search parameters, or None where nothing is allowed. They own the selector, it the bitmap."""
         if allowed is not None:
             if len(allowed) * 8 < self._rows:
                 raise InvalidArgument(f"allowed has {len(allowed) * 8} bits, the index {self._rows} rows")
+            allowed = np.ascontiguousarray(allowed if self._groups is None else self._groups.allowed(allowed), np.uint8)
             matching = int(np.bitwise_count(allowed).sum())
             if matching == 0:
                 return None
-            if matching < self._rows:
-                selector = faiss.IDSelectorBitmap(np.ascontiguousarray(allowed, dtype=np.uint8))
-                beam = self.beam(limit, params, matching / self._rows)
+            if matching < self._nodes:
+                selector = faiss.IDSelectorBitmap(allowed)
+                beam = self.beam(limit, params, matching / self._nodes)
                 return faiss.SearchParametersHNSW(efSearch=beam, sel=selector)
         beam = self.beam(limit, params)
         settings = self._plain.get(beam)
@@ -262,10 +248,11 @@ class HnswKind:
 
     def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> HnswIndex:
         """See :meth:`vectordb.index.base.IndexKind.build`. With one thread the same input gives the same graph."""
-        storage = choose_storage(vectors, metric, options.cancelled)
-        graph = self._empty(vectors.shape[1], metric, storage, options.params)
-        _add(graph, vectors, storage, options)
-        return HnswIndex(graph, storage, metric)
+        params = {name: p.default for name, p in self.capabilities.build_params.items()} | dict(options.params)
+        graph = hnsw_build.build(
+            vectors, metric, options, m=int(params["m"]), ef_construction=int(params["ef_construction"])
+        )
+        return HnswIndex(graph, vectors, metric)
 
     def load(self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> HnswIndex:
         """See :meth:`vectordb.index.base.IndexKind.load`. Maps the file; it must stay as it is meanwhile.
@@ -274,41 +261,11 @@ class HnswKind:
             Corruption: The file is damaged, or belongs to another matrix or metric.
         """
         del options
-        graph, storage = hnsw_file.read(path, vectors.shape, metric, mapped=True)
-        return HnswIndex(graph, storage, metric, path)
-
-    def _empty(self, dim: int, metric: Metric, storage: Storage, params: Params) -> Any:
-        known = self.capabilities.build_params
-        m = int(params.get("m", known["m"].default))
-        native_metric = FAISS_METRIC[Metric.L2 if metric is Metric.COSINE else metric]
-        if storage.half:
-            graph = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_fp16, m, native_metric)
-            graph.train(np.zeros((1, dim), np.float32))  # half precision has nothing to learn; faiss wants the call
-        else:
-            graph = faiss.IndexHNSWFlat(dim, m, native_metric)
-        graph.hnsw.efConstruction = int(params.get("ef_construction", known["ef_construction"].default))
-        return graph
+        return HnswIndex(hnsw_file.read(path, vectors.shape, metric, mapped=True), vectors, metric, path)
 
 
 HNSW = HnswKind()
 """What the entry point ``hnsw`` names."""
-
-
-def _add(graph: Any, vectors: NDArray[np.float32], storage: Storage, options: BuildOptions) -> None:
-    """Adds rows in slices short enough to be cancelled between. Their size depends on no clock: builds repeat."""
-    count, dim = vectors.shape
-    step = max(16, min(2048, _SLICE_WORK // (dim * int(graph.hnsw.efConstruction))))
-    step *= max(1, options.threads)
-    with native_threads(options.threads):
-        for start in range(0, count, step):
-            if options.cancelled():
-                raise BuildCancelled
-            block = storage.scaled(vectors[start : start + step])
-            graph.add_c(len(block), faiss.swig_ptr(block))
-            options.progress(min(1.0, (start + step) / count))
-    if options.cancelled():
-        raise BuildCancelled
-    options.progress(1.0)
 
 
 def _nothing(queries: int, limit: int) -> Neighbours:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vectordb.index import native
-from vectordb.index.base import BuildCancelled
 from vectordb.index.duplicates import Rows
 from vectordb.metric import Metric, scores
 
@@ -46,9 +45,9 @@ class Storage(NamedTuple):
     def scale(self) -> float:
         return math.ldexp(1.0, self.exponent)
 
-    def fits(self, rows: Rows) -> bool:
+    def fits(self, rows: Rows, cancelled: Callable[[], bool]) -> bool:
         """Whether more rows stay within the range that was chosen."""
-        return largest_component(rows) * self.scale <= _HIGHEST
+        return largest_component(rows, cancelled) * self.scale <= _HIGHEST
 
     def scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[m, d] multiplied by the scale, C-contiguous; a copy only where needed."""
@@ -57,10 +56,9 @@ class Storage(NamedTuple):
         return np.ldexp(vectors, self.exponent).astype(np.float32, copy=False)
 
 
-def largest_component(rows: Rows) -> float:
+def largest_component(rows: Rows, cancelled: Callable[[], bool]) -> float:
     """The greatest absolute value; 0 of no rows."""
-    starts = range(0, rows.count, rows.step)
-    return max((float(np.abs(rows.block(i, i + rows.step)).max()) for i in starts), default=0.0)
+    return max((float(np.abs(block).max()) for _, block in rows.blocks(cancelled)), default=0.0)
 
 
 def choose_storage(rows: Rows, metric: Metric, cancelled: Callable[[], bool]) -> Storage:
@@ -69,7 +67,7 @@ def choose_storage(rows: Rows, metric: Metric, cancelled: Callable[[], bool]) ->
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
-    largest = largest_component(rows)
+    largest = largest_component(rows, cancelled)
     exponent = 0
     if largest > 0.0 and (top := math.frexp(largest)[1]) not in _FREE:
         exponent = _TARGET_EXPONENT - top
@@ -96,10 +94,8 @@ def half_ceiling(rows: Rows, metric: Metric, exponent: int, cancelled: Callable[
     scaled_queries = Storage(True, exponent).scaled(queries)
     keep = min(_NEIGHBOURS + 1, count)  # the query itself is among them
     true, half = _Best(len(queries), keep), _Best(len(queries), keep)
-    for start in range(0, count, rows.step):
-        if cancelled():
-            raise BuildCancelled
-        block = Storage(True, exponent).scaled(rows.block(start, start + rows.step))
+    for start, raw in rows.blocks(cancelled):
+        block = Storage(True, exponent).scaled(raw)
         with np.errstate(over="ignore"):
             rounded = block.astype(np.float16).astype(np.float32)
         if not np.isfinite(rounded).all():

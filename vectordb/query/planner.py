@@ -51,6 +51,10 @@ LARGE_SHARE = 0.25
 PATIENCE = 2.0
 """An index that exists, or a mode that was asked for, is kept until it costs this many times the exact search."""
 
+RISK = 0.5
+"""Share of the exact search's cost that an index search may cost where neither was asked for: it may have to be widened,
+or be replaced in the end."""
+
 NOT_INDEXED = "not indexed"
 CANNOT_FILTER = "this kind of index cannot search with a filter"
 LARGE_LIMIT = "the limit is a large share of the rows"
@@ -218,8 +222,8 @@ def _post_beam(capabilities: Capabilities) -> float:
 
 def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
     """The cheaper of both ways through the index where it undercuts the exact search; its reasons are no fallbacks."""
-    within = _within(facts, ask, matches, exact, 1.0)
-    after = _after(facts, ask, matches, exact, 1.0)
+    within = _within(facts, ask, matches, exact, RISK)
+    after = _after(facts, ask, matches, exact, RISK)
     if within.way is not Way.INDEX_FILTERED:
         return after if after.way is Way.INDEX_POST else exact
     if after.way is not Way.INDEX_POST:

@@ -14,7 +14,6 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from vectordb_proto.v1 import service_pb2, service_pb2_grpc
 
 from vectordb.errors import FailedPrecondition
 from vectordb.requests import Backend
@@ -23,6 +22,7 @@ from vectordb.server.interceptors import Guard
 from vectordb.server.scans import Scans
 from vectordb.server.service import Service
 from vectordb.server.streams import Streams
+from vectordb_proto.v1 import service_pb2, service_pb2_grpc
 
 log = logging.getLogger("vectordb.server")
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 import grpc
-from vectordb_proto.v1 import service_pb2 as pb
-from vectordb_proto.v1 import service_pb2_grpc
 
 from vectordb.errors import DeadlineExceeded, Unavailable
 from vectordb.requests import Backend
 from vectordb.server.scans import Scans
 from vectordb.wire import requests, results, stats
 from vectordb.wire.config import config_to_message
+from vectordb_proto.v1 import service_pb2 as pb
+from vectordb_proto.v1 import service_pb2_grpc
 
 _FOREVER = 1e9
 _Context: TypeAlias = grpc.ServicerContext

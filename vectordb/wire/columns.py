@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from vectordb_proto.v1 import types_pb2
 
 from vectordb.errors import InvalidArgument
 from vectordb.requests import Rows
+from vectordb_proto.v1 import types_pb2
 
 _FLOATS = np.dtype("<f4")
 _LITTLE = sys.byteorder == "little"

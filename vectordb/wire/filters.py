@@ -6,10 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
-from vectordb_proto.v1 import filter_pb2
-
 from vectordb.errors import InvalidFilter
 from vectordb.filter import MAX_DEPTH, And, Condition, Filter, Not, Op, Or, Scalar, Value
+from vectordb_proto.v1 import filter_pb2
 
 _NUMBERS = {op: filter_pb2.Operator.Value(f"OPERATOR_{op.name}") for op in Op}
 _OPERATORS = {number: op for op, number in _NUMBERS.items()}

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from vectordb_proto.v1 import filter_pb2, service_pb2
-
 from vectordb.errors import InvalidArgument
 from vectordb.filter import Filter
 from vectordb.requests import (
@@ -42,6 +40,7 @@ from vectordb.wire.values import (
     version,
     whole,
 )
+from vectordb_proto.v1 import filter_pb2, service_pb2
 
 
 def create_to_message(request: CreateRequest) -> service_pb2.CreateCollectionRequest:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from vectordb_proto.v1 import service_pb2, types_pb2
 
 from vectordb.encoding import decode_metadata, encode_metadata
 from vectordb.errors import Internal
@@ -16,6 +15,7 @@ from vectordb.requests import Rows
 from vectordb.types import Hit, Metadata, Record, SearchResult, WriteResult
 from vectordb.wire.columns import bitmap_to_bytes, rows_from_message, texts_to_message, vectors_to_bytes
 from vectordb.wire.stats import plan_from_message, plan_to_message
+from vectordb_proto.v1 import service_pb2, types_pb2
 
 _NIL = b"\xc0"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from vectordb_proto.v1 import types_pb2
-
 from vectordb.types import (
     CollectionStats,
     DatabaseInfo,
@@ -18,6 +16,7 @@ from vectordb.types import (
 )
 from vectordb.wire.config import index_from_message, index_to_message
 from vectordb.wire.values import enum_from_number, enum_to_number, params_from_message, params_to_message
+from vectordb_proto.v1 import types_pb2
 
 _SEGMENT = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
 _COLLECTION = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes")

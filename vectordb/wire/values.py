@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from vectordb_proto.v1 import types_pb2
-
 from vectordb.errors import InvalidArgument
 from vectordb.metric import Metric
 from vectordb.requests import WriteMode
 from vectordb.types import Durability, FieldType, FilterMode
+from vectordb_proto.v1 import types_pb2
 
 E = TypeVar("E", bound=StrEnum)
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from vectordb_proto.v1 import service_pb2
 
 from vectordb.errors import ResourceExhausted, Unavailable
 from vectordb_client.transport import calls
 from vectordb_client.transport.calls import Call
+from vectordb_proto.v1 import service_pb2
 
 if TYPE_CHECKING:
     from vectordb.requests import WriteRequest

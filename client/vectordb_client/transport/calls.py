@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vectordb_proto.v1 import service_pb2
-
 from vectordb.errors import ResourceExhausted
 from vectordb.wire import requests as wire
 from vectordb.wire.config import config_from_message
 from vectordb.wire.results import records_from_message, search_response_from_message, write_result_from_message
 from vectordb.wire.stats import info_from_message, plan_from_message, stats_from_message
+from vectordb_proto.v1 import service_pb2
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
-from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 from vectordb.errors import Closed, VectorDBError
 from vectordb_client.transport import calls
@@ -22,6 +21,7 @@ from vectordb_client.transport.channel import OPTIONS, ServerOptions, credential
 from vectordb_client.transport.pages import Pages, Releaser
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
+from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
-from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 from vectordb.errors import Closed, VectorDBError
 from vectordb_client.transport import calls
@@ -17,6 +16,7 @@ from vectordb_client.transport.calls import Call, Limits
 from vectordb_client.transport.channel import OPTIONS, ServerOptions, credentials
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
+from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter

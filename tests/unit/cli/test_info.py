@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from vectordb_client import connect
 
 from vectordb.cli import info
 from vectordb.errors import NotFound
+from vectordb_client import connect
 
 
 @pytest.mark.parametrize(

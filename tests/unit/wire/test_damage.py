@@ -9,7 +9,6 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
-from vectordb_proto.v1 import service_pb2, types_pb2
 
 from vectordb.encoding import decode_metadata, encode_metadata
 from vectordb.errors import BY_NAME, Internal, InvalidArgument, NotFound, Unavailable
@@ -28,6 +27,7 @@ from vectordb.types import (
     Record,
 )
 from vectordb.wire import errors, requests, results
+from vectordb_proto.v1 import service_pb2, types_pb2
 
 TEXT = st.text(max_size=8)
 WHEN = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))

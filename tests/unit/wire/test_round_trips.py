@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vectordb_proto.v1 import filter_pb2, service_pb2, types_pb2
 
 from vectordb.encoding import encode_metadata
 from vectordb.errors import InvalidArgument, InvalidFilter
@@ -45,6 +44,7 @@ from vectordb.types import (
     WriteResult,
 )
 from vectordb.wire import columns, filters, requests, results, stats
+from vectordb_proto.v1 import filter_pb2, service_pb2, types_pb2
 
 TEXT = st.text(max_size=8)
 IDS = st.lists(st.text(min_size=1, max_size=8), max_size=9)
