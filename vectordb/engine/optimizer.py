@@ -167,7 +167,7 @@ class Optimizer:
 
     def _attempt(self, step: Callable[[_Work], bool], work: _Work) -> bool:
         try:
-            return step(work)
+            busy = step(work)
         except (BuildCancelled, InterruptedError):
             return False
         except Exception as error:
@@ -177,10 +177,13 @@ class Optimizer:
             with self._changed:
                 work.error = error if isinstance(error, VectorDBError) else Internal(f"optimizing failed: {error}")
                 work.retry_at = time.monotonic() + _RETRY_SECONDS
+                self._changed.notify_all()
             return False
-        finally:
+        if busy:
+            # Only then: two idle threads must not wake each other for ever.
             with self._changed:
                 self._changed.notify_all()
+        return busy
 
     def _seal_or_sweep(self, work: _Work) -> bool:
         live = work.live
@@ -223,6 +226,7 @@ class Optimizer:
                 if asked and not work.seal_asked:
                     work.merge_asked = False
                     work.error = None
+                    self._changed.notify_all()
                 return False
             work.building = True
         try:

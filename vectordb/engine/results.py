@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 
@@ -11,9 +12,10 @@ KEPT_SECONDS = 600.0
 
 
 class Results:
-    """Key -> result of one collection. Changed by the committer alone; keys arrive in the order of their time."""
+    """Key -> result of one collection, in the order of time. Thread-safe: the committer adds, the sweeper forgets."""
 
     def __init__(self, stored: Iterable[tuple[str, IdempotentResult]] = ()) -> None:
+        self._lock = threading.Lock()
         self._results = dict(sorted(stored, key=lambda item: item[1].expires))
 
     def get(self, key: str) -> IdempotentResult | None:
@@ -22,18 +24,20 @@ class Results:
         return None if result is None or result.expires < time.time() else result
 
     def add(self, key: str, result: IdempotentResult) -> None:
-        # A key whose time was over moves to the end.
-        self._results.pop(key, None)
-        self._results[key] = result
+        with self._lock:
+            # A key whose time was over moves to the end.
+            self._results.pop(key, None)
+            self._results[key] = result
 
     def take_expired(self, most: int) -> list[str]:
         """Forgets the oldest keys whose time is over and names up to ``most`` of them."""
         now = time.time()
         expired: list[str] = []
-        for key, result in self._results.items():
-            if result.expires >= now or len(expired) == most:
-                break
-            expired.append(key)
-        for key in expired:
-            del self._results[key]
+        with self._lock:
+            for key, result in self._results.items():
+                if result.expires >= now or len(expired) == most:
+                    break
+                expired.append(key)
+            for key in expired:
+                del self._results[key]
         return expired
