@@ -60,9 +60,7 @@ def open_collection(
     segments = [_open_segment(entry, reader, store) for entry in entries]
     sealed_upto = entries[-1].hi if entries else 0
     sweep = Sweep(number)
-    sweep.add_superseded(
-        keys.parse_superseded(key) for key, _ in storage.scan(Family.META, *keys.kind_range(number, Kind.SUPERSEDED))
-    )
+    sweep.add_superseded(reader.superseded)
     found = [segment for segment in segments if segment is not None]
     if [s.ref for s in found] != [ref_of(entry) for entry in entries]:
         write_manifest(storage, number, found)
@@ -110,6 +108,7 @@ class StoredRows:
     Attributes:
         tombstones: Dead rows that were not purged yet, by offset.
         overlays: Latest payload version of rows whose payload changed since they were sealed, by offset.
+        superseded: Payloads that were replaced and wait to be purged. They may outlive the row and its tombstone.
     """
 
     def __init__(self, number: int, config: CollectionConfig, storage: Storage) -> None:
@@ -120,6 +119,11 @@ class StoredRows:
             keys.parse_offset(key): codec.decode_tombstone(value)
             for key, value in storage.scan(Family.META, *keys.kind_range(number, Kind.TOMBSTONE))
         }
+        self.superseded = [
+            keys.parse_superseded(key)
+            for key, _ in storage.scan(Family.META, *keys.kind_range(number, Kind.SUPERSEDED))
+        ]
+        self._replaced = {(s.offset, s.payload_version) for s in self.superseded}
         self.overlays: dict[int, int] = {}
         for key, _ in storage.scan(Family.META, *keys.kind_range(number, Kind.OVERLAY)):
             offset, version = keys.parse_offset_version(key)
@@ -155,7 +159,7 @@ class StoredRows:
         start, end = keys.number_range(self.number, Kind.PAYLOAD, low, high)
         for key, value in self.storage.scan(Family.ROWS, start, end):
             offset, version = keys.parse_offset_version(key)
-            if offset in self.tombstones:
+            if offset in self.tombstones or (offset, version) in self._replaced:
                 continue
             wanted = self.overlays.get(offset)
             if pending is not None and pending[0] != offset:
@@ -231,12 +235,15 @@ def _restore_deaths(segments: Sequence[Segment], tombstones: Mapping[int, Tombst
 
 
 def _restore_overlays(segments: Sequence[Segment], reader: StoredRows) -> None:
-    """Applies payload changes that came after a segment was sealed."""
+    """Applies payload changes that came after a segment was sealed.
+
+    Also to rows that died since: the merge that drops them must know which of their payloads to purge.
+    """
     if not reader.overlays or not segments:
         return
     changed = sorted((version, offset) for offset, version in reader.overlays.items())
     for segment in segments:
-        mine = [(v, o) for v, o in changed if segment.lo <= o < segment.hi and o not in reader.tombstones]
+        mine = [(v, o) for v, o in changed if segment.lo <= o < segment.hi]
         if not mine:
             continue
         offsets = np.fromiter((o for _, o in mine), np.uint64, len(mine))
