@@ -53,9 +53,7 @@ def encoded_ids(ids: Sequence[str], *, unique: bool = True) -> list[bytes]:
         try:
             key = text.encode()
         except UnicodeEncodeError:
-            raise InvalidArgument(
-                f"id in row {row} holds a lone surrogate and has no UTF-8 form", field="ids", row=row
-            ) from None
+            raise InvalidArgument(f"ids in row {row} is no text in UTF-8: {text!r:.60}", field="ids", row=row) from None
         if not 0 < len(key) <= MAX_ID_BYTES:
             raise InvalidArgument(
                 f"id in row {row} has {len(key)} bytes of UTF-8; ids have 1 to {MAX_ID_BYTES}",

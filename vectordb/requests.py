@@ -61,6 +61,15 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def size(self) -> int:
+        """Bytes of ids, vectors, metadata and texts, as ``max_write_bytes`` counts them."""
+        total = 0 if self.vectors is None else self.vectors.nbytes
+        total += sum(map(len, self.metadata or ()))
+        # What UTF-8 cannot hold is refused later, by row.
+        total += sum(len(i) if i.isascii() else len(i.encode(errors="replace")) for i in self.ids)
+        texts = [t for t in self.texts or () if isinstance(t, str)]
+        return total + sum(len(t) if t.isascii() else len(t.encode(errors="replace")) for t in texts)
+
 
 @dataclass(slots=True)
 class WriteRequest:

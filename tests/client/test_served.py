@@ -193,7 +193,7 @@ def test_write_over_max_write_bytes_is_not_sent(server: Any) -> None:
             with pytest.raises(errors.ResourceExhausted, match="bulk_upsert") as caught:
                 handle.upsert(["a"], VECTORS[:1], metadata=[{"k": "v" * 900}], texts=["t" * 100])
             assert caught.value.limit == 1000
-        assert caught.value.got == 16 + len(b"\x81\xa1k\xda\x03\x84") + 900 + 100
+        assert caught.value.got == len("a") + 16 + len(b"\x81\xa1k\xda\x03\x84") + 900 + 100
     assert server.servicer.count_of("Write") == 1
 
 

@@ -129,6 +129,9 @@ def _check_same(existing: CollectionConfig, wanted: CollectionConfig) -> None:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, dict):
+        told = [f"{n}: {f.type.value}{'' if f.indexed else ' (not indexed)'}" for n, f in sorted(value.items())]
+        return "{" + ", ".join(told) + "}"
     kind, params = getattr(value, "kind", None), getattr(value, "params", None)
     if kind is not None:
         return repr(kind) if not params else f"{kind!r} with {dict(params)}"

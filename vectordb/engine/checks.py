@@ -108,16 +108,7 @@ def check_write(config: CollectionConfig, request: WriteRequest) -> CheckedRows:
     n = len(rows)
     if n == 0:
         raise InvalidArgument("the write has no rows; give at least one record", field="ids")
-    _check_lengths(rows)
-    keys = encoded_ids(rows.ids)
-    vectors = None if rows.vectors is None else _check_vectors(config, rows.vectors, rows.has_vector)
-    metadata = rows.metadata if rows.metadata is not None else [b""] * n
-    if rows.metadata is not None:
-        _check_metadata(config, metadata)
-    size = sum(map(len, keys)) + sum(map(len, metadata)) + (0 if vectors is None else vectors.nbytes)
-    texts = None if rows.texts is None else _encoded_texts(rows.texts)
-    if texts is not None:
-        size += sum(len(t) for t in texts if t)
+    size = rows.size()
     if size > config.tuning.max_write_bytes:
         raise ResourceExhausted(
             f"the write has {size} bytes, more than max_write_bytes = {config.tuning.max_write_bytes}; "
@@ -125,6 +116,13 @@ def check_write(config: CollectionConfig, request: WriteRequest) -> CheckedRows:
             limit=config.tuning.max_write_bytes,
             got=size,
         )
+    _check_lengths(rows)
+    keys = encoded_ids(rows.ids)
+    vectors = None if rows.vectors is None else _check_vectors(config, rows.vectors, rows.has_vector)
+    metadata = rows.metadata if rows.metadata is not None else [b""] * n
+    if rows.metadata is not None:
+        _check_metadata(config, metadata)
+    texts = None if rows.texts is None else _encoded_texts(rows.texts)
     searched = None if vectors is None else prepared(vectors, config.metric)
     has_vector = rows.has_vector if vectors is not None and rows.has_vector is not None else None
     if has_vector is not None and has_vector.all():
@@ -223,7 +221,7 @@ def _encoded_texts(texts: list[str | None]) -> list[bytes | None]:
             data = None if text is None else text.encode()
         except UnicodeEncodeError:
             raise InvalidArgument(
-                f"text in row {row} holds a lone surrogate and has no UTF-8 form", field="texts", row=row
+                f"texts in row {row} is no text in UTF-8: {text!r:.60}", field="texts", row=row
             ) from None
         if data is not None and len(data) > MAX_TEXT_BYTES:
             raise InvalidArgument(

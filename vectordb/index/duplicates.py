@@ -9,7 +9,8 @@ no harm, so a matrix with none above :data:`HARMLESS` is left alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +25,8 @@ _BLOCK_BYTES = 4 << 20
 _SEED = 0x5EED
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
     """A matrix float32[n, d], or some of its rows in a given order, read in blocks."""
 
     vectors: NDArray[np.float32]

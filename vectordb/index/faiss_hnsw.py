@@ -192,7 +192,8 @@ class HnswIndex:
         """Rows, links and levels; where mapped, what they take once they are all in memory."""
         row = self._dim * (2 if self._storage.half else 4) + 8 + 4
         groups = 0 if self._groups is None else self._groups.nbytes()
-        return self._nodes * row + 4 * int(self._graph.native.hnsw.neighbors.size()) + groups
+        links = int(self._graph.native.hnsw.neighbors.size())
+        return int(self._nodes * row + 4 * links + groups)
 
     def _settings(self, limit: int, allowed: NDArray[np.uint8] | None, params: Params | None) -> Any:
         """faiss's search parameters, or None where nothing is allowed. They own the selector, it the bitmap."""

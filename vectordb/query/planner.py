@@ -52,8 +52,8 @@ PATIENCE = 2.0
 """An index that exists, or a mode that was asked for, is kept until it costs this many times the exact search."""
 
 RISK = 0.5
-"""Share of the exact search's cost that an index search may cost where neither was asked for: it may have to be widened,
-or be replaced in the end."""
+"""Share of the exact search's cost that an index search may cost where neither was asked for: it may have to be
+widened, or be replaced in the end."""
 
 NOT_INDEXED = "not indexed"
 CANNOT_FILTER = "this kind of index cannot search with a filter"

@@ -147,7 +147,7 @@ def bulk_write(backend: GrpcBackend, collection: str, requests: Iterator[WriteRe
                 while not pipeline.empty:
                     yield pipeline.pull()
                 pipeline.end()
-            pipeline.push(call, calls.rows_size(request.rows))
+            pipeline.push(call, request.rows.size())
             while pipeline.full:
                 yield pipeline.pull()
         while not pipeline.empty:

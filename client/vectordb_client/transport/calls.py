@@ -109,7 +109,7 @@ class Limits:
         Raises:
             ResourceExhausted: It has more than ``max_write_bytes``, or more than one message can hold.
         """
-        size = rows_size(rows)
+        size = rows.size()
         limit = self._bytes.get(collection, MAX_MESSAGE_BYTES)
         if size > limit:
             raise ResourceExhausted(
@@ -124,14 +124,6 @@ class Limits:
                 limit=MAX_MESSAGE_BYTES,
                 got=size,
             )
-
-
-def rows_size(rows: Rows) -> int:
-    """Bytes of vectors, metadata and texts, as ``max_write_bytes`` counts them."""
-    size = 0 if rows.vectors is None else rows.vectors.nbytes
-    size += sum(map(len, rows.metadata or ()))
-    # Lone surrogates are refused, by row, when the message is built.
-    return size + sum(len(text.encode(errors="replace")) for text in rows.texts or () if isinstance(text, str))
 
 
 def new_key() -> str:

@@ -28,7 +28,7 @@ YEAR = col("year")
         (YEAR <= 1, Op.LE, 1),
         (YEAR > 1, Op.GT, 1),
         (YEAR >= 1, Op.GE, 1),
-        (YEAR > 1, Op.GT, 1),
+        (1 < YEAR, Op.GT, 1),
         (YEAR.isin([1, "a"]), Op.IN, (1, "a")),
         (YEAR.isin(range(3)), Op.IN, (0, 1, 2)),
         (YEAR.isin(np.arange(2)), Op.IN, (0, 1)),

@@ -181,7 +181,7 @@ def answers(outcome: Any) -> list[list[tuple[str, float]]]:
 
 @pytest.fixture(scope="session")
 def fakes() -> SimpleNamespace:
-    """This module's names: ``FakePart``, ``FakeFilter``, ``FakeIndex``, ``GRAPH``, ``TREES``, ``expected``, ``answers``."""
+    """This module's names."""
     return SimpleNamespace(
         FakePart=FakePart,
         FakeFilter=FakeFilter,

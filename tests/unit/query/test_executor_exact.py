@@ -1,4 +1,4 @@
-"""Exact answers: equal to sorting everything by (score, id), however rows lie in parts and blocks and queries in batches."""
+"""Exact answers equal sorting everything by (score, id), however rows lie in parts and queries in batches."""
 
 from __future__ import annotations
 

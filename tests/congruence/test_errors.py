@@ -1,0 +1,213 @@
+"""Bad calls, one table for every target: the same class, message and facts, and nothing changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vectordb
+from vectordb import col, errors
+from vectordb.engine.database import Engine
+from vectordb.server.app import Server
+from vectordb.server.config import load
+from vectordb_client import connect
+
+DIM = 4
+ONE = np.ones((1, DIM), np.float32)
+
+
+def _row(value: float, place: int = 2) -> np.ndarray:
+    vectors = np.ones((3, DIM), np.float32)
+    vectors[1, place] = value
+    return vectors
+
+
+CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], str]] = {
+    "dim of a row": (lambda d, c: c.upsert(["x"], np.ones((1, 5))), errors.DimensionMismatch, "has dim 4, got 5"),
+    "dim of a query": (lambda d, c: c.search(np.ones(3)), errors.DimensionMismatch, "has dim 4, got 3"),
+    "nan": (lambda d, c: c.upsert(["x", "y", "z"], _row(np.nan)), errors.InvalidVector, "row 1 is NaN at position 2"),
+    "inf": (lambda d, c: c.upsert(["x", "y", "z"], _row(np.inf)), errors.InvalidVector, "row 1 is infinite"),
+    "too big": (lambda d, c: c.upsert(["x"], [[1e300, 0, 0, 0]]), errors.InvalidVector, "position 0"),
+    "zero": (lambda d, c: c.upsert(["x", "y"], [[1, 0, 0, 0], [0] * 4]), errors.InvalidVector, "row 1 is zero"),
+    "zero query": (lambda d, c: c.search(np.zeros(DIM)), errors.InvalidVector, "zero"),
+    "nan query": (lambda d, c: c.search([np.nan, 1, 1, 1]), errors.InvalidVector, "NaN"),
+    "no collection": (lambda d, c: d.collection("nope"), errors.CollectionNotFound, "'nope' does not exist"),
+    "delete no collection": (lambda d, c: d.delete_collection("nope"), errors.CollectionNotFound, "'nope'"),
+    "collection exists": (lambda d, c: d.create_collection("c", DIM), errors.AlreadyExists, "exists already"),
+    "other configuration": (
+        lambda d, c: d.create_collection("c", 5, exist_ok=True),
+        errors.FailedPrecondition,
+        "dim is 4, not 5",
+    ),
+    "limit 0": (lambda d, c: c.search(ONE[0], limit=0), errors.InvalidArgument, "1 to 10000, got 0"),
+    "limit 1e9": (lambda d, c: c.search(ONE[0], limit=10**9), errors.InvalidArgument, "1 to 10000"),
+    "empty batch": (lambda d, c: c.upsert([], np.empty((0, DIM))), errors.InvalidArgument, "no rows"),
+    "no queries": (lambda d, c: c.search_batch(np.empty((0, DIM))), errors.InvalidArgument, "queries"),
+    "id twice": (lambda d, c: c.upsert(["x", "x"], np.ones((2, DIM))), errors.InvalidArgument, "rows 0 and 1"),
+    "id twice as text": (lambda d, c: c.upsert([1, "1"], np.ones((2, DIM))), errors.InvalidArgument, "rows 0 and 1"),
+    "id of 1 MB": (lambda d, c: c.upsert(["x" * 2**20], ONE), errors.InvalidArgument, "1 to 512"),
+    "empty id": (lambda d, c: c.upsert([""], ONE), errors.InvalidArgument, "1 to 512"),
+    "bool id": (lambda d, c: c.upsert([True], ONE), errors.InvalidArgument, "bool"),
+    "surrogate id": (lambda d, c: c.upsert(["\ud800"], ONE), errors.InvalidArgument, "UTF-8"),
+    "delete everything": (lambda d, c: c.delete(), errors.InvalidArgument, "ids, where"),
+    "update nothing": (lambda d, c: c.update_metadata(["a"]), errors.InvalidArgument, "set, unset"),
+    "update everything": (lambda d, c: c.update_metadata(set={"x": 1}), errors.InvalidArgument, "ids, where"),
+    "filter value": (lambda d, c: c.count(col("n") == {"x": 1}), errors.InvalidFilter, ""),
+    "filter operator": (
+        lambda d, c: c.count({"field": "n", "op": "~", "value": 1}),
+        errors.InvalidFilter,
+        "",
+    ),
+    "filter shape": (lambda d, c: c.count({"and": {"field": "n"}}), errors.InvalidFilter, ""),
+    "filter text": (lambda d, c: c.search(ONE[0], where='{"and": ['), errors.InvalidFilter, ""),
+    "dotted key": (lambda d, c: c.upsert(["x"], ONE, [{"a.b": 1}]), errors.InvalidArgument, "a.b"),
+    "metadata key": (lambda d, c: c.upsert(["x"], ONE, [{1: 1}]), errors.InvalidArgument, "row 0"),
+    "metadata nan": (lambda d, c: c.upsert(["x"], ONE, [{"a": float("nan")}]), errors.InvalidArgument, "'a'"),
+    "metadata bytes": (lambda d, c: c.upsert(["x"], ONE, [{"a": b"x"}]), errors.InvalidArgument, "'a'"),
+    "metadata int": (lambda d, c: c.upsert(["x"], ONE, [{"a": 2**63}]), errors.InvalidArgument, "'a'"),
+    "metadata not a dict": (lambda d, c: c.upsert(["x"], ONE, [[1]]), errors.InvalidArgument, "row 0"),
+    "metadata of 2 MB": (lambda d, c: c.upsert(["x"], ONE, [{"a": "x" * 2**21}]), errors.InvalidArgument, ""),
+    "declared type": (lambda d, c: c.upsert(["x"], ONE, [{"year": "old"}]), errors.InvalidArgument, "year"),
+    "declared type on update": (
+        lambda d, c: c.update_metadata(["a"], set={"year": "old"}),
+        errors.InvalidArgument,
+        "year",
+    ),
+    "unindexed field": (lambda d, c: c.count(col("note") == "x"), errors.InvalidFilter, "note"),
+    "text": (lambda d, c: c.upsert(["x"], ONE, texts=[5]), errors.InvalidArgument, "row 0"),
+    "lengths": (lambda d, c: c.upsert(["x", "y"], ONE), errors.InvalidArgument, "same length"),
+    "include": (lambda d, c: c.get(["a"], include=("vectors",)), errors.InvalidArgument, "include"),
+    "order": (lambda d, c: next(c.scan(order_by="-")), errors.InvalidArgument, "order_by"),
+    "page size": (lambda d, c: next(c.scan(page_size=0)), errors.InvalidArgument, "page_size"),
+    "timeout": (lambda d, c: c.search(ONE[0], timeout=-1.0), errors.InvalidArgument, "timeout"),
+    "min_score": (lambda d, c: c.search(ONE[0], min_score=float("nan")), errors.InvalidArgument, "min_score"),
+    "filter_mode": (lambda d, c: c.search(ONE[0], filter_mode="soon"), errors.InvalidArgument, "filter_mode"),
+    "params": (lambda d, c: c.search(ONE[0], params={"nprobe": 3}), errors.InvalidArgument, "nprobe"),
+    "params value": (lambda d, c: c.search(ONE[0], params={"ef": 0}), errors.InvalidArgument, "ef"),
+    "vector_name": (lambda d, c: c.search(ONE[0], vector_name="image"), errors.InvalidArgument, "image"),
+    "exists": (lambda d, c: c.insert(["a", "n1"], np.ones((2, DIM))), errors.AlreadyExists, "'a'"),
+    "missing": (lambda d, c: c.update(["a", "n1"], np.ones((2, DIM))), errors.NotFound, "'n1'"),
+    "if_version": (lambda d, c: c.upsert(["a"], ONE, if_version=99), errors.FailedPrecondition, "not version 99"),
+    "if_version of none": (lambda d, c: c.upsert(["q"], ONE, if_version=1), errors.FailedPrecondition, "not exist"),
+    "too large a write": (
+        lambda d, c: c.upsert(["x"], ONE, texts=["x" * 5_000_000]),
+        errors.ResourceExhausted,
+        "split",
+    ),
+    "name": (lambda d, c: d.create_collection("a/b", DIM), errors.InvalidArgument, "name"),
+    "dim": (lambda d, c: d.create_collection("e", 0), errors.InvalidArgument, "dim"),
+    "metric": (lambda d, c: d.create_collection("e", 4, metric="hamming"), errors.InvalidArgument, "'cosine'"),
+    "index": (lambda d, c: d.create_collection("e", 4, index="btree"), errors.InvalidArgument, "btree"),
+    "index parameter": (
+        lambda d, c: d.create_collection("e", 4, index={"kind": "hnsw", "links": 3}),
+        errors.InvalidArgument,
+        "links",
+    ),
+    "quantization": (lambda d, c: d.create_collection("e", 4, quantization="pq"), errors.InvalidArgument, "pq"),
+    "field type": (lambda d, c: d.create_collection("e", 4, fields={"a": "blob"}), errors.InvalidArgument, "blob"),
+    "option": (lambda d, c: d.create_collection("e", 4, shards=2), errors.InvalidArgument, "shards"),
+    "option value": (lambda d, c: d.create_collection("e", 4, seal_bytes=0), errors.InvalidArgument, "seal_bytes"),
+}
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    folder: Path = tmp_path_factory.mktemp("errors")
+    config = load({"data": str(folder / "served"), "listen": "127.0.0.1:0"}, None, {})
+    server = Server(lambda: Engine(folder / "served"), config)
+    databases = {
+        "embedded": vectordb.Database(folder / "embedded"),
+        "memory": connect(":memory:"),
+        "served": connect(server.start()),
+    }
+    for db in databases.values():
+        collection = db.create_collection(
+            "c", DIM, fields={"year": "int", "note": {"type": "text", "indexed": False}}, max_write_bytes=4_000_000
+        )
+        collection.upsert(["a", "b"], np.eye(DIM)[:2], [{"n": 1}, {"n": "x"}], ["one", None])
+    yield databases
+    for db in databases.values():
+        db.close()
+    server.stop()
+
+
+def _digest(db: Any) -> Any:
+    collection = db.collection("c")
+    return db.list_collections(), collection.stats().version, [repr(r) for r in collection.scan()]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_target_says_the_same_and_changes_nothing(targets: dict[str, Any], name: str) -> None:
+    call, kind, told = CALLS[name]
+    said = {}
+    for target, db in targets.items():
+        before = _digest(db)
+        with pytest.raises(kind) as caught:
+            call(db, db.collection("c"))
+        assert type(caught.value) is kind
+        assert told in str(caught.value)
+        said[target] = (caught.value.message, json.dumps(dict(caught.value.fields), sort_keys=True, default=str))
+        assert _digest(db) == before
+    assert said["embedded"] == said["memory"] == said["served"]
+
+
+def test_a_bad_row_among_ten_thousand_is_named(targets: dict[str, Any]) -> None:
+    for db in targets.values():
+        collection = db.create_collection("many", 2, exist_ok=True)
+        vectors = np.ones((10_000, 2), np.float32)
+        vectors[9_998, 1] = np.nan
+        with pytest.raises(errors.InvalidVector, match="row 9998") as caught:
+            collection.upsert([str(i) for i in range(10_000)], vectors)
+        assert (caught.value.row, caught.value.position) == (9_998, 1)
+        metadata: list[Any] = [{"n": i} for i in range(10_000)]
+        metadata[9_999] = {"n": {"deep": float("inf")}}
+        with pytest.raises(errors.InvalidArgument, match=r"n\.deep.*row 9999"):
+            collection.upsert([str(i) for i in range(10_000)], np.ones((10_000, 2)), metadata)
+        assert collection.count() == 0
+
+
+def test_a_message_over_the_servers_limit(tmp_path: Path) -> None:
+    settings = {"data": str(tmp_path / "db"), "listen": "127.0.0.1:0", "max_message_bytes": "2 MiB"}
+    server = Server(lambda: Engine(tmp_path / "db"), load(settings, None, {}))
+    with connect(server.start()) as db:
+        collection = db.create_collection("c", 1000)
+        with pytest.raises(errors.ResourceExhausted):
+            collection.upsert([str(i) for i in range(25_000)], np.ones((25_000, 1000), np.float32))
+        assert collection.count() == 0
+    server.stop()
+
+
+def test_a_folder_in_use_names_its_owner(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path), pytest.raises(errors.DirectoryLocked, match=str(os.getpid())) as caught:
+        vectordb.Database(tmp_path)
+    assert (caught.value.pid, caught.value.host) == (os.getpid(), socket.gethostname())
+    server = Server(lambda: Engine(tmp_path), load({"data": str(tmp_path), "listen": "127.0.0.1:0"}, None, {}))
+    address = server.start()
+    with pytest.raises(errors.DirectoryLocked, match=address):
+        vectordb.Database(tmp_path)
+    server.stop()
+    vectordb.Database(tmp_path).close()
+
+
+def test_foreign_and_newer_folders_are_refused_untouched(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("precious")
+    with pytest.raises(errors.FailedPrecondition, match=r"thesis\.txt"):
+        vectordb.Database(foreign)
+    assert [p.name for p in foreign.iterdir()] == ["thesis.txt"]
+    newer = tmp_path / "newer"
+    vectordb.Database(newer).close()
+    (newer / "FORMAT").write_text('{"vectordb": 99}')
+    with pytest.raises(errors.FailedPrecondition, match="format 99"):
+        vectordb.Database(newer)
+    (newer / "FORMAT").write_text("nonsense")
+    with pytest.raises(errors.Corruption, match="FORMAT"):
+        vectordb.Database(newer)
