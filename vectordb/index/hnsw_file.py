@@ -7,7 +7,8 @@
     rows      uint32[n]       likewise
     trailer   56 bytes        b"VDBHNSW1" | uint64 rows n | uint64 distinct rows u | uint32 dim | uint32 metric (its
                               place in ``Metric``) | uint32 flags (1: half precision, 2: grouped) | int32 exponent
-                              (stored rows are multiplied by 2 ** exponent) | uint64 length of the graph part | b"VDBHNSW1"
+                              (stored rows are multiplied by 2 ** exponent) | uint64 length of the graph part |
+                              b"VDBHNSW1"
 
 All little-endian.
 """

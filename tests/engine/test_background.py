@@ -1,0 +1,185 @@
+"""The optimizer beside readers and writers, deadlines, forks, and closing in time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vectordb
+from vectordb import col, errors
+from vectordb.engine import jobs
+from vectordb.storage import keys
+from vectordb.storage.base import Family
+from vectordb.storage.keys import Kind
+
+DIM = 8
+
+
+def _rows(db: Any, family: Family, kind: Kind, name: str = "c") -> int:
+    live = db._backend._live(name)
+    return sum(1 for _ in live.storage.scan(family, *keys.kind_range(live.number, kind)))
+
+
+def _wait(condition: Any, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def test_answers_stay_right_while_everything_is_rebuilt(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", DIM, index={"kind": "hnsw", "m": 4}, seal_bytes=6_000, merge_factor=2)
+        anchor = np.full((1, DIM), 9.0, np.float32)
+        collection.upsert(["anchor"], anchor, [{"n": -1}])
+        stop, faults = threading.Event(), []
+
+        def write(worker: int) -> None:
+            rng = np.random.default_rng(worker)
+            for round_ in range(40):
+                ids = [f"{worker}-{i}" for i in rng.integers(0, 300, 40)]
+                ids = list(dict.fromkeys(ids))
+                collection.upsert(ids, rng.standard_normal((len(ids), DIM)), [{"n": round_}] * len(ids))
+                if round_ % 5 == 0:
+                    collection.delete(where=col("n") == round_ - 3)
+
+        def read() -> None:
+            while not stop.is_set():
+                result = collection.search(anchor[0], limit=3, exact=True)
+                if result[0].id != "anchor" or not result.complete:
+                    faults.append(result)
+                if collection.count(col("n") == -1) != 1:
+                    faults.append("count")
+
+        writers = [threading.Thread(target=write, args=(w,)) for w in range(3)]
+        readers = [threading.Thread(target=read) for _ in range(2)]
+        for thread in writers + readers:
+            thread.start()
+        for thread in writers:
+            thread.join()
+        stop.set()
+        for thread in readers:
+            thread.join()
+        assert faults == []
+        collection.optimize()
+        stats = collection.stats()
+        assert (stats.deleted, stats.tail_rows, len(stats.segments)) == (0, 0, 1)
+        assert stats.rows == collection.count() == sum(1 for _ in collection.scan())
+
+
+def test_a_held_scan_keeps_its_rows_and_then_they_leave_storage(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", DIM)
+        ids = [str(i) for i in range(500)]
+        collection.upsert(ids, np.random.default_rng(0).standard_normal((500, DIM)), [{"n": i} for i in range(500)])
+        collection.update_metadata(where=col("n") < 100, set={"m": 1})
+        scan = collection.scan(page_size=100)
+        first = next(scan)
+        collection.update_metadata(where=col("n") >= 400, set={"m": 2})
+        collection.delete(where=col("n") < 300)
+        collection.optimize()
+        assert collection.stats().deleted == 0
+        time.sleep(1.5)  # the sweeper looks once a second
+        rest = list(scan)
+        found = {r.id: r.metadata for r in [first, *rest]}
+        assert found == {str(i): {"n": i, "m": 1} if i < 100 else {"n": i} for i in range(500)}
+        del scan, rest, first
+        _wait(lambda: _rows(db, Family.ROWS, Kind.PAYLOAD) == 200)
+        _wait(lambda: _rows(db, Family.VECTORS, Kind.VECTOR) == 200)
+        for kind in (Kind.TOMBSTONE, Kind.OVERLAY, Kind.SUPERSEDED):
+            _wait(lambda kind=kind: _rows(db, Family.META, kind) == 0)
+        assert len([p for p in (tmp_path / "segments").iterdir() if p.is_dir()]) == 1
+
+
+def test_a_failed_build_is_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", DIM, index="hnsw")
+        collection.upsert([str(i) for i in range(200)], np.random.default_rng(0).standard_normal((200, DIM)))
+
+        def full(*_: Any, **__: Any) -> Any:
+            raise errors.ResourceExhausted("no space left for a segment", limit="disk")
+
+        monkeypatch.setattr(jobs, "seal", full)
+        with pytest.raises(errors.ResourceExhausted, match="no space"):
+            collection.optimize()
+        assert collection.stats().optimizer.state == "failed"
+        assert "no space" in str(collection.stats().optimizer.error)
+        assert len(collection.search(np.ones(DIM), limit=200)) == 200
+        monkeypatch.undo()
+        collection.optimize()
+        stats = collection.stats()
+        assert (stats.indexed_rows, stats.optimizer.state, stats.optimizer.error) == (200, "idle", None)
+
+
+def test_closing_does_not_wait_for_a_build(tmp_path: Path) -> None:
+    db = vectordb.Database(tmp_path)
+    collection = db.create_collection("c", 128, index={"kind": "hnsw", "ef_construction": 800})
+    rows = np.random.default_rng(0).standard_normal((30_000, 128)).astype(np.float32)
+    collection.upsert([str(i) for i in range(len(rows))], rows)
+    collection.optimize(wait=False)
+    _wait(lambda: collection.stats().optimizer.state == "indexing" and collection.stats().optimizer.progress > 0)
+    assert collection.search(rows[5], limit=1)[0].id == "5"
+    started = time.monotonic()
+    db.close()
+    assert time.monotonic() - started < 5.0
+    with vectordb.Database(tmp_path) as again:
+        assert again["c"].count() == len(rows)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with vectordb.Database(":memory:") as db:
+        collection = db.create_collection("large", 256, index="flat", seal_bytes=1 << 40)
+        rng = np.random.default_rng(1)
+        for start in range(0, 150_000, 50_000):
+            rows = rng.standard_normal((50_000, 256), dtype=np.float32)
+            ids = [str(i) for i in range(start, start + 50_000)]
+            collection.upsert(ids, rows, [{"n": i} for i in range(start, start + 50_000)])
+        yield collection
+
+
+def test_a_deadline_stops_an_exact_search(large: Any) -> None:
+    queries = np.random.default_rng(2).standard_normal((200, 256))
+    started = time.perf_counter()
+    with pytest.raises(errors.DeadlineExceeded) as caught:
+        large.search_batch(queries, exact=True, timeout=0.02)
+    assert caught.value.timeout == 0.02
+    assert time.perf_counter() - started < 1.0
+    busy = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - busy < 0.15
+    partial = large.search(queries[0], exact=True, timeout=0.002, allow_partial=True)
+    assert not partial.complete
+    assert partial.incomplete_reason == "deadline"
+    assert 0.0 <= partial.searched_fraction < 1.0
+    assert large.search(queries[0], exact=True, timeout=30.0).complete
+
+
+def test_a_forked_child_cannot_use_its_parents_database(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", DIM)
+        collection.upsert(["a"], np.ones((1, DIM)))
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                collection.upsert(["b"], np.ones((1, DIM)))
+                said = b"no error"
+            except errors.Closed:
+                said = b"closed"
+            except BaseException as error:
+                said = repr(error).encode()
+            os.write(writer, said)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert os.read(reader, 1000) == b"closed"
+        os.close(reader)
+        os.close(writer)
+        collection.upsert(["c"], np.ones((1, DIM)))
+        assert collection.count() == 2

@@ -1,0 +1,235 @@
+"""Commits: groups, what readers see meanwhile, failures, large calls, repeated calls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vectordb
+from vectordb import col, errors
+from vectordb.engine import results as results_module
+
+ONES = np.ones((1, 4), np.float32)
+
+
+def _engine(db: vectordb.Database) -> Any:
+    return db._backend
+
+
+def test_many_writers_share_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        storage = _engine(db)._storage
+        syncs = []
+        real = storage.sync
+
+        def slow_sync() -> int:
+            syncs.append(time.perf_counter())
+            time.sleep(0.01)
+            return real()
+
+        monkeypatch.setattr(storage, "sync", slow_sync)
+        threads = [
+            threading.Thread(target=lambda w=w: [collection.upsert([f"{w}-{i}"], ONES) for i in range(10)])
+            for w in range(16)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert collection.count() == 160
+        assert collection.stats().version == 160
+        assert len(syncs) < 60
+
+
+def test_a_failing_call_leaves_its_group_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        collection.upsert(["there"], ONES)
+        gate, storage = threading.Event(), _engine(db)._storage
+        real = storage.sync
+        monkeypatch.setattr(storage, "sync", lambda: (gate.wait(10), real())[1])
+        outcomes: dict[str, Any] = {}
+
+        def call(name: str, method: Any, ids: list[str]) -> None:
+            try:
+                outcomes[name] = method(ids, np.ones((len(ids), 4))).version
+            except errors.VectorDBError as error:
+                outcomes[name] = type(error)
+
+        threads = [threading.Thread(target=call, args=("first", collection.upsert, ["x"]))]
+        threads[0].start()
+        time.sleep(0.1)  # the committer waits in its sync; what comes now is one group
+        for name, method, ids in (
+            ("conflict", collection.insert, ["new", "there"]),
+            ("winner", collection.insert, ["race"]),
+            ("loser", collection.insert, ["race"]),
+            ("fine", collection.upsert, ["y"]),
+        ):
+            threads.append(threading.Thread(target=call, args=(name, method, ids)))
+            threads[-1].start()
+            time.sleep(0.05)
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert outcomes == {
+            "first": 2,
+            "conflict": errors.AlreadyExists,
+            "winner": 3,
+            "loser": errors.AlreadyExists,
+            "fine": 4,
+        }
+        assert sorted(r.id for r in collection.scan()) == ["race", "there", "x", "y"]
+
+
+def test_nobody_reads_what_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        collection.upsert(["a", "b"], np.eye(4)[:2], [{"n": 1}, {"n": 2}])
+        gate, reached, storage = threading.Event(), threading.Event(), _engine(db)._storage
+        real = storage.sync
+        monkeypatch.setattr(storage, "sync", lambda: (reached.set(), gate.wait(10), real())[2])
+
+        def seen() -> Any:
+            return (
+                [(r.id, r.metadata, r.version) for r in collection.get(["a", "b", "c"])],
+                [(r.id, r.metadata) for r in collection.scan()],
+                [(h.id, h.metadata) for h in collection.search(np.ones(4), exact=True)],
+                (collection.count(), collection.count(col("n") >= 5), collection.stats().version),
+            )
+
+        before = seen()
+        done: list[Any] = []
+        records = [{"id": "a", "vector": [0, 0, 1, 0], "metadata": {"n": 9}}, {"id": "c", "vector": [1, 1, 0, 0]}]
+        writer = threading.Thread(target=lambda: done.append(collection.upsert(records)))
+        writer.start()
+        assert reached.wait(5)
+        assert seen() == before
+        assert not done
+        gate.set()
+        writer.join()
+        assert [r.id for r in collection.get(["a", "b", "c"])] == ["a", "b", "c"]
+        assert collection.get("a")[0].metadata == {"n": 9}
+
+
+@pytest.mark.parametrize("step", ["sync", "write"])
+def test_a_failed_commit_makes_it_read_only_until_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    db = vectordb.Database(tmp_path)
+    collection = db.create_collection("c", 4)
+    collection.upsert(["a"], ONES)
+
+    def broken(*_: Any) -> Any:
+        raise errors.ResourceExhausted("no space left on device", limit="disk")
+
+    monkeypatch.setattr(_engine(db)._storage, step, broken)
+    with pytest.raises(errors.ResourceExhausted, match="outcome is unknown"):
+        collection.upsert(["b"], ONES)
+    monkeypatch.undo()
+    with pytest.raises(errors.FailedPrecondition, match="refuses writes"):
+        collection.upsert(["c"], ONES)
+    with pytest.raises(errors.FailedPrecondition, match="read-only"):
+        db.create_collection("d", 4)
+    assert "no space" in str(db.info().read_only_reason)
+    assert [r.id for r in collection.get(["a", "b", "c"])] == ["a"]
+    assert collection.count() == 1
+    db.close()
+    with vectordb.Database(tmp_path) as again:
+        assert again["c"].get("a")
+        again["c"].upsert(["c"], ONES)
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 5])
+def test_a_large_call_that_breaks_off_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    count = 4_500
+    ids = [f"i{n}" for n in range(count)]
+    db = vectordb.Database(tmp_path)
+    collection = db.create_collection("c", 2)
+    collection.upsert(ids, np.ones((count, 2)), [{"n": 1}] * count, ["old"] * count)
+    for broken_call in (
+        lambda c: c.update_metadata(where=col("n") == 1, set={"n": 2}),
+        lambda c: c.upsert(ids, np.full((count, 2), 3.0), [{"n": 3}] * count),
+        lambda c: c.delete(where=col("n") == 1),
+    ):
+        storage = _engine(db)._storage
+        real, writes = storage.write, []
+
+        def failing(batch: Any, real: Any = real, writes: list[int] = writes) -> None:
+            writes.append(len(batch))
+            if len(writes) > pieces:
+                raise errors.Internal("the disk went away")
+            real(batch)
+
+        monkeypatch.setattr(storage, "write", failing)
+        with pytest.raises(errors.Internal, match="outcome is unknown"):
+            broken_call(collection)
+        monkeypatch.undo()
+        # Readers of the broken database go on to see what was.
+        assert [r.metadata["n"] for r in collection.get(ids[:3])] == [1, 1, 1]
+        db.close()
+        db = vectordb.Database(tmp_path)
+        collection = db["c"]
+        assert collection.count(col("n") == 1) == collection.count() == count
+        assert {r.text for r in collection.get(ids[::500])} == {"old"}
+        assert collection.stats().version == 1
+    db.close()
+
+
+def test_repeated_calls_are_answered_once_across_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        first = collection.insert(["a"], ONES, idempotency_key="k")
+        assert collection.insert(["a"], ONES, idempotency_key="k") == first
+        assert collection.delete(["a"], idempotency_key="d") == 1
+        assert collection.delete(["a"], idempotency_key="d") == 1
+    with vectordb.Database(tmp_path) as db:
+        collection = db["c"]
+        assert collection.insert(["a"], ONES, idempotency_key="k") == first
+        assert collection.count() == 0
+        now = time.time()
+        monkeypatch.setattr(results_module.time, "time", lambda: now + results_module.KEPT_SECONDS + 1)
+        assert collection.insert(["a"], ONES, idempotency_key="k").version > first.version
+
+
+def test_one_of_many_wins_a_version(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        version = collection.upsert(["a"], ONES).version
+        wins: list[int] = []
+
+        def attempt() -> None:
+            try:
+                wins.append(collection.upsert(["a"], ONES, if_version=version).version)
+            except errors.FailedPrecondition:
+                return
+
+        threads = [threading.Thread(target=attempt) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(wins) == 1
+
+
+def test_async_durability_does_not_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(tmp_path, durability="async") as db:
+        relaxed = db.create_collection("relaxed", 4)
+        strict = db.create_collection("strict", 4, durability="sync")
+        syncs: list[int] = []
+        storage = _engine(db)._storage
+        real = storage.sync
+        monkeypatch.setattr(storage, "sync", lambda: (syncs.append(1), real())[1])
+        relaxed.upsert(["a"], ONES)
+        assert not syncs
+        strict.upsert(["a"], ONES)
+        assert syncs
+    with vectordb.Database(tmp_path) as db:
+        assert db["relaxed"].count() == 1

@@ -1,0 +1,72 @@
+"""What the optimizer does next: a table, and that it always comes to rest."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Index, Merge, next_job
+from vectordb.segments.build import MAX_DEAD
+from vectordb.types import Tuning
+
+MB = 1 << 20
+TUNING = Tuning()
+
+
+def _facts(megabytes: float, dead: float = 0.0, overlaid: float = 0.0, wants_index: bool = False) -> Facts:
+    rows = max(1, int(megabytes * 1000))
+    return Facts(int(megabytes * MB), rows, int(dead * rows), int(overlaid * rows), wants_index)
+
+
+@pytest.mark.parametrize(
+    ("segments", "asked", "job"),
+    [
+        ([], False, None),
+        ([_facts(16)], False, None),
+        ([_facts(16)] * 3, False, None),
+        ([_facts(16)] * 4, False, Merge(0, 4)),
+        ([_facts(64), *[_facts(16)] * 4], False, Merge(1, 5)),
+        ([_facts(64), _facts(16), _facts(64), _facts(64)], False, None),
+        ([_facts(16, dead=0.1)], False, None),
+        ([_facts(16, dead=0.25)], False, Merge(0, 1)),
+        ([_facts(16), _facts(16, overlaid=0.3)], False, Merge(1, 2)),
+        ([_facts(16, wants_index=True), _facts(40, wants_index=True)], False, Index(1)),
+        ([_facts(16, wants_index=True)] * 4, False, Merge(0, 4)),
+        ([_facts(64), _facts(1)], True, Merge(0, 2)),
+        ([_facts(16, dead=0.02)], True, Merge(0, 1)),
+        ([_facts(16, dead=0.001)], True, Merge(0, 1)),
+        ([_facts(6 * 1024), _facts(6 * 1024)], True, None),
+        ([_facts(16, wants_index=True)], True, Index(0)),
+    ],
+)
+def test_table(segments: list[Facts], asked: bool, job: object) -> None:
+    if segments == [_facts(16, dead=0.001)]:
+        job = None if segments[0].dead < REWRITE_DEAD_ASKED * segments[0].rows else job
+    assert next_job(segments, TUNING, asked=asked) == job
+
+
+@given(
+    segments=st.lists(
+        st.builds(_facts, st.floats(0.01, 9000), st.floats(0, 1), st.floats(0, 1), st.booleans()), max_size=30
+    ),
+    asked=st.booleans(),
+    extends=st.booleans(),
+)
+def test_it_comes_to_rest(segments: list[Facts], asked: bool, extends: bool) -> None:
+    """Jobs are played through as ``jobs.py`` does them; there is always a last one."""
+    for _ in range(200):
+        job = next_job(segments, TUNING, asked=asked)
+        if job is None:
+            return
+        if isinstance(job, Index):
+            segments = [s._replace(wants_index=False) if i == job.at else s for i, s in enumerate(segments)]
+            continue
+        chosen = segments[job.start : job.stop]
+        limit = max(1.0, (REWRITE_DEAD_ASKED if asked else MAX_DEAD) * chosen[0].rows)
+        kept = chosen[0].dead if extends and chosen[0].dead < limit else 0
+        alive = sum(s.rows - s.dead for s in chosen)
+        size = int(sum(s.bytes * (s.rows - s.dead) / s.rows for s in chosen))
+        merged = [Facts(size, alive + kept, kept, 0, not extends)] if alive + kept else []
+        segments = [*segments[: job.start], *merged, *segments[job.stop :]]
+    raise AssertionError("it never came to rest")
