@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from vectordb.metric import Metric
@@ -154,8 +155,7 @@ class WriteResult(_Readable):
     ids: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentPlan:
+class SegmentPlan(NamedTuple):
     """How one segment (or the tail) was, or would be, searched.
 
     Attributes:
@@ -180,7 +180,7 @@ class SegmentPlan:
     rows_scored: int = 0
     fallback_reason: str | None = None
     filtered: bool = False
-    params: Mapping[str, int | float] = field(default_factory=dict)
+    params: Mapping[str, int | float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

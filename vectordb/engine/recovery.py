@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vectordb.engine")
 _ROWS_AT_ONCE = 4_096
+_REBUILT_AT_ONCE = 256 << 20
 
 
 def open_collection(
@@ -57,11 +58,10 @@ def open_collection(
     reader = StoredRows(number, config, storage)
     manifest = storage.get(Family.META, keys.manifest_key(number))
     entries = decode_manifest(manifest) if manifest is not None else []
-    segments = [_open_segment(entry, reader, store) for entry in entries]
+    found = [segment for entry in entries for segment in _open_segment(entry, reader, store)]
     sealed_upto = entries[-1].hi if entries else 0
     sweep = Sweep(number)
     sweep.add_superseded(reader.superseded)
-    found = [segment for segment in segments if segment is not None]
     if [s.ref for s in found] != [ref_of(entry) for entry in entries]:
         write_manifest(storage, number, found)
     _restore_deaths(found, reader.tombstones, sweep)
@@ -191,26 +191,31 @@ class StoredRows:
         )
 
 
-def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore | None) -> Segment | None:
-    """The segment that the manifest names, or one made anew from storage; None where no row of it is left."""
+def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore | None) -> list[Segment]:
+    """The segment that the manifest names, or what is made anew from storage in its place."""
     assert store is not None, "only databases on disk have a manifest"
     opened = open_segment(store, ref_of(entry), reader.config.fields)
     for problem in opened.problems:
-        _log.warning("collection %r: %s; it is rebuilt from storage", reader.config.name, problem)
-    if opened.segment is not None:
-        return opened.segment
-    return rebuild_segment(entry, reader, store)
+        _log.warning("collection %r: %s", reader.config.name, problem)
+    return [opened.segment] if opened.segment is not None else list(_rebuilt(entry, reader, store))
 
 
-def rebuild_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> Segment | None:
-    """Seals the live rows of an entry's range again from storage; the index follows in the background."""
-    section = TailSection(reader.config.dim, entry.lo, reader.config.fields)
-    version = 1
+def _rebuilt(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> Iterator[Segment]:
+    """Seals the live rows of an entry's range again from storage, some at a time; indexes follow in the background."""
+    config = reader.config
+    options = SealOptions(reader.number, config.dim, config.metric, config.fields)
+    section, version = TailSection(config.dim, entry.lo, config.fields), 1
     for batch in reader.batches(entry.lo, entry.hi):
         section.append(batch)
         version = max(version, int(batch.payload_versions.max()))
-    options = SealOptions(reader.number, reader.config.dim, reader.config.metric, reader.config.fields)
-    return seal([section.view(version)], store, options)
+        if section.memory_bytes() >= _REBUILT_AT_ONCE:
+            made = seal([section.view(version)], store, options)
+            if made is not None:
+                yield made
+            section = TailSection(config.dim, section.hi, config.fields)
+    made = seal([section.view(version)], store, options)
+    if made is not None:
+        yield made
 
 
 def _restore_deaths(segments: Sequence[Segment], tombstones: Mapping[int, Tombstone], sweep: Sweep) -> None:

@@ -139,10 +139,10 @@ class HnswIndex:
             InvalidArgument: ``allowed`` is too short.
         """
         single_threaded()
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
-        count = len(queries)
-        if queries.shape[1] != self._dim:
-            got = queries.shape[1]
+        if queries.dtype != np.float32 or not queries.flags.c_contiguous:
+            queries = np.ascontiguousarray(queries, dtype=np.float32)
+        count, got = queries.shape
+        if got != self._dim:
             raise DimensionMismatch(f"this index has dim {self._dim}, got {got}", expected=self._dim, got=got)
         k = min(limit, self._nodes)
         if k == 0 or count == 0:
@@ -166,7 +166,7 @@ class HnswIndex:
         if self._shift:
             distances += self._shift
         # Missing rows stand at the end of each query, with a distance of no meaning.
-        if rows[:, -1].min() < 0:
+        if (rows[0, -1] if count == 1 else rows[:, -1].min()) < 0:
             distances[rows < 0] = np.inf
         if self._groups is not None:
             rows, distances = self._groups.spread(rows, distances, limit, allowed)

@@ -23,7 +23,7 @@ from vectordb.metadata.estimate import Estimate
 from vectordb.query import costs
 from vectordb.types import FilterMode
 
-SLACK = 6
+SLACK = 4
 """Candidates fetched from an index beyond the limit, since exact scores may order them otherwise."""
 
 MARGIN = 1.5

@@ -12,6 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_FEW = 32
 _WHOLE = 64
 """From so many rows on, decoding one contiguous stretch at once is cheaper than id by id."""
 
@@ -57,6 +58,9 @@ class IdColumn:
     def take(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of the given rows, in their order."""
         n = len(rows)
+        if n < _FEW:
+            blob, starts_of, ends_of = self._blob, self._starts.item, self._ends.item
+            return [blob[starts_of(row) : ends_of(row)].decode() for row in rows.tolist()]
         if n >= _WHOLE and int(rows[-1]) - int(rows[0]) == n - 1 and bool((np.diff(rows) == 1).all()):
             return self.slice(int(rows[0]), int(rows[-1]) + 1)
         blob = self._blob
