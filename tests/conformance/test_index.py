@@ -48,7 +48,7 @@ class PivotIndex:
         self, queries: Floats, limit: int, *, allowed: NDArray[np.uint8] | None = None, params: Params | None = None
     ) -> Neighbours:
         assert allowed is None, "the kind says that it cannot filter"
-        probes = int((params or {}).get("probes", 8))
+        probes = int((params or {}).get("probes", 20))
         rows = np.full((len(queries), limit), -1, np.int64)
         found = np.full((len(queries), limit), np.inf, np.float32)
         scored = 0
@@ -75,12 +75,13 @@ class PivotKind:
         family="clusters",
         metrics=frozenset({Metric.COSINE, Metric.L2}),
         build_params={"lists": Parameter(int, 32, 1, 1000)},
-        search_params={"probes": Parameter(int, 8, 1, 1000)},
+        search_params={"probes": Parameter(int, 20, 1, 1000)},
     )
 
     def build(self, vectors: Floats, metric: Metric, options: BuildOptions) -> PivotIndex:
         lists = int(options.params.get("lists", 32))
-        pivots = np.array(vectors[:: max(1, len(vectors) // lists)])
+        distinct = np.unique(vectors, axis=0)  # equal pivots would share one list
+        pivots = distinct[:: max(1, len(distinct) // lists)]
         member = np.empty(len(vectors), np.int64)
         for row, vector in enumerate(vectors):
             if options.cancelled():
