@@ -48,7 +48,7 @@ class PivotIndex:
         self, queries: Floats, limit: int, *, allowed: NDArray[np.uint8] | None = None, params: Params | None = None
     ) -> Neighbours:
         assert allowed is None, "the kind says that it cannot filter"
-        probes = int((params or {}).get("probes", 20))
+        probes = int((params or {}).get("probes", 24))
         rows = np.full((len(queries), limit), -1, np.int64)
         found = np.full((len(queries), limit), np.inf, np.float32)
         scored = 0
@@ -75,7 +75,7 @@ class PivotKind:
         family="clusters",
         metrics=frozenset({Metric.COSINE, Metric.L2}),
         build_params={"lists": Parameter(int, 32, 1, 1000)},
-        search_params={"probes": Parameter(int, 20, 1, 1000)},
+        search_params={"probes": Parameter(int, 24, 1, 1000)},
     )
 
     def build(self, vectors: Floats, metric: Metric, options: BuildOptions) -> PivotIndex:
