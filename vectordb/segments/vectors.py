@@ -64,8 +64,9 @@ class VectorMatrix:
         """A copy of the given rows: float32[k, d]."""
         taken = self.array.take(positions, axis=0)
         if self._budget:
-            # Unlocked: a lost count only delays the next drop.
-            self._touched += len(positions)
+            # Unlocked: a lost count only delays the next drop. A long list of rows is an exact scan of what matches a
+            # filter: likely to be wanted again, and faults would cost more than the reading.
+            self._touched += min(len(positions), _PIECES)
             if self._touched >= self._budget:
                 self._touched = 0
                 self._drop()
