@@ -57,9 +57,9 @@ def _holds(condition: Condition, value: Any) -> bool:
         case Op.IS_NULL:
             return value is MISSING or value is None
         case Op.IN:
-            return _any_in(value, operand)
+            return _any_in(value, condition)
         case Op.NOT_IN:
-            return not _any_in(value, operand)
+            return not _any_in(value, condition)
         case Op.CONTAINS:
             return isinstance(value, list | tuple) and any(_equal(element, operand) for element in value)
         case Op.BETWEEN:
@@ -77,10 +77,14 @@ def _holds(condition: Condition, value: Any) -> bool:
             return _order(value, operand) in (0, 1)
 
 
-def _any_in(value: Any, operands: tuple[Any, ...]) -> bool:
+def _any_in(value: Any, condition: Condition) -> bool:
     elements = value if isinstance(value, list | tuple) else [value]
-    # An element of a list is a scalar, and so is every operand: nothing here compares lists.
-    return any(_order(element, operand) == 0 for element in elements for operand in operands)
+    # Within a kind Python's equality is the right one, and hashes follow it. What has no kind may not even have a hash.
+    kinds = map(kind_of, elements)
+    return any(
+        kind is not None and (kind, _utc(element) if kind == "datetime" else element) in condition.members
+        for kind, element in zip(kinds, elements, strict=True)
+    )
 
 
 def _equal(value: Any, operand: Any) -> bool:

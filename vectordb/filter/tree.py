@@ -143,6 +143,7 @@ class Condition(Filter):
     nodes: int = dataclasses.field(init=False, default=1)
     values: int = dataclasses.field(init=False, default=0)
     _hash: int = dataclasses.field(init=False, default=0)
+    _members: frozenset[tuple[str | None, object]] | None = dataclasses.field(init=False, default=None)
 
     def __post_init__(self) -> None:
         try:
@@ -154,6 +155,15 @@ class Condition(Filter):
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "values", len(value) if isinstance(value, tuple) else 1)
         object.__setattr__(self, "_hash", hash(self._key()))
+
+    @property
+    def members(self) -> frozenset[tuple[str | None, object]]:
+        """The operands of ``in``, ``not_in`` as pairs (kind, value), for looking one up; made once."""
+        if self._members is None:
+            assert isinstance(self.value, tuple)
+            object.__setattr__(self, "_members", frozenset((kind_of(value), value) for value in self.value))
+        assert self._members is not None
+        return self._members
 
     def _key(self) -> tuple[Any, ...]:
         return ("condition", self.field, self.op, value_key(self.value))

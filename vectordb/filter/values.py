@@ -95,7 +95,7 @@ def comparable(value: object, path: str = "value") -> Scalar | tuple[Scalar, ...
 def value_key(value: Value) -> tuple[Any, ...]:
     """A hashable stand-in that keeps ``1``, ``1.0`` and ``True`` apart, which Python's equality does not."""
     if isinstance(value, tuple):
-        return ("list", *((type(item), item) for item in value))
+        return (tuple(map(type, value)), value)
     return (type(value), value)
 
 

@@ -129,7 +129,7 @@ def _find(column: Column, operands: NDArray[Any] | Sequence[bytes]) -> NDArray[n
     return found
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _operands(condition: Condition) -> dict[Kind, NDArray[Any] | list[bytes]]:
     """The set of an ``in`` as distinct sorted keys, for each kind of column that may hold one of them."""
     by_kind: dict[Kind, list[Any]] = {}

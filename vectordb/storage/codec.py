@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -280,23 +280,17 @@ class State:
         version: The last committed version (0: nothing was ever written).
         next_offset: The offset of the next new row.
         alive: Live rows.
-        sealed_upto: Rows below this offset are covered by the segments of the manifest.
         extra: Fields of newer releases, kept as they are.
     """
 
     version: int = 0
     next_offset: int = 0
     alive: int = 0
-    sealed_upto: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def advanced(self, version: int, next_offset: int, alive: int) -> State:
         """The state after a commit."""
-        return State(version, next_offset, alive, self.sealed_upto, self.extra)
-
-    def sealed(self, upto: int) -> State:
-        """The state after rows below ``upto`` were sealed."""
-        return replace(self, sealed_upto=upto)
+        return State(version, next_offset, alive, self.extra)
 
 
 def encode_state(state: State) -> bytes:
@@ -307,7 +301,6 @@ def encode_state(state: State) -> bytes:
             "version": state.version,
             "next": state.next_offset,
             "alive": state.alive,
-            "sealed": state.sealed_upto,
         }
     )
 
@@ -316,10 +309,10 @@ def decode_state(data: bytes) -> State:
     """A collection's state. Raises Corruption."""
 
     def build(value: dict[str, Any]) -> State:
-        known = [value.pop(name) for name in ("version", "next", "alive", "sealed")]
+        known = [value.pop(name) for name in ("version", "next", "alive")]
         if not all(type(number) is int and number >= 0 for number in known):
             raise ValueError(f"numbers expected, got {known}")
-        return State(known[0], known[1], known[2], known[3], value)
+        return State(known[0], known[1], known[2], value)
 
     return unpack_map("the state of a collection", data, build)
 

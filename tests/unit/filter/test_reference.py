@@ -54,7 +54,7 @@ HOLDS: list[tuple[Filter, Any]] = [
 ]
 FAILS: list[tuple[Filter, Any]] = [
     (F == BIG + 1, float(BIG)),
-    (float(BIG) == F, BIG + 1),
+    (F == float(BIG), BIG + 1),
     (F == 1, True),
     (F == True, 1),  # noqa: E712
     (F < 2, True),
