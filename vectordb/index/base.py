@@ -117,8 +117,8 @@ class VectorIndex(Protocol):
 class GrowingIndex(VectorIndex, Protocol):
     """An index whose kind has ``Capabilities.extends``."""
 
-    def extended(self, more: NDArray[np.float32], build: BuildOptions) -> VectorIndex:
-        """A new index over this one's rows followed by ``more`` (float32[m, d], prepared); this one is unchanged.
+    def extended(self, vectors: NDArray[np.float32], build: BuildOptions) -> VectorIndex:
+        """A new index over float32[n + m, d], prepared, whose first n rows equal this one's; this one is unchanged.
 
         Raises:
             CannotExtend: The new rows do not fit this index (e.g. its value range); the caller rebuilds.

@@ -81,13 +81,10 @@ class FlatIndex:
             parts.append(found)
         return parts
 
-    def extended(self, more: NDArray[np.float32], build: BuildOptions) -> FlatIndex:
-        """See :meth:`vectordb.index.base.GrowingIndex.extended`. Copies both matrices."""
-        if build.cancelled():
-            raise BuildCancelled
-        together = np.concatenate([self._vectors, more])
-        build.progress(1.0)
-        return FlatIndex(together, self._metric, max(self._max_norm, largest_norm(more)))
+    def extended(self, vectors: NDArray[np.float32], build: BuildOptions) -> FlatIndex:
+        """See :meth:`vectordb.index.base.GrowingIndex.extended`. Reads the new rows once."""
+        longest = _longest(vectors[len(self._vectors) :], build)
+        return FlatIndex(vectors, self._metric, max(self._max_norm, longest))
 
     def save(self, path: Path) -> None:
         """Writes the shape, metric and greatest length; the vectors are the segment's own file."""
@@ -115,17 +112,7 @@ class FlatKind:
 
     def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> FlatIndex:
         """Measures the greatest length in slices; keeps a reference to ``vectors``."""
-        step = max(1, _SLICE_BYTES // (4 * max(1, vectors.shape[1])))
-        longest = 0.0
-        for start in range(0, len(vectors), step):
-            if options.cancelled():
-                raise BuildCancelled
-            longest = max(longest, largest_norm(np.ascontiguousarray(vectors[start : start + step])))
-            options.progress(start / len(vectors))
-        if options.cancelled():
-            raise BuildCancelled
-        options.progress(1.0)
-        return FlatIndex(vectors, metric, longest)
+        return FlatIndex(vectors, metric, _longest(vectors, options))
 
     def load(self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> FlatIndex:
         """See :meth:`vectordb.index.base.IndexKind.load`.
@@ -150,3 +137,18 @@ class FlatKind:
 
 FLAT = FlatKind()
 """What the entry point ``flat`` names."""
+
+
+def _longest(vectors: NDArray[np.float32], options: BuildOptions) -> float:
+    """At least the greatest Euclidean length of a row."""
+    step = max(1, _SLICE_BYTES // (4 * max(1, vectors.shape[1])))
+    longest = 0.0
+    for start in range(0, len(vectors), step):
+        if options.cancelled():
+            raise BuildCancelled
+        longest = max(longest, largest_norm(np.ascontiguousarray(vectors[start : start + step])))
+        options.progress(start / len(vectors))
+    if options.cancelled():
+        raise BuildCancelled
+    options.progress(1.0)
+    return longest

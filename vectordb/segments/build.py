@@ -206,7 +206,7 @@ def _extended(base: SegmentView | None, vectors: NDArray[np.float32], options: B
     if base is None or base.index is None:
         return None
     try:
-        extended: VectorIndex = base.index.extended(vectors[base.vector_count :], options)  # type: ignore[attr-defined]
+        extended: VectorIndex = base.index.extended(vectors, options)  # type: ignore[attr-defined]
     except CannotExtend:
         return None
     return extended

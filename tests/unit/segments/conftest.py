@@ -191,8 +191,9 @@ class PlainIndex:
     def memory_bytes(self) -> int:
         return self.vectors.nbytes
 
-    def extended(self, more: np.ndarray, build: BuildOptions) -> PlainIndex:
-        return PlainIndex(np.concatenate([self.vectors, more]), self.grown + 1)
+    def extended(self, vectors: np.ndarray, build: BuildOptions) -> PlainIndex:
+        assert np.array_equal(vectors[: len(self.vectors)], self.vectors)
+        return PlainIndex(vectors, self.grown + 1)
 
 
 class PlainKind:
