@@ -136,7 +136,7 @@ def test_widening_reaches_the_limit(fakes: Any) -> None:
     assert fakes.answers(outcome)[0] == fakes.expected([part], query[0], 10, fakes.FakeFilter({"s": mask}))
     assert [call["k"] for call in part.index.calls] == [20, 80]
     assert (outcome.plan[0].strategy, outcome.plan[0].fallback_reason) == ("graph_post", None)
-    assert outcome.plan[0].params["ef"] == 88
+    assert outcome.plan[0].params["ef"] == 80
 
 
 def test_clustered_deaths_are_widened_past(fakes: Any) -> None:
