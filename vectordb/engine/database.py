@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -20,7 +21,7 @@ from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.report import collection_stats
 from vectordb.engine.writer import Call, Committer, Operation
-from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument
+from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.requests import (
@@ -52,6 +53,7 @@ from vectordb.types import (
 from vectordb.validate import check_filter, check_metadata
 
 MEMORY = ":memory:"
+_log = logging.getLogger("vectordb.engine")
 
 
 class Engine:
@@ -223,8 +225,8 @@ class Engine:
         size: int,
     ) -> tuple[int, int]:
         checks.check_idempotency_key(request.idempotency_key)
-        self._optimizer.slow_down(live, request.timeout)
-        return self._committer.submit(Call(live, operation, request.idempotency_key, size), request.timeout)
+        waited = self._optimizer.slow_down(live, request.timeout)
+        return self._committer.submit(Call(live, operation, request.idempotency_key, size), request.timeout, waited)
 
     # Reading
 
@@ -271,9 +273,16 @@ class Engine:
             self._lives.clear()
         if self._acked is not None:
             self._acked.close()
-        self._storage.close()
-        if self._directory_lock is not None:
-            self._directory_lock.release()
+        try:
+            self._storage.close()
+        except VectorDBError as error:
+            # After a failed write it is expected to fail once more; callers were told when it did.
+            if self._committer.read_only_reason is None:
+                raise
+            _log.warning("the storage did not close cleanly: %s", error)
+        finally:
+            if self._directory_lock is not None:
+                self._directory_lock.release()
 
     def _live(self, name: str) -> LiveCollection:
         live = self._lives.get(name)
@@ -286,8 +295,9 @@ class Engine:
             if live is None:
                 number, config = self._catalogue.find(name)
                 live = open_collection(number, config, self._storage, self._segments)
-                self._lives[name] = live
+                # Watched before others can find it: they may ask the optimizer about it at once.
                 self._optimizer.watch(live)
+                self._lives[name] = live
             return live
 
     def _check_open(self) -> None:

@@ -72,6 +72,9 @@ class Draft:
         self.vectors: list[tuple[list[bytes], list[bytes]]] = []
         self.before: dict[bytes, IdEntry | None] = {}
         self._now: dict[bytes, IdEntry | None] = {}
+        # New rows by key, made only when asked for: most groups never look at what they wrote.
+        self._payload_of: dict[bytes, bytes] = {}
+        self._mapped = 0
 
     @property
     def is_empty(self) -> bool:
@@ -103,10 +106,10 @@ class Draft:
         wanted = keys.payload_key(self.number, *entry)
         if wanted in self.rewritten:
             return self.rewritten[wanted]
-        for written, values in self.payloads:
-            if wanted in written:
-                return values[written.index(wanted)]
-        return None
+        for written, values in self.payloads[self._mapped :]:
+            self._payload_of.update(zip(written, values, strict=True))
+        self._mapped = len(self.payloads)
+        return self._payload_of.get(wanted)
 
     def next_version(self) -> int:
         self.effects.version += 1

@@ -163,6 +163,12 @@ class LiveCollection:
         return 4 * self.config.dim
 
     @property
+    def seal_due(self) -> bool:
+        """Whether the open tail is large enough to be sealed: also where writers would wait for that to happen."""
+        tuning = self.config.tuning
+        return self.tail.open_bytes >= min(tuning.seal_bytes, tuning.max_unindexed_bytes)
+
+    @property
     def unindexed_bytes(self) -> int:
         """Raw vector bytes that are searched exactly although an index is due for them."""
         if self.kind is None:

@@ -40,19 +40,28 @@ _LONGEST_DELAY = 2.0
 class _Work:
     """What is going on with one collection. Guarded by the optimizer's condition.
 
+    Calls of ``optimize`` are numbered. What is written after a call is not waited for: else a call beside steady
+    writers would never return.
+
     Attributes:
-        asked: How many calls of ``optimize`` wait to be sealed for; ``merging``: sealed, to be merged.
+        asked: The last call; ``sealed``: up to which one the tail is sealed; ``merged``: up to which one all is done.
+        upto: End of the offsets that the calls up to ``sealed`` are about; ``version``: the one they are about.
+        sealing: Whether the sealer is at work; ``building``: what the builder does (``merging``, ``indexing``).
+        sealing_progress, building_progress: Fractions of the running jobs.
     """
 
     live: LiveCollection
-    state: str = "idle"
-    progress: float = 1.0
     error: VectorDBError | None = None
     retry_at: float = 0.0
-    seal_asked: bool = False
-    merge_asked: bool = False
+    asked: int = 0
+    sealed: int = 0
+    merged: int = 0
+    upto: int = 0
+    version: int = 0
     sealing: bool = False
-    building: bool = False
+    building: str | None = None
+    sealing_progress: float = 0.0
+    building_progress: float = 0.0
 
 
 class Optimizer:
@@ -80,7 +89,7 @@ class Optimizer:
 
     def _nudge(self, live: LiveCollection) -> None:
         """After a commit: wakes the sealer when the tail is full."""
-        if live.tail.open_bytes >= live.config.tuning.seal_bytes:
+        if live.seal_due:
             with self._changed:
                 self._changed.notify_all()
 
@@ -92,13 +101,12 @@ class Optimizer:
         """
         live.check_open()
         with self._changed:
-            work = self._works[live.number]
-            work.seal_asked = True
+            work = self._work(live)
+            work.asked += 1
+            mine = work.asked
             work.error, work.retry_at = None, 0.0
             self._changed.notify_all()
-            if not wait:
-                return
-            while work.seal_asked or work.merge_asked or work.sealing or work.building:
+            while wait and work.merged < mine:
                 if work.error is not None:
                     raise work.error
                 if self._closing:
@@ -106,23 +114,37 @@ class Optimizer:
                 live.check_open()
                 self._changed.wait(0.2)
 
-    def slow_down(self, live: LiveCollection, timeout: float | None) -> None:
-        """Holds a writer back for moments while far more than usual waits for its index."""
+    def _work(self, live: LiveCollection) -> _Work:
+        """Under self._changed. Raises CollectionNotFound or Closed where the collection ended."""
+        work = self._works.get(live.number)
+        if work is None:
+            live.check_open()
+            raise Closed("the database is closed; open it again")
+        return work
+
+    def slow_down(self, live: LiveCollection, timeout: float | None) -> float:
+        """Holds a writer back for moments while far more than usual waits for its index; the seconds it took."""
         most = live.config.tuning.max_unindexed_bytes
         if live.unindexed_bytes <= most:
-            return
-        end = time.monotonic() + min(_LONGEST_DELAY, timeout / 2 if timeout is not None else _LONGEST_DELAY)
+            return 0.0
+        started = time.monotonic()
+        end = started + min(_LONGEST_DELAY, timeout / 2 if timeout is not None else _LONGEST_DELAY)
         with self._changed:
             while live.unindexed_bytes > most and time.monotonic() < end and not self._closing:
                 self._changed.wait(0.05)
+        return time.monotonic() - started
 
     def stats(self, live: LiveCollection) -> OptimizerStats:
         """What is being done, and how far it is."""
         with self._changed:
-            work = self._works[live.number]
+            work = self._work(live)
             error = None if work.error is None else work.error.message
-            state = "failed" if error is not None and work.state == "idle" else work.state
-            return OptimizerStats(state, work.progress, live.unindexed_bytes, error)
+            state, progress = "idle" if error is None else "failed", 1.0
+            if work.building is not None:
+                state, progress = work.building, work.building_progress
+            elif work.sealing:
+                state, progress = "sealing", work.sealing_progress
+            return OptimizerStats(state, progress, live.unindexed_bytes, error)
 
     def close(self) -> None:
         """Cancels what runs and ends the threads."""
@@ -156,7 +178,10 @@ class Optimizer:
         now = time.monotonic()
         return any(
             work.retry_at <= now
-            and ((work.seal_asked and not work.sealing) or (work.merge_asked and not work.building))
+            and (
+                (work.asked > work.sealed and not work.sealing)
+                or (work.sealed > work.merged and work.building is None)
+            )
             for work in self._works.values()
         )
 
@@ -188,20 +213,25 @@ class Optimizer:
     def _seal_or_sweep(self, work: _Work) -> bool:
         live = work.live
         with self._changed:
-            asked = work.seal_asked
-            work.sealing = asked or live.tail.open_bytes >= live.config.tuning.seal_bytes
+            asked = work.asked
+            work.sealing = asked > work.sealed or live.seal_due
+            work.sealing_progress = 0.0
         if not work.sealing:
             return self._sweep(live)
+
+        def progress(fraction: float) -> None:
+            work.sealing_progress = fraction
+
         try:
-            self._show(work, "sealing")
-            jobs.seal_tail(self._workshop(work, asked))
-            with self._changed:
-                if asked:
-                    work.seal_asked, work.merge_asked = False, True
+            jobs.seal_tail(self._workshop(live, progress, all_processors=False))
+            with self._changed, live.lock:
+                if asked > work.sealed:
+                    work.sealed = asked
+                    work.upto = live.segments[-1].hi if live.segments else 0
+                    work.version = live.state.version
         finally:
             with self._changed:
                 work.sealing = False
-            self._show(work, "idle")
         self._sweep(live)
         return True
 
@@ -220,53 +250,55 @@ class Optimizer:
     def _build(self, work: _Work) -> bool:
         live = work.live
         with self._changed:
-            asked = work.merge_asked
-            job = next_job(_facts(live), live.config.tuning, asked=asked)
+            sealed = work.sealed
+            asked = sealed > work.merged
+            job = next_job(_facts(live, work if asked else None), live.config.tuning, asked=asked)
             if job is None:
-                if asked and not work.seal_asked:
-                    work.merge_asked = False
+                if asked:
+                    work.merged = sealed
                     work.error = None
                     self._changed.notify_all()
-                return False
-            work.building = True
+                # After a request there may be work of the usual kind.
+                return asked
+            work.building = "merging" if isinstance(job, Merge) else "indexing"
+            work.building_progress = 0.0
+
+        def progress(fraction: float) -> None:
+            work.building_progress = fraction
+
         try:
+            # A user who waits gets the whole machine; in the background one processor is left to searches.
+            shop = self._workshop(live, progress, all_processors=asked)
             if isinstance(job, Merge):
-                self._show(work, "merging")
                 # An asked merge leaves no more dead rows than would have it rewritten once more.
-                most_dead = REWRITE_DEAD_ASKED if asked else MAX_DEAD
-                jobs.merge_segments(self._workshop(work, asked), job.start, job.stop, most_dead)
+                jobs.merge_segments(shop, job.start, job.stop, REWRITE_DEAD_ASKED if asked else MAX_DEAD)
             else:
-                self._show(work, "indexing")
-                jobs.index_segment(self._workshop(work, asked), job.at)
+                jobs.index_segment(shop, job.at)
             with self._changed:
                 work.error = None
         finally:
             with self._changed:
-                work.building = False
-            self._show(work, "idle")
+                work.building = None
         return True
 
-    def _show(self, work: _Work, state: str) -> None:
-        with self._changed:
-            work.state = state
-            work.progress = 1.0 if state == "idle" else 0.0
-
-    def _workshop(self, work: _Work, asked: bool) -> jobs.Workshop:
-        def progress(fraction: float) -> None:
-            work.progress = fraction
-
-        live = work.live
+    def _workshop(
+        self, live: LiveCollection, progress: Callable[[float], None], *, all_processors: bool
+    ) -> jobs.Workshop:
         processors = len(os.sched_getaffinity(0))
-        # A user who waits gets the whole machine; in the background one processor is left to searches.
-        threads = live.config.tuning.build_threads or (processors if asked else max(1, processors - 1))
+        threads = live.config.tuning.build_threads or (processors if all_processors else max(1, processors - 1))
         return jobs.Workshop(live, self._storage, self._store, threads, lambda: self._closing or live.is_gone, progress)
 
 
-def _facts(live: LiveCollection) -> list[Facts]:
+def _facts(live: LiveCollection, asked: _Work | None) -> list[Facts]:
+    """The segments in offset order; for calls of ``optimize`` those that they are about, as of their version."""
     with live.lock:
         segments, parts = live.segments, live.snapshot.parts
     facts = []
     for segment, part in zip(segments, parts, strict=False):
+        if asked is not None:
+            if segment.lo >= asked.upto:
+                break
+            part = segment.view(asked.version)
         facts.append(
             Facts(
                 bytes=segment.rows * live.row_bytes,

@@ -110,17 +110,26 @@ def _tiered_merge(segments: Sequence[Facts], tuning: Tuning) -> Merge | None:
 
 
 def _stranded(segments: Sequence[Facts], tuning: Tuning) -> Merge | None:
-    """Segments of mixed classes never fill a class: more than twice ``merge_factor`` of them are merged with their
-    smallest neighbours."""
+    """Segments of mixed classes never fill a class: where there are many that can still grow, the cheapest neighbours
+    are merged that make a segment at least twice as large as each of them.
+
+    Without that bound a large segment would be rewritten for every few small ones beside it. With it a row is rewritten
+    at most log2(n) times, and what it leaves alone is a falling row of sizes, of which there are few.
+    """
     most = 2 * tuning.merge_factor
-    if len(segments) <= most:
+    if sum(2 * s.bytes <= tuning.max_segment_bytes for s in segments) <= most:
         return None
-    windows = [
-        (sum(s.bytes for s in segments[i : i + tuning.merge_factor]), i)
-        for i in range(len(segments) - tuning.merge_factor + 1)
-    ]
-    total, start = min(windows)
-    return Merge(start, start + tuning.merge_factor) if total <= tuning.max_segment_bytes else None
+    best, least = None, tuning.max_segment_bytes + 1
+    for start in range(len(segments)):
+        total = largest = 0
+        for stop in range(start + 1, min(start + most, len(segments)) + 1):
+            total += segments[stop - 1].bytes
+            largest = max(largest, segments[stop - 1].bytes)
+            if total >= least:
+                break
+            if stop - start > 1 and total >= 2 * largest:
+                best, least = Merge(start, stop), total
+    return best
 
 
 def _size_class(segment: Facts, tuning: Tuning) -> int:

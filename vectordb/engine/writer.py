@@ -79,8 +79,11 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="vectordb-committer", daemon=True)
         self._thread.start()
 
-    def submit(self, call: Call, timeout: float | None) -> tuple[int, int]:
+    def submit(self, call: Call, timeout: float | None, waited: float = 0.0) -> tuple[int, int]:
         """Runs one operation and waits until it is acknowledged.
+
+        Args:
+            timeout: Seconds for the whole request; ``waited``: those of them that have passed.
 
         Returns:
             (rows changed, the collection's version).
@@ -97,7 +100,7 @@ class Committer:
             self._waiting.append(call)
             self._ready.notify()
         try:
-            return call.done.result(timeout)
+            return call.done.result(None if timeout is None else max(0.0, timeout - waited))
         except FutureTimeout:
             if call.done.cancel():
                 raise DeadlineExceeded(

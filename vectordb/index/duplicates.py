@@ -8,7 +8,7 @@ no harm, so a matrix with none above :data:`HARMLESS` is left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -139,46 +139,44 @@ def grouped(vectors: NDArray[np.float32], cancelled: Callable[[], bool]) -> Grou
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
-    first = first_equal([vectors], cancelled)
+    first = first_equal(vectors, cancelled)
     if not _matter(first):
         return None
     return Groups.of(_numbered(first, np.empty(0, np.int64)))
 
 
 def regrouped(
-    base: NDArray[np.float32], groups: Groups | None, more: NDArray[np.float32], cancelled: Callable[[], bool]
+    vectors: NDArray[np.float32], count: int, groups: Groups | None, cancelled: Callable[[], bool]
 ) -> tuple[Groups | None, NDArray[np.int64] | None]:
-    """The groups of a matrix followed by more rows, the distinct rows of the first keeping their numbers.
+    """The groups of a matrix that has grown, the distinct rows of its first part keeping their numbers.
 
     Args:
-        base: float32[n, d].
-        groups: Its groups; None: each row is its own, equal ones too.
-        more: float32[m, d].
+        vectors: float32[n, d].
+        count: Rows of the first part.
+        groups: Its groups; None: each of its rows is its own, equal ones too.
         cancelled: Polled.
 
     Returns:
-        The groups of all, and which rows of ``more`` are the new distinct ones, ascending; ``(None, None)`` where
-        there were no groups and are still none that matter.
+        The groups of all, and the new distinct rows, ascending; ``(None, None)`` where there were no groups and are
+        still none that matter.
 
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
-    first = first_equal([base, more], cancelled)
+    first = first_equal(vectors, cancelled)
     if groups is None and not _matter(first):
         return None, None
-    count = len(base)
-    labels = np.arange(count) if groups is None else groups.labels()
-    labels = _numbered(first, labels)
-    return Groups.of(labels), np.flatnonzero(first[count:] == np.arange(count, len(first)))
+    labels = _numbered(first, np.arange(count) if groups is None else groups.labels())
+    return Groups.of(labels), count + np.flatnonzero(first[count:] == np.arange(count, len(first)))
 
 
-def first_equal(matrices: Sequence[NDArray[np.float32]], cancelled: Callable[[], bool]) -> NDArray[np.int64]:
-    """For each row of the matrices, one below the other, the first row that equals it bit by bit: int64[n].
+def first_equal(vectors: NDArray[np.float32], cancelled: Callable[[], bool]) -> NDArray[np.int64]:
+    """For each row of float32[n, d] the first row that equals it bit by bit: int64[n].
 
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
-    hashes = np.concatenate([_hashes(matrix, cancelled) for matrix in matrices])
+    hashes = _hashes(vectors, cancelled)
     count = len(hashes)
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
@@ -186,14 +184,13 @@ def first_equal(matrices: Sequence[NDArray[np.float32]], cancelled: Callable[[],
     first = np.empty(count, np.int64)
     first[order] = np.repeat(order[begins], np.diff(np.append(begins, count)))
     copies = np.flatnonzero(first != np.arange(count))
-    bounds = np.cumsum([0, *(len(matrix) for matrix in matrices)])
-    step = _step(matrices[0].shape[1])
+    step = _step(vectors.shape[1])
     for start in range(0, len(copies), step):
         if cancelled():
             raise BuildCancelled
         some = copies[start : start + step]
         # Equal hashes are not yet equal rows.
-        same = (_gathered(matrices, bounds, some) == _gathered(matrices, bounds, first[some])).all(axis=1)
+        same = (vectors[some].view(np.uint32) == vectors[first[some]].view(np.uint32)).all(axis=1)
         first[some[~same]] = some[~same]
     return first
 
@@ -228,14 +225,3 @@ def _hashes(matrix: NDArray[np.float32], cancelled: Callable[[], bool]) -> NDArr
         words *= odd
         out[start : start + len(block)] = np.add.reduce(words, axis=1, dtype=np.uint64)
     return out
-
-
-def _gathered(
-    matrices: Sequence[NDArray[np.float32]], bounds: NDArray[np.int64], rows: NDArray[np.int64]
-) -> NDArray[np.uint32]:
-    """The bits of some rows, numbered over all matrices: uint32[k, d]."""
-    out = np.empty((len(rows), matrices[0].shape[1]), np.float32)
-    for low, high, matrix in zip(bounds[:-1], bounds[1:], matrices, strict=True):
-        here = (rows >= low) & (rows < high)
-        out[here] = matrix[rows[here] - low]
-    return out.view(np.uint32)

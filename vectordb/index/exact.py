@@ -258,9 +258,9 @@ def _in_double(queries: NDArray[np.float32], block: NDArray[np.float32], limit: 
             else:
                 values = np.add.reduce(np.abs(rows - query), axis=1)
             out[i, start : start + step] = values
-    if metric is not Metric.L2:
-        # Scores beyond float32 are equal infinities, so what they are made from must tie as well.
-        np.clip(out, -_LARGEST, _LARGEST, out=out)
+    # Scores beyond float32 are equal infinities, so what they are made from must tie as well.
+    largest = _LARGEST**2 if metric is Metric.L2 else _LARGEST
+    np.clip(out, -largest, largest, out=out)
     magnitude = norms(queries) * float(norms(block).max())
     absolute = 2.0**-52 * block.shape[1] * 4.0 * magnitude if metric.higher_is_better else np.zeros(len(queries))
     return _selected(out, limit, ErrorBound(6 * _UNIT, absolute + 2.0**-148))

@@ -63,19 +63,19 @@ class HnswIndex:
 
     Args:
         graph: The graph.
-        vectors: float32[n, d], the matrix that it is over; only ``extended`` reads it.
+        shape: (n, d) of the matrix that it is over.
         metric: The metric.
         path: The file that the graph is mapped from, or None if it is in memory.
     """
 
-    def __init__(self, graph: Graph, vectors: NDArray[np.float32], metric: Metric, path: Path | None = None) -> None:
+    def __init__(self, graph: Graph, shape: tuple[int, ...], metric: Metric, path: Path | None = None) -> None:
         self._graph = graph
         self._search_c = graph.native.search_c
         self._storage, self._groups = graph.storage, graph.groups
-        self._vectors = vectors
+        self._shape = shape
         self._metric = metric
         self._path = path
-        self._rows, self._dim = vectors.shape
+        self._rows, self._dim = shape
         self._nodes = int(graph.native.ntotal)
         self._plain: dict[int, Any] = {}
         growth = max(1.0, self._nodes / _BEAM_ROWS) ** _BEAM_GROWTH
@@ -162,7 +162,7 @@ class HnswIndex:
         # Straight to the C++ method: faiss's Python wrapper costs 5 us more.
         self._search_c(count, faiss.swig_ptr(queries), k, faiss.swig_ptr(distances), faiss.swig_ptr(rows), settings)
         scored = min(_stats.ndis - before, count * self._nodes)
-        np.multiply(distances, factor, out=distances)
+        _scale(distances, factor)
         if self._shift:
             distances += self._shift
         # Missing rows stand at the end of each query, with a distance of no meaning.
@@ -174,15 +174,15 @@ class HnswIndex:
             rows, distances = _widened(rows, distances, limit)
         return Neighbours(rows, distances, scored)
 
-    def extended(self, more: NDArray[np.float32], build: BuildOptions) -> HnswIndex:
-        """See :meth:`vectordb.index.base.GrowingIndex.extended`. Costs a copy of both matrix and graph, and the adding.
+    def extended(self, vectors: NDArray[np.float32], build: BuildOptions) -> HnswIndex:
+        """See :meth:`vectordb.index.base.GrowingIndex.extended`. Costs a copy of the graph, and the adding.
 
         Raises:
             CannotExtend: The new rows leave the range of the stored ones, or need more than their half precision.
             BuildCancelled: ``build.cancelled()`` turned true.
         """
-        graph = hnsw_build.extend(self._graph, self._path, self._vectors, more, self._metric, build)
-        return HnswIndex(graph, np.concatenate([self._vectors, more]), self._metric)
+        graph = hnsw_build.extend(self._graph, self._path, self._shape, vectors, self._metric, build)
+        return HnswIndex(graph, vectors.shape, self._metric)
 
     def save(self, path: Path) -> None:
         """See :meth:`vectordb.index.base.VectorIndex.save`; the format is in ``hnsw_file``."""
@@ -201,13 +201,13 @@ class HnswIndex:
             if len(allowed) * 8 < self._rows:
                 raise InvalidArgument(f"allowed has {len(allowed) * 8} bits, the index {self._rows} rows")
             allowed = np.ascontiguousarray(allowed if self._groups is None else self._groups.allowed(allowed), np.uint8)
-            matching = int(np.bitwise_count(allowed).sum())
-            if matching == 0:
-                return None
-            if matching < self._nodes:
-                selector = faiss.IDSelectorBitmap(allowed)
-                beam = self.beam(limit, params, matching / self._nodes)
-                return faiss.SearchParametersHNSW(efSearch=beam, sel=selector)
+            selectivity = 1.0
+            if not params or "ef" not in params:
+                selectivity = int(np.bitwise_count(allowed).sum()) / self._nodes
+                if selectivity == 0.0:
+                    return None
+            beam = self.beam(limit, params, min(selectivity, 1.0))
+            return faiss.SearchParametersHNSW(efSearch=beam, sel=faiss.IDSelectorBitmap(allowed))
         beam = self.beam(limit, params)
         settings = self._plain.get(beam)
         if settings is None:
@@ -253,7 +253,7 @@ class HnswKind:
         graph = hnsw_build.build(
             vectors, metric, options, m=int(params["m"]), ef_construction=int(params["ef_construction"])
         )
-        return HnswIndex(graph, vectors, metric)
+        return HnswIndex(graph, vectors.shape, metric)
 
     def load(self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> HnswIndex:
         """See :meth:`vectordb.index.base.IndexKind.load`. Maps the file; it must stay as it is meanwhile.
@@ -262,11 +262,20 @@ class HnswKind:
             Corruption: The file is damaged, or belongs to another matrix or metric.
         """
         del options
-        return HnswIndex(hnsw_file.read(path, vectors.shape, metric, mapped=True), vectors, metric, path)
+        return HnswIndex(hnsw_file.read(path, vectors.shape, metric, mapped=True), vectors.shape, metric, path)
 
 
 HNSW = HnswKind()
 """What the entry point ``hnsw`` names."""
+
+
+def _scale(distances: NDArray[np.float32], factor: float) -> None:
+    """Multiplies in place; what exceeds float32 becomes infinite."""
+    if abs(factor) <= 1.0:
+        np.multiply(distances, factor, out=distances)
+    else:
+        with np.errstate(over="ignore"):
+            np.multiply(distances, factor, out=distances)
 
 
 def _nothing(queries: int, limit: int) -> Neighbours:

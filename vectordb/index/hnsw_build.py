@@ -42,18 +42,18 @@ def build(
 def extend(
     graph: Graph,
     path: Path | None,
+    shape: tuple[int, ...],
     vectors: NDArray[np.float32],
-    more: NDArray[np.float32],
     metric: Metric,
     options: BuildOptions,
 ) -> Graph:
-    """A new graph over ``vectors``, which ``graph`` holds, followed by ``more``.
+    """A new graph over float32[n + m, d], whose first n rows ``graph`` holds.
 
     Args:
         graph: Left as it is.
         path: The file that it is mapped from, or None if it is in memory.
-        vectors: float32[n, d].
-        more: float32[m, d], prepared.
+        shape: (n, d), what ``graph`` is over.
+        vectors: float32[n + m, d], prepared.
         metric: The metric.
         options: Threads, cancellation, progress.
 
@@ -61,10 +61,10 @@ def extend(
         CannotExtend: The new rows leave the range of the stored ones, or need more than their half precision.
         BuildCancelled: ``options.cancelled()`` turned true.
     """
-    if not len(vectors):
+    if shape[0] == 0:
         raise CannotExtend("the graph is empty")
-    groups, fresh = regrouped(vectors, graph.groups, more, options.cancelled)
-    rows = Rows(more, fresh)
+    groups, fresh = regrouped(vectors, shape[0], graph.groups, options.cancelled)
+    rows = Rows(vectors[shape[0] :]) if fresh is None else Rows(vectors, fresh)
     if not graph.storage.fits(rows, options.cancelled):
         raise CannotExtend("the new rows exceed the range of the stored ones")
     if graph.storage.half and half_ceiling(rows, metric, graph.storage.exponent, options.cancelled) < CEILING:
@@ -73,7 +73,7 @@ def extend(
         native = faiss.clone_index(graph.native)
     else:
         # A mapped graph cannot grow, nor can a copy of it.
-        native = hnsw_file.read(path, vectors.shape, metric, mapped=False).native
+        native = hnsw_file.read(path, shape, metric, mapped=False).native
     _add(native, rows, graph.storage, options)
     return Graph(native, graph.storage, groups)
 

@@ -62,8 +62,8 @@ def scan(rows: int, dim: int) -> float:
 
 
 def scan_matches(matches: float, rows: int, dim: int) -> float:
-    """Exact search over the matching rows: picked out while they are few, else read in order past the others."""
-    return EXACT_CALL + dim * min(matches * GATHER, rows * SCAN + matches * SCAN)
+    """Exact search over the matching ones of ``rows`` vectors: picked out, unless all of them match."""
+    return scan(rows, dim) if matches >= rows else EXACT_CALL + matches * dim * GATHER
 
 
 def widest_beam(microseconds: float, rows: int, dim: int) -> int:

@@ -109,8 +109,7 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
     matches: RowSet | None = None
     matched: int | None = None
     if spec.where is None:
-        facts = _facts(part, dim, None)
-        step = plan(facts, ask)
+        facts, step = _planned(part, dim, ask)
         estimated = step.estimated
     else:
         before = perf_counter()
@@ -169,7 +168,8 @@ def _described(
         report.scored,
         report.reason or step.reason,
         filtered,
-        step.params if report.params is None else report.params,
+        # A copy: the step may be kept for later searches.
+        dict(step.params if report.params is None else report.params),
     )
 
 
@@ -179,8 +179,31 @@ def _facts(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
     return PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities, estimate)
 
 
+def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
+    """The plan of a part without a filter, kept: planning takes longer than all else around an index search."""
+    index, kind = part.index, part.kind
+    if ask.params or index is None or kind is None:
+        facts = _facts(part, dim, None)
+        return facts, plan(facts, ask)
+    capabilities = capabilities_of(index, kind)
+    # Capabilities hold dicts and have no hash. The kept facts keep them alive, so that their address is theirs alone.
+    key = (id(capabilities), part.rows, part.dead, part.vector_count, dim, ask.limit, ask.exact)
+    known = _plans.get(key)
+    if known is None:
+        facts = PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities)
+        known = (facts, plan(facts, ask))
+        if len(_plans) >= _KEPT_PLANS:
+            _plans.clear()
+        _plans[key] = known
+    return known
+
+
+_KEPT_PLANS = 512
+_plans: dict[tuple[int, ...], tuple[PartFacts, Step]] = {}
+
+
 def _indexed_first(parts: Sequence[Part]) -> Sequence[int]:
-    if len(parts) < 2:
+    if len(parts) < 2 or (len(parts) == 2 and parts[1].index is None):
         return range(len(parts))
     return sorted(range(len(parts)), key=lambda number: parts[number].index is None)
 

@@ -65,12 +65,14 @@ class _Search:
         "told",
     )
 
-    def __init__(self, run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet | None) -> None:
+    def __init__(
+        self, run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet | None, report: Report
+    ) -> None:
         part = run.parts[number]
         assert part.index is not None
         self.run, self.number, self.part, self.index = run, number, part, part.index
         self.facts, self.step, self.matches = facts, step, matches
-        self.report = Report()
+        self.report = report
         self.bits: NDArray[np.uint8] | None = None
         self.told: NDArray[np.uint8] | None = None
         self.share = 1.0
@@ -100,11 +102,11 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet 
     Args:
         matches: Rows that match the filter, are alive and have a vector; ``None`` without a filter.
     """
-    if step.way is Way.INDEX and facts.dead == 0 and len(run.queries) == 1 and not run.deadline.bounded:
-        report = _at_once(run, number, step)
-        if report is not None:
-            return report
-    state = _Search(run, number, facts, step, matches)
+    report = Report()
+    plain = step.way is Way.INDEX and facts.dead == 0 and len(run.queries) == 1 and _fits(run, step)
+    if plain and _at_once(run, number, step, report):
+        return report
+    state = _Search(run, number, facts, step, matches, report)
     if state.needed == 0:
         return state.report
     pending: list[tuple[int, Sequence[int]]] = [(step.k, range(len(run.queries)))]
@@ -123,23 +125,28 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet 
     return state.report
 
 
-def _at_once(run: Run, number: int, step: Step) -> Report | None:
-    """The commonest search, one query of all rows, without the bookkeeping of retries: None where one is needed."""
-    part, report = run.parts[number], Report()
+def _fits(run: Run, step: Step) -> bool:
+    """Whether one query ends before the deadline, so that nothing has to be bounded."""
+    return not run.deadline.bounded or step.cost < run.deadline.remaining() * 1e6
+
+
+def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
+    """The commonest search, one query of all rows, without the bookkeeping of retries: false where one is needed."""
+    part = run.parts[number]
     assert part.index is not None
     found = part.index.search(run.queries, step.k, params=step.params)
     report.scored = found.scored
     positions = found.rows[0]
     if positions[-1] < 0:
-        return None
+        return False
     rows = part.rows_of(positions)
     distances = run.final_distances(0, part.vectors_at(rows))
     order = distances.argsort(kind="stable")
-    distances = distances[order]
+    distances = distances.take(order)
     if distances[run.limit - 1] == distances[-1]:
-        return None
-    run.found[0].append(Found(number, rows[order], distances))
-    return report
+        return False
+    run.found[0].append(Found(number, rows.take(order), distances))
+    return True
 
 
 def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[int]]:

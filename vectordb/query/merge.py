@@ -65,16 +65,18 @@ def winners(found: Sequence[Found], parts: Sequence[Part], limit: int, metric: M
         number = found[0].part
     ids = parts[number].ids(rows) if numbers is None else _ids(parts, numbers, rows)
     n = len(rows)
-    if n > 1 and (distances[1:] == distances[:-1]).any():
-        # Only now, with ids at hand, equal scores find their order; sorting is stable in nothing but these.
-        keys = distances.tolist()
+    keys = distances.tolist()
+    if len(set(keys)) < n:
+        # Only now, with ids at hand, equal scores find their order.
         by_id = sorted(range(n), key=lambda i: (keys[i], ids[i]))[:limit]
         ids = [ids[i] for i in by_id]
         order = np.array(by_id, np.int64)
         rows, distances = rows[order], distances[order]
         numbers = None if numbers is None else numbers[order]
     if numbers is None:
-        numbers = np.full(len(rows), number, np.int64)
+        numbers = np.zeros(len(rows), np.int64)
+        if number:
+            numbers += number
     return Winners(ids, -distances if metric.higher_is_better else distances, numbers, rows)
 
 

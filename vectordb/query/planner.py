@@ -114,6 +114,7 @@ class Step(NamedTuple):
             0 where the index is not used.
         params: Parameters for the index.
         reason: Why this is not what was asked for, or ``None``.
+        cost: Microseconds that the index is expected to take for one query; 0 where it is not used.
     """
 
     way: Way
@@ -122,6 +123,7 @@ class Step(NamedTuple):
     k: int = 0
     params: Mapping[str, Any] = {}
     reason: str | None = None
+    cost: float = 0.0
 
 
 def plan(facts: PartFacts, ask: Ask) -> Step:
@@ -161,9 +163,10 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     if k > vectors * LARGE_SHARE:
         return Step(Way.EXACT, "exact", expected, reason=LARGE_LIMIT)
     params = beam(capabilities, ask.params, k, ask.limit * BEAM + BEAM_EXTRA)
-    if costs.walk(vectors, facts.dim, _ef(params)) > PATIENCE * costs.scan(vectors, facts.dim):
+    cost = costs.walk(vectors, facts.dim, _ef(params))
+    if cost > PATIENCE * costs.scan(vectors, facts.dim):
         return Step(Way.EXACT, "exact", expected, reason="exact search costs less at this limit and these parameters")
-    return Step(Way.INDEX, capabilities.family, expected, k, params)
+    return Step(Way.INDEX, capabilities.family, expected, k, params, None, cost)
 
 
 def _expected(facts: PartFacts) -> float:
@@ -197,7 +200,7 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     cost = costs.walk(facts.vectors, facts.dim, ef) + costs.BITMAP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
-    return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, params)
+    return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, params, None, cost)
 
 
 def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: float) -> Step:
@@ -211,7 +214,7 @@ def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: fl
     cost = costs.walk(facts.vectors, facts.dim, _ef(params)) + k * costs.MEMBERSHIP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
-    return Step(Way.INDEX_POST, capabilities.family + "_post", exact.estimated, k, params)
+    return Step(Way.INDEX_POST, capabilities.family + "_post", exact.estimated, k, params, None, cost)
 
 
 def _post_beam(capabilities: Capabilities) -> float:
@@ -228,13 +231,7 @@ def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
         return after if after.way is Way.INDEX_POST else exact
     if after.way is not Way.INDEX_POST:
         return within
-    return min((within, after), key=lambda step: index_cost(step, facts))
-
-
-def index_cost(step: Step, facts: PartFacts) -> float:
-    """Microseconds of one query's index search by this step."""
-    cost = costs.walk(facts.vectors, facts.dim, _ef(step.params))
-    return cost + (costs.BITMAP if step.way is Way.INDEX_FILTERED else step.k * costs.MEMBERSHIP)
+    return min((within, after), key=lambda step: step.cost)
 
 
 def first_k(limit: int, matches: float, vectors: int) -> int:
@@ -260,6 +257,8 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
         return False
     ef = _ef(step.params)
     cost = costs.walk(facts.vectors, facts.dim, None if ef is None else max(ef, k))
+    if facts.estimate is None:
+        return cost <= PATIENCE * costs.scan(facts.vectors, facts.dim)
     return cost <= PATIENCE * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
 
 

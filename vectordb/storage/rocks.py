@@ -30,6 +30,7 @@ from typing import Any
 import rocksdict
 
 from vectordb.errors import FailedPrecondition, Internal
+from vectordb.storage import forked
 from vectordb.storage.base import Batch, Family
 from vectordb.storage.batch import Delete, DeleteRange, Put, PutMany, RecordedBatch
 from vectordb.storage.cursor import Cursor
@@ -341,21 +342,22 @@ class RocksStorage:
         self._db = None
         self._families = {}
         self._handles = {}
-        try:
-            if not self.read_only:
-                db.flush_wal(True)
-            for rdict in families:
-                if rdict is not db:
-                    rdict.close()
-            db.close()
-        except Exception as error:
-            # Background work was cancelled: closing cannot flush the memtables, which the synced WAL holds as well.
-            if not interrupted:
-                raise translated(error, self.path) from error
+        failure: Exception | None = None
+        steps = [] if self.read_only else [lambda: db.flush_wal(True)]
+        steps += [rdict.close for rdict in families if rdict is not db]
+        # Each of them, whatever became of the others: a handle left open would keep the folder locked.
+        for step in [*steps, db.close]:
+            try:
+                step()
+            except Exception as error:
+                failure = failure or error
+        # Where background work was cancelled, closing cannot flush the memtables, which the synced WAL holds as well.
+        if failure is not None and not interrupted:
+            raise translated(failure, self.path) from failure
 
     def _abandon(self) -> None:
         """In a forked child: never touches the parent's files again, not even by freeing its handles."""
-        _ABANDONED.append((self._db, self._families, self._handles, list(self._cursors), self._cache))
+        forked.keep((self._db, self._families, self._handles, list(self._cursors), self._cache))
         self._gate.abandon()
         self._closing = threading.Lock()
         self._open_lock = threading.Lock()
@@ -364,10 +366,11 @@ class RocksStorage:
 
 
 _OPEN: weakref.WeakSet[RocksStorage] = weakref.WeakSet()
-_ABANDONED: list[Any] = []
 
 
 def _abandon_all() -> None:
+    if _OPEN:
+        forked.skip_exit_handlers()
     for storage in list(_OPEN):
         storage._abandon()
     _OPEN.clear()

@@ -59,15 +59,15 @@ def test_batches_and_layouts_give_the_same_bits(fakes: Any, metric: Metric) -> N
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(600, DIM)).astype(np.float32)
     ids = [f"k{i}" for i in rng.permutation(600)]
-    queries = prepared(rng.normal(size=(70, DIM)).astype(np.float32), metric)
+    queries = prepared(rng.normal(size=(40, DIM)).astype(np.float32), metric)
     one = [fakes.FakePart("s", vectors, ids, metric, block_rows=600)]
     many = [
-        fakes.FakePart(str(i), vectors[i : i + 90], ids[i : i + 90], metric, block_rows=7) for i in range(0, 600, 90)
+        fakes.FakePart(str(i), vectors[i : i + 90], ids[i : i + 90], metric, block_rows=29) for i in range(0, 600, 90)
     ]
     spec = SearchSpec(10, metric=metric)
     together = fakes.answers(execute(one, queries, spec))
     assert fakes.answers(execute(many, queries, spec)) == together
-    assert [fakes.answers(execute(many, queries[i : i + 1], spec))[0] for i in range(70)] == together
+    assert [fakes.answers(execute(many, queries[i : i + 1], spec))[0] for i in range(40)] == together
 
 
 def test_winners_name_part_and_row(fakes: Any) -> None:

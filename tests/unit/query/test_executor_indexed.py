@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from vectordb.metric import Metric, prepared
 from vectordb.query import indexed
+from vectordb.query.deadline import Deadline
 from vectordb.query.executor import execute
 from vectordb.query.spec import SearchSpec
 from vectordb.types import FilterMode
@@ -194,3 +196,35 @@ def test_large_batches_are_sliced(fakes: Any) -> None:
     assert len(part.index.calls) > 1
     assert sum(call["queries"] for call in part.index.calls) == 1_000
     assert fakes.answers(outcome)[20] == fakes.expected([part], queries[20], 5)
+
+
+def test_a_plan_that_a_caller_changed_does_not_change_later_searches(fakes: Any) -> None:
+    part = _part(fakes).indexed()
+    query = _queries(1)
+    first = execute([part], query, SearchSpec(10)).plan[0]
+    first.params["ef"] = 1  # type: ignore[index]
+    execute([part], query, SearchSpec(10))
+    assert [call["params"]["ef"] for call in part.index.calls] == [64, 64]
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+def test_a_first_attempt_that_failed_is_counted(fakes: Any, timeout: float | None) -> None:
+    part = _part(fakes).indexed(beam=lambda ef: 3)
+    (step,) = execute([part], _queries(1), SearchSpec(10), Deadline.after(timeout)).plan
+    assert (step.strategy, step.fallback_reason) == ("exact", indexed.SHORT)
+    assert step.rows_scored == sum(3 for _ in part.index.calls) + ROWS
+
+
+def test_plans_kept_for_one_index_are_not_used_for_another(fakes: Any) -> None:
+    """Same sizes, other capabilities, also after the first index is gone."""
+    query = _queries(1)
+    for capabilities, ef in ((fakes.GRAPH, 64), (_with_default(fakes.GRAPH, 200), 200), (fakes.GRAPH, 64)):
+        part = _part(fakes).indexed(capabilities)
+        assert execute([part], query, SearchSpec(10)).plan[0].params == {"ef": ef}
+    deleted = _part(fakes, dead=0.05).indexed()
+    assert execute([deleted], query, SearchSpec(10)).plan[0].estimated == ROWS - deleted.dead
+
+
+def _with_default(capabilities: Any, ef: int) -> Any:
+    parameter = replace(capabilities.search_params["ef"], default=ef)
+    return replace(capabilities, search_params={"ef": parameter})
