@@ -179,8 +179,7 @@ class Optimizer:
         return any(
             work.retry_at <= now
             and (
-                (work.asked > work.sealed and not work.sealing)
-                or (work.sealed > work.merged and work.building is None)
+                (work.asked > work.sealed and not work.sealing) or (work.sealed > work.merged and work.building is None)
             )
             for work in self._works.values()
         )
