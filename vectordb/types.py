@@ -73,7 +73,7 @@ class IndexSpec:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationSpec:
-    """A compression of the vectors that an index searches (reserved for a later release)."""
+    """A compression of the vectors that an index searches; kinds and parameters: ``index/quantization.py``."""
 
     kind: str
     params: Mapping[str, int | float | str | bool] = field(default_factory=dict)

@@ -43,7 +43,8 @@ class Database:
             metric: ``cosine``, ``dot``, ``l2`` or ``l1``.
             index: ``"auto"`` (exact while small, then ``hnsw``), a kind, or
                 ``{"kind": "hnsw", "m": 16, "ef_construction": 200}``.
-            quantization: Reserved; ``None``.
+            quantization: ``"fp16"``, ``"sq8"``, ``"pq"``, ``"rabitq"``, ``"binary"``, or a dict with ``kind`` and its
+                parameters, such as ``{"kind": "pq", "m": 48, "oversampling": 4.0}``.
             fields: Optional types of metadata fields, ``{"year": "int", "note": {"type": "text", "indexed": False}}``.
             exist_ok: Return the existing collection if it has the same configuration.
             **config: Thresholds, see :class:`vectordb.types.Tuning`.

@@ -74,15 +74,9 @@ def check_config(config: CollectionConfig) -> None:
     check_name(config.name)
     if not isinstance(config.dim, int) or isinstance(config.dim, bool) or not 1 <= config.dim <= MAX_DIM:
         raise InvalidArgument(f"dim is a whole number from 1 to {MAX_DIM}, got {config.dim!r}", field="dim")
-    if config.quantization is not None:
-        raise InvalidArgument(
-            f"quantization {config.quantization.kind!r} is not in this release; leave it out", field="quantization"
-        )
-    if config.index.kind == "auto":
-        if config.index.params:
-            raise InvalidArgument("index 'auto' takes no parameters; name a kind to set them", field="index")
-    else:
-        resolve(config.index, config.metric, None, config.dim)
+    if config.index.kind == "auto" and config.index.params:
+        raise InvalidArgument("index 'auto' takes no parameters; name a kind to set them", field="index")
+    resolve(config.index, config.metric, config.quantization, config.dim)
     tuning = config.tuning
     for name in ("seal_bytes", "index_bytes", "max_segment_bytes", "max_unindexed_bytes", "max_write_bytes"):
         value = getattr(tuning, name)
@@ -300,7 +294,7 @@ def _all_positive_finite(lengths: NDArray[np.float64]) -> bool:
 
 
 def _check_params(config: CollectionConfig, request: SearchRequest) -> None:
-    request.params = check_search_params(config.index.kind, request.params)
+    request.params = check_search_params(config.index.kind, config.quantization, request.params)
 
 
 def check_idempotency_key(key: str | None) -> None:

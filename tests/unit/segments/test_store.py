@@ -20,6 +20,7 @@ from vectordb.segments.opening import open_segment
 from vectordb.segments.segment import Segment
 from vectordb.segments.store import SegmentStore
 from vectordb.segments.tail import TailSection
+from vectordb.types import QuantizationSpec
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def segment(world, store: SegmentStore, options: SealOptions, kind) -> Segment:
     section.append(world.batch(120))
     world.churn(4)
     sealed = seal([section.view(world.version)], store, options)
-    return build_index(sealed, store, kind, BuildOptions(params={"p": 3}, quantization="sq8"))
+    return build_index(sealed, store, kind, BuildOptions(params={"p": 3}, quantization=QuantizationSpec("sq8")))
 
 
 def files(store: SegmentStore) -> list[Path]:
