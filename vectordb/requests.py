@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vectordb.types import (
+    BackupInfo,
     CollectionConfig,
     CollectionStats,
     DatabaseInfo,
@@ -216,5 +217,9 @@ class Backend(Protocol):
     def optimize(self, collection: str, wait: bool) -> None: ...
 
     def stats(self, collection: str) -> CollectionStats: ...
+
+    def backup(self, destination: str) -> BackupInfo:
+        """Writes a backup of the whole database to a folder, or a URL, as the engine's process sees it."""
+        ...
 
     def close(self) -> None: ...

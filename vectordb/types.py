@@ -340,6 +340,27 @@ class CollectionStats(_Readable):
 
 
 @dataclass(frozen=True, slots=True)
+class BackupInfo(_Readable):
+    """One backup of a database.
+
+    Attributes:
+        id: Names it at its destination; ids sort by age.
+        created: UTC, ISO 8601.
+        collections: Committed version of each collection by name.
+        files: How many files it has.
+        total_bytes: Their size.
+        new_bytes: Of these, what the destination did not have yet.
+    """
+
+    id: str
+    created: str
+    collections: Mapping[str, int]
+    files: int
+    total_bytes: int
+    new_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseInfo(_Readable):
     """What a database is: release and format versions, its folder (or ``":memory:"``), its collections."""
 

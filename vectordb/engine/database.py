@@ -12,6 +12,7 @@ from typing import Any
 
 import vectordb
 from vectordb.api.database import Database as _Face
+from vectordb.engine import backup as backups
 from vectordb.engine import checks, reads
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.live import LiveCollection
@@ -41,6 +42,7 @@ from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.storage.memory import MemoryStorage
 from vectordb.storage.rocks import DEFAULT_CACHE_BYTES, RocksStorage
 from vectordb.types import (
+    BackupInfo,
     CollectionConfig,
     CollectionStats,
     DatabaseInfo,
@@ -253,6 +255,18 @@ class Engine:
     def stats(self, collection: str) -> CollectionStats:
         live = self._live(collection)
         return collection_stats(live, self._optimizer.stats(live))
+
+    def backup(self, destination: str) -> BackupInfo:
+        folder, store, storage = self._folder, self._segments, self._storage
+        if folder is None or store is None or not isinstance(storage, RocksStorage):
+            raise FailedPrecondition("a database in memory has no files to back up; export its collections instead")
+        with self._lock:
+            self._check_open()
+            staging, versions = backups.stage(folder, storage, store, self._catalogue, list(self._lives.values()))
+        try:
+            return backups.save(staging, versions, destination)
+        finally:
+            backups.discard(staging)
 
     def announce(self, address: str | None) -> None:
         """Notes in the folder's LOCK file where the owner serves, for the error message of others."""

@@ -49,7 +49,7 @@ class Server:
         """Where it listens, once started."""
         self._scans = Scans(config.max_scans, config.scan_idle_seconds)
         self._streams = Streams(config.max_streams, config.scan_idle_seconds)
-        self._service = Service(self._scans)
+        self._service = Service(self._scans, config.backup_to)
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "vectordb-health")
         )

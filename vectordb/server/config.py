@@ -123,6 +123,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("scan_idle_seconds", _seconds, 60.0, "A scan or bulk write that is silent for so long is released."),
     Setting("drain_seconds", _seconds, 3.0, "Time that running calls have to finish when the server stops."),
     Setting("keepalive_seconds", _seconds, 60.0, "Silent connections are pinged so often; dead ones are closed."),
+    Setting("backup_to", _text, None, "Folder or URL where backups go that clients ask for; none are made without it."),
     Setting("durability", _one_of(*Durability), "sync", "What acknowledged writes survive.", engine=True),
     Setting("accept_loss", _flag, False, "Open although acknowledged data is known to be lost.", engine=True),
     Setting("cache_bytes", _size, None, "Memory for the storage's block cache; without it the engine's.", engine=True),

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import grpc
 
-from vectordb.errors import DeadlineExceeded, Unavailable
+from vectordb.errors import DeadlineExceeded, PermissionDenied, Unavailable
 from vectordb.requests import Backend
 from vectordb.server.scans import Scans
 from vectordb.wire import requests, results, stats
@@ -27,8 +27,9 @@ _Context: TypeAlias = grpc.ServicerContext
 class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,unused-ignore]
     """The protocol's service over a backend, which may come later than the first call. Thread-safe."""
 
-    def __init__(self, scans: Scans) -> None:
+    def __init__(self, scans: Scans, backup_to: str | None) -> None:
         self._scans = scans
+        self._backup_to = backup_to
         self._opened: Backend | None = None
 
     def open(self, backend: Backend) -> None:
@@ -147,11 +148,32 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         stats.stats_to_message(self.backend.stats(message.collection), response.stats)
         return response
 
+    def Backup(self, message: pb.BackupRequest, context: _Context) -> pb.BackupResponse:
+        response = pb.BackupResponse()
+        backup = self.backend.backup(backup_place(self._backup_to, message.destination))
+        stats.backup_to_message(backup, response.backup)
+        return response
+
     def _write(self, message: pb.WriteRequest, context: _Context, result: pb.WriteResult) -> None:
         request = requests.write_from_message(message)
         request.timeout = time_left(context, request.timeout)
         given = request.rows.ids
         results.write_result_to_message(self.backend.write(message.collection, request), given, result)
+
+
+def backup_place(allowed: str | None, wanted: str) -> str:
+    """Where a client's backup goes: at or below the server's own place, so that clients cannot write anywhere else.
+
+    Raises:
+        PermissionDenied: The server has no place for backups, or the client named another.
+    """
+    if not allowed:
+        raise PermissionDenied("this server makes no backups for its clients; start it with --backup-to")
+    root = allowed.rstrip("/")
+    below = wanted.removeprefix(root).strip("/") if wanted == root or wanted.startswith(f"{root}/") else wanted
+    if below.startswith("/") or "://" in below or ".." in below.split("/"):
+        raise PermissionDenied(f"backups of this server lie at or below {root!r}, not at {wanted!r}")
+    return f"{root}/{below}" if below else root
 
 
 def time_left(context: grpc.ServicerContext, timeout: float | None) -> float | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -207,6 +208,9 @@ class LocalBackend(ForkGuarded):
 
     def stats(self, collection: str) -> CollectionStats:
         return self._engine.stats(collection)
+
+    def backup(self, destination: str) -> BackupInfo:
+        return self._engine.backup(destination)
 
     def close(self) -> None:
         """Gives the handle back; the engine closes with its last handle. Idempotent."""
