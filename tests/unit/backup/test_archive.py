@@ -101,7 +101,7 @@ def test_what_is_not_there_is_named(place: Place, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there are: none"):
         archive.load(place)
     archive.store(place, facts(1), written(tmp_path, a=b"x"), lambda n: None)
-    with pytest.raises(NotFound, match="'b7'.*20260101"):
+    with pytest.raises(NotFound, match=r"'b7'.*20260101"):
         archive.load(place, "b7")
 
 
