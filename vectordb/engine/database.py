@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class Engine:
         durability: ``"sync"``: acknowledged writes survive a power loss; ``"async"``: the end of the process.
         cache_bytes: Bound of RocksDB's block cache.
         accept_loss: Open although acknowledged data is known to be lost, and go on with what is left.
+        shared: A door follows by which other processes may use the folder (``server/sharing.py``).
 
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.
@@ -80,6 +81,7 @@ class Engine:
         durability: str | Durability = Durability.SYNC,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         accept_loss: bool = False,
+        shared: bool = False,
     ) -> None:
         try:
             self._durability = Durability(durability)
@@ -90,6 +92,8 @@ class Engine:
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
         self._closed: str | None = None
+        self._closing: list[Callable[[], None]] = []
+        self._shared = shared
         self._folder: Path | None = None
         self._directory_lock: DirectoryLock | None = None
         self._acked: AckedPage | None = None
@@ -110,7 +114,7 @@ class Engine:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise FailedPrecondition(f"cannot create folder {folder}: {error.strerror}", path=str(folder)) from None
-        self._directory_lock = DirectoryLock(folder)
+        self._directory_lock = DirectoryLock(folder, shared=self._shared)
         try:
             open_format(folder, release=vectordb.__version__)
             self._storage = RocksStorage(folder / "rocksdb", cache_bytes=cache_bytes)
@@ -268,13 +272,21 @@ class Engine:
         finally:
             backups.discard(staging)
 
-    def announce(self, address: str | None) -> None:
-        """Notes in the folder's LOCK file where the owner serves, for the error message of others."""
+    def announce(self, address: str | None = None, door: str | None = None) -> None:
+        """Notes in the folder's LOCK file where the owner serves, and at which door other processes may knock."""
         if self._directory_lock is not None:
-            self._directory_lock.announce(address)
+            self._directory_lock.announce(address=address, door=door)
+
+    def at_close(self, step: Callable[[], None]) -> None:
+        """Has ``step`` done first when the engine closes."""
+        self._closing.append(step)
 
     def close(self) -> None:
         """Finishes queued writes, stops background work and releases the folder; within seconds. Idempotent."""
+        with self._lock:
+            steps, self._closing = self._closing, []
+        for step in steps:
+            step()
         with self._lock:
             if self._closed is not None:
                 return
