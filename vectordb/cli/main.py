@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("vectordb.cli.export", "Write a collection to a Parquet file."),
     "import": ("vectordb.cli.import_", "Read a Parquet file into a collection."),
     "demo": ("vectordb.cli.demo", "The main job from beginning to end on real text."),
+    "key": ("vectordb.cli.key", "Make API keys for a server."),
     "config": ("vectordb.cli.config", "The server's settings."),
 }
 

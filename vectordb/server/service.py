@@ -14,6 +14,8 @@ import grpc
 
 from vectordb.errors import DeadlineExceeded, PermissionDenied, Unavailable
 from vectordb.requests import Backend
+from vectordb.server.access import CALLER, CallersBackend
+from vectordb.server.audit import AuditLog
 from vectordb.server.scans import Scans
 from vectordb.wire import requests, results, stats
 from vectordb.wire.config import config_to_message
@@ -29,9 +31,10 @@ _Context: TypeAlias = grpc.ServicerContext
 class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,unused-ignore]
     """The protocol's service over a backend, which may come later than the first call. Thread-safe."""
 
-    def __init__(self, scans: Scans, backup_to: str | None) -> None:
+    def __init__(self, scans: Scans, backup_to: str | None, audit: AuditLog | None = None) -> None:
         self._scans = scans
         self._backup_to = backup_to
+        self._audit = audit
         self._opened: Backend | None = None
 
     def open(self, backend: Backend) -> None:
@@ -40,14 +43,15 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
 
     @property
     def backend(self) -> Backend:
-        """What carries out the calls.
+        """What carries out the calls, within what the caller's key allows.
 
         Raises:
             Unavailable: The server is still starting.
         """
         if self._opened is None:
             raise Unavailable("the server is starting; try again in a moment", retry_after=0.5)
-        return self._opened
+        caller = CALLER.get()
+        return self._opened if caller is None else CallersBackend(self._opened, caller, self._audit)
 
     # Collections
 

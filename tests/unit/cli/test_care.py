@@ -95,3 +95,14 @@ def test_doctor_names_what_is_wrong(run: Run, folder: Path, tmp_path: Path) -> N
 def test_doctor_knows_a_file_system_in_memory() -> None:
     assert checkup._file_system(Path("/proc/self")) == "proc"
     assert checkup._file_system(Path("/")) not in ("proc", "unknown")
+
+
+def test_a_new_key_and_what_to_add_to_the_file(run: Run, tmp_path: Path) -> None:
+    from vectordb.server.keys import KeyRing, Role
+
+    code, text = run("key", "new", "ingest", "--role", "write", "--collection", "docs", "--collection", "news-*")
+    assert code == 0
+    table, _, shown = text.partition("key (shown once, kept nowhere): ")
+    (tmp_path / "keys.toml").write_text(table)
+    key = KeyRing(tmp_path / "keys.toml").authenticate(shown.strip())
+    assert (key.name, key.role, key.collections) == ("ingest", Role.WRITE, ("docs", "news-*"))
