@@ -10,6 +10,7 @@ from vectordb.errors import VectorDBError
 # Command: (module, help). A module has either a function `command` or a typer application `app`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("vectordb.cli.serve", "Serve a folder over gRPC."),
+    "health": ("vectordb.cli.health", "Whether a server serves: for probes."),
     "info": ("vectordb.cli.info", "What a folder or a running server holds."),
     "verify": ("vectordb.cli.verify", "Check every checksum and cross-check of a folder."),
     "doctor": ("vectordb.cli.doctor", "What this machine and a folder offer a database."),

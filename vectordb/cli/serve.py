@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ import typer
 
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.server.config import SETTINGS, Config, load
+from vectordb.server.logs import set_up
 
 if TYPE_CHECKING:
     from vectordb.server.app import Server
@@ -28,9 +28,7 @@ def command(config: str | None = None, **flags: Any) -> None:
     settings = load(flags, config)
     # grpc's core writes its own lines about a failed bind; the error that is raised says it better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # The level is ours: other libraries are only heard when something is wrong.
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("vectordb").setLevel(settings.log_level.upper())
+    set_up(settings.log_level, settings.log_format)
     # A pipe and no event: a handler that runs while the main thread holds the event's lock would wait for itself.
     told, tell = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -21,7 +21,7 @@ from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.report import collection_stats
-from vectordb.engine.writer import Call, Committer, Operation
+from vectordb.engine.writer import Call, Committer, Operation, Syncs
 from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
@@ -271,6 +271,11 @@ class Engine:
             return backups.save(staging, versions, destination)
         finally:
             backups.discard(staging)
+
+    @property
+    def syncs(self) -> Syncs:
+        """How often the log was synced, and how long that took."""
+        return self._committer.syncs
 
     def announce(self, address: str | None = None, door: str | None = None) -> None:
         """Notes in the folder's LOCK file where the owner serves, and at which door other processes may knock."""

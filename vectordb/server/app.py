@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -28,6 +29,9 @@ from vectordb.server.service import Service
 from vectordb.server.streams import Streams
 from vectordb.server.tls import TlsFiles, server_credentials
 from vectordb_proto.v1 import service_pb2, service_pb2_grpc
+
+if TYPE_CHECKING:
+    from vectordb.server.metrics import Metrics
 
 log = logging.getLogger("vectordb.server")
 
@@ -56,6 +60,7 @@ class Server:
         self._streams = Streams(config.max_streams, config.scan_idle_seconds)
         self._keys = None if config.api_keys is None else KeyRing(Path(config.api_keys))
         self._audit = None if config.audit_log is None else AuditLog(Path(config.audit_log))
+        self._metrics = _metrics() if config.metrics_listen else None
         self._service = Service(self._scans, config.backup_to, self._audit)
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "vectordb-health")
@@ -73,6 +78,8 @@ class Server:
         interceptors: list[grpc.ServerInterceptor] = [Guard(self._streams, self._long_pool, config.max_message_bytes)]
         if self._keys is not None or self._audit is not None:
             interceptors.insert(0, Authentication(self._keys, self._audit))
+        if self._metrics is not None:
+            interceptors.insert(0, self._metrics)
         server = grpc.server(
             self._pool,
             interceptors=interceptors,
@@ -96,14 +103,19 @@ class Server:
         self.address = _bound(self._server, self._config.listen, self._credentials())
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server.start()
+        backend: Backend | None = None
         try:
             backend = self._open_backend()
+            if self._metrics is not None:
+                self._metrics.start(self._config.metrics_listen, backend)
             announce = getattr(backend, "announce", None)
             if announce is not None:
                 announce(self.address)
         except BaseException:
             self._server.stop(0).wait()
             self._close_pools()
+            if backend is not None:
+                backend.close()
             raise
         self._backend = backend
         self._service.open(backend)
@@ -143,6 +155,8 @@ class Server:
             self._stopping.set()
             self._health.enter_graceful_shutdown()
             self._server.stop(self._config.drain_seconds).wait()
+            if self._metrics is not None:
+                self._metrics.stop()
             self._scans.close_all()
             if self._backend is not None:
                 self._backend.close()
@@ -167,6 +181,13 @@ class Server:
                 self._streams.expire()
             except Exception:
                 log.exception("releasing idle scans failed")
+
+
+def _metrics() -> Metrics:
+    # Imported here: the package that it needs is an extra.
+    from vectordb.server.metrics import Metrics
+
+    return Metrics()
 
 
 def channel_options(config: Config) -> list[tuple[str, int]]:

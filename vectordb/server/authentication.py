@@ -10,7 +10,7 @@ import grpc
 from vectordb.errors import Unauthenticated
 from vectordb.server.access import CALLER, Caller
 from vectordb.server.audit import AuditLog
-from vectordb.server.interceptors import OURS, fail
+from vectordb.server.interceptors import OURS, fail, in_its_pool
 from vectordb.server.keys import EVERYONE, KeyRing
 
 _BEARER = "bearer "
@@ -59,7 +59,7 @@ class Authentication(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore
             finally:
                 CALLER.reset(token)
 
-        return _in_its_pool(answer, known)
+        return in_its_pool(answer, known)
 
     def _stream(self, method: str, answer: Callable[..., Any]) -> Callable[..., Any]:
         def known(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
@@ -79,15 +79,7 @@ class Authentication(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore
             finally:
                 answers.close()
 
-        return _in_its_pool(answer, known)
-
-
-def _in_its_pool(inner: Callable[..., Any], outer: Callable[..., Any]) -> Callable[..., Any]:
-    """The outer behaviour, run by the threads that the inner one asks for."""
-    pool = getattr(inner, "experimental_thread_pool", None)
-    if pool is not None:
-        outer.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    return outer
+        return in_its_pool(answer, known)
 
 
 def _bearer(context: grpc.ServicerContext) -> str | None:

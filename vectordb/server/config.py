@@ -115,6 +115,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("data", _text, "./data", "Folder of the database, or :memory:."),
     Setting("listen", _listen, "127.0.0.1:50051", "HOST:PORT (port 0 picks one) or unix:/path."),
     Setting("log_level", _one_of(*_LEVELS), "info", "Least severe lines to log on standard error."),
+    Setting("log_format", _one_of("text", "json"), "text", "Lines for people, or one JSON object a line."),
+    Setting("metrics_listen", _listen, None, "HOST:PORT where Prometheus finds /metrics; none without it."),
     Setting("max_message_bytes", _size, 272 << 20, "Largest message either way: a write and its overhead."),
     Setting("max_workers", _whole(1, 1024), 8, "Threads that answer calls."),
     Setting("max_pending_calls", _whole(1, 1 << 20), 1000, "Calls running and waiting; more are refused."),

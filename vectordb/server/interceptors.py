@@ -123,6 +123,14 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         return data
 
 
+def in_its_pool(inner: Callable[..., Any], outer: Callable[..., Any]) -> Callable[..., Any]:
+    """The outer behaviour, run by the threads that the inner one asks for."""
+    pool = getattr(inner, "experimental_thread_pool", None)
+    if pool is not None:
+        outer.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return outer
+
+
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
     try:
         return parse(data)
