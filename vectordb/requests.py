@@ -122,11 +122,16 @@ class DeleteRequest:
 
 @dataclass(slots=True)
 class GetRequest:
-    """Reads records by id, in the asked order; missing ids are left out."""
+    """Reads records by id, in the asked order; missing ids are left out.
+
+    Attributes:
+        encoded: Metadata may come back as its stored bytes (``vectordb.encoding``), for a server that passes it on.
+    """
 
     ids: list[str]
     include: Sequence[str] = ("metadata", "text")
     timeout: float | None = None
+    encoded: bool = field(default=False, init=False)
 
 
 @dataclass(slots=True)
@@ -136,12 +141,14 @@ class ScanRequest:
     Attributes:
         order_by: A field path, ``"-"`` before it for descending; missing last, ties by id. ``None``: in order of
             arrival.
+        encoded: As in :class:`GetRequest`.
     """
 
     where: Filter | None = None
     order_by: str | None = None
     page_size: int = 1000
     include: Sequence[str] = ("metadata", "text")
+    encoded: bool = field(default=False, init=False)
 
 
 @dataclass(slots=True)
@@ -155,6 +162,7 @@ class SearchRequest:
         min_score: Keep hits at least this good, in the metric's own direction.
         params: Per-query index parameters, such as ``{"ef": 128}``.
         timeout: Seconds until ``DeadlineExceeded``, or until a partial answer where ``allow_partial``.
+        encoded: As in :class:`GetRequest`.
     """
 
     vectors: NDArray[np.float32]
@@ -168,6 +176,7 @@ class SearchRequest:
     allow_partial: bool = False
     include: Sequence[str] = DEFAULT_INCLUDE
     vector_name: str = ""
+    encoded: bool = field(default=False, init=False)
 
 
 @dataclass(slots=True)

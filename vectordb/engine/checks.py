@@ -269,32 +269,40 @@ def check_search(config: CollectionConfig, request: SearchRequest) -> NDArray[np
     _check_dim(config, vectors)
     if not 1 <= len(vectors) <= MAX_QUERIES:
         raise InvalidArgument(f"a search has 1 to {MAX_QUERIES} queries, got {len(vectors)}", field="vectors")
-    # One pass finds NaN, infinity and zero rows alike: their length is not a positive finite number.
-    lengths = norms(vectors)
-    if not _all_positive_finite(lengths):
-        bad = _first_bad(config.metric, vectors, None)
-        if bad is not None:
-            raise _invalid_vector(config, vectors[bad], bad, "query")
+    queries = _prepared_query(config, vectors) if len(vectors) == 1 else _prepared_queries(config, vectors)
     if request.min_score is not None and not math.isfinite(request.min_score):
         raise InvalidArgument(f"min_score is a finite number, got {request.min_score!r}", field="min_score")
     check_timeout(request.timeout)
     check_include(request.include)
-    check_filter(request.where, config.fields)
+    if request.where is not None:
+        check_filter(request.where, config.fields)
     if request.params:
-        _check_params(config, request)
-    if config.metric is Metric.COSINE:
-        return (vectors / lengths[:, None]).astype(np.float32)
-    return vectors
+        request.params = check_search_params(config.index.kind, config.quantization, request.params)
+    return queries
 
 
-def _all_positive_finite(lengths: NDArray[np.float64]) -> bool:
-    if len(lengths) == 1:  # the common case, without the cost of array calls
-        return 0.0 < lengths.item() < math.inf
-    return bool((lengths > 0.0).all() and np.isfinite(lengths).all())
+def _prepared_queries(config: CollectionConfig, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Checked queries float32[q, d] in the form that is compared."""
+    # One pass finds NaN, infinity and zero rows alike: their length is not a positive finite number.
+    lengths = norms(vectors)
+    if not ((lengths > 0.0).all() and np.isfinite(lengths).all()):
+        _check_queries(config, vectors)
+    return (vectors / lengths[:, None]).astype(np.float32) if config.metric is Metric.COSINE else vectors
 
 
-def _check_params(config: CollectionConfig, request: SearchRequest) -> None:
-    request.params = check_search_params(config.index.kind, config.quantization, request.params)
+def _prepared_query(config: CollectionConfig, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same for float32[1, d], the commonest search, with fewer calls of numpy and equal to the last bit."""
+    wide = vectors.astype(np.float64)
+    length = math.sqrt(np.add.reduce(wide * wide, axis=None))
+    if not 0.0 < length < math.inf:
+        _check_queries(config, vectors)
+    return np.divide(wide, length, out=wide).astype(np.float32) if config.metric is Metric.COSINE else vectors
+
+
+def _check_queries(config: CollectionConfig, vectors: NDArray[np.float32]) -> None:
+    bad = _first_bad(config.metric, vectors, None)
+    if bad is not None:
+        raise _invalid_vector(config, vectors[bad], bad, "query")
 
 
 def check_idempotency_key(key: str | None) -> None:

@@ -107,6 +107,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
     def Get(self, message: pb.GetRequest, context: _Context) -> pb.GetResponse:
         request = requests.get_from_message(message)
         request.timeout = time_left(context, request.timeout)
+        request.encoded = True
         response = pb.GetResponse()
         results.records_to_message(self.backend.get(message.collection, request), response.records)
         return response
@@ -120,6 +121,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
             page, cursor = self._scans.resume(message.cursor)
         else:
             request = requests.scan_from_message(message)
+            request.encoded = True
             backend = self.backend
             page, cursor = self._scans.start(lambda: backend.scan(message.collection, request), request.page_size)
         response = pb.ScanResponse(next_cursor=cursor)
@@ -133,6 +135,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
     def Search(self, message: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
         request = requests.search_from_message(message)
         request.timeout = time_left(context, request.timeout)
+        request.encoded = True
         return results.search_response_to_message(self.backend.search(message.collection, request))
 
     def Explain(self, message: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
