@@ -46,13 +46,13 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     started = time.perf_counter()
     queries = checks.check_search(live.config, request)
     snapshot = live.snapshot
-    outcome = execute(snapshot.parts, queries, _spec(live, request), Deadline.after(request.timeout))
-    plan = Plan(outcome.plan.segments, request.filter_mode, snapshot.version, outcome.plan.timings_ms)
+    spec = _spec(live, request, snapshot.version)
+    outcome = execute(snapshot.parts, queries, spec, Deadline.after(request.timeout))
     results = []
     for winners in outcome.winners:
         hits = _hits(live, snapshot.parts, winners, request)
         took_ms = (time.perf_counter() - started) * 1e3
-        results.append(SearchResult(hits, plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
+        results.append(SearchResult(hits, outcome.plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
     return results
 
 
@@ -65,11 +65,11 @@ def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) 
         return Plan(result.plan.segments, result.plan.filter_mode, result.plan.version, timings)
     checks.check_search(live.config, request)
     snapshot = live.snapshot
-    segments = explain(snapshot.parts, _spec(live, request), live.config.dim)
+    segments = explain(snapshot.parts, _spec(live, request, snapshot.version), live.config.dim)
     return Plan(segments, request.filter_mode, snapshot.version)
 
 
-def _spec(live: LiveCollection, request: SearchRequest) -> SearchSpec:
+def _spec(live: LiveCollection, request: SearchRequest, version: int) -> SearchSpec:
     return SearchSpec(
         request.limit,
         request.where,
@@ -79,6 +79,7 @@ def _spec(live: LiveCollection, request: SearchRequest) -> SearchSpec:
         request.params,
         request.allow_partial,
         live.config.metric,
+        version,
     )
 
 

@@ -32,12 +32,13 @@ def plan_to_message(plan: Plan, message: types_pb2.Plan) -> None:
             entry.rows_scored = segment.rows_scored
     message.filter_mode = enum_to_number(plan.filter_mode)  # type: ignore[assignment,unused-ignore]
     message.version = plan.version
-    if plan.timings_ms:
-        message.timings_ms.update(plan.timings_ms)
+    timings = message.timings_ms
+    for name, milliseconds in plan.timings_ms.items():
+        timings[name] = milliseconds
 
 
 def _unmeasured(segment: SegmentPlan) -> tuple[Any, ...]:
-    """What the plans of one segment have in common from search to search; with the parameters' types, since 1 == 1.0."""
+    """What plans of one segment share from search to search, with the types of its parameters, since 1 == 1.0."""
     name, strategy, rows, estimated, matched, _, reason, filtered, params = segment
     given = (*params.items(), *map(type, params.values())) if params else ()
     return name, strategy, rows, estimated, matched, reason, filtered, given
