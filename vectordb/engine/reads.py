@@ -23,7 +23,7 @@ from vectordb.segments.part import Part
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family
 from vectordb.storage.codec import IdEntry
-from vectordb.types import Hit, Plan, Record, SearchResult
+from vectordb.types import Hit, Plan, Record, SearchResult, hits_of
 from vectordb.validate import check_filter
 
 if TYPE_CHECKING:
@@ -84,10 +84,13 @@ def _spec(live: LiveCollection, request: SearchRequest, version: int) -> SearchS
 
 
 def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, request: SearchRequest) -> list[Hit]:
-    if not request.include:
-        return list(map(Hit, winners.ids, winners.scores.tolist()))
-    stored = _Stored(live, _locate(parts, winners.parts, winners.rows), request)
-    return list(map(Hit, winners.ids, winners.scores.tolist(), stored.metadata(), stored.texts(), stored.vectors()))
+    metadata: Iterable[Any] = repeat(None)
+    texts: Iterable[Any] = repeat(None)
+    vectors: Iterable[Any] = repeat(None)
+    if request.include:
+        stored = _Stored(live, _locate(parts, winners.parts, winners.rows), request)
+        metadata, texts, vectors = stored.metadata(), stored.texts(), stored.vectors()
+    return hits_of(zip(winners.ids, winners.scores.tolist(), metadata, texts, vectors, strict=False))
 
 
 class _Located(NamedTuple):
