@@ -23,7 +23,7 @@ from vectordb.segments.part import Part
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family
 from vectordb.storage.codec import IdEntry
-from vectordb.types import Hit, Plan, Record, SearchResult
+from vectordb.types import Hit, Plan, Record, SearchResult, hits_of
 from vectordb.validate import check_filter
 
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     started = time.perf_counter()
     queries = checks.check_search(live.config, request)
     snapshot = live.snapshot
-    outcome = execute(snapshot.parts, queries, _spec(live, request), Deadline.after(request.timeout))
-    plan = Plan(outcome.plan.segments, request.filter_mode, snapshot.version, outcome.plan.timings_ms)
+    spec = _spec(live, request, snapshot.version)
+    outcome = execute(snapshot.parts, queries, spec, Deadline.after(request.timeout))
     results = []
     for winners in outcome.winners:
         hits = _hits(live, snapshot.parts, winners, request)
         took_ms = (time.perf_counter() - started) * 1e3
-        results.append(SearchResult(hits, plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
+        results.append(SearchResult(hits, outcome.plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
     return results
 
 
@@ -65,11 +65,11 @@ def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) 
         return Plan(result.plan.segments, result.plan.filter_mode, result.plan.version, timings)
     checks.check_search(live.config, request)
     snapshot = live.snapshot
-    segments = explain(snapshot.parts, _spec(live, request), live.config.dim)
+    segments = explain(snapshot.parts, _spec(live, request, snapshot.version), live.config.dim)
     return Plan(segments, request.filter_mode, snapshot.version)
 
 
-def _spec(live: LiveCollection, request: SearchRequest) -> SearchSpec:
+def _spec(live: LiveCollection, request: SearchRequest, version: int) -> SearchSpec:
     return SearchSpec(
         request.limit,
         request.where,
@@ -79,14 +79,18 @@ def _spec(live: LiveCollection, request: SearchRequest) -> SearchSpec:
         request.params,
         request.allow_partial,
         live.config.metric,
+        version,
     )
 
 
 def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, request: SearchRequest) -> list[Hit]:
-    if not request.include:
-        return list(map(Hit, winners.ids, winners.scores.tolist()))
-    stored = _Stored(live, _locate(parts, winners.parts, winners.rows), request)
-    return list(map(Hit, winners.ids, winners.scores.tolist(), stored.metadata(), stored.texts(), stored.vectors()))
+    metadata: Iterable[Any] = repeat(None)
+    texts: Iterable[Any] = repeat(None)
+    vectors: Iterable[Any] = repeat(None)
+    if request.include:
+        stored = _Stored(live, _locate(parts, winners.parts, winners.rows), request)
+        metadata, texts, vectors = stored.metadata(), stored.texts(), stored.vectors()
+    return hits_of(zip(winners.ids, winners.scores.tolist(), metadata, texts, vectors, strict=False))
 
 
 class _Located(NamedTuple):
