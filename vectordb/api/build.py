@@ -97,7 +97,7 @@ def search_request(config: CollectionConfig, vectors: Any, *, single: bool, **op
 
 def text_request(text: Any, where: Any, include: Any, **options: Any) -> SearchRequest:
     """``options``: the other keyword arguments of ``Collection.search_text``."""
-    return SearchRequest(None, where=as_filter(where), include=include_of(include), texts=_texts(text, 1), **options)
+    return SearchRequest(None, where=as_filter(where), include=include_of(include), texts=(text,), **options)
 
 
 def _texts(text: Any, queries: int) -> tuple[Any, ...]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vectordb.engine")
 _ROWS_AT_ONCE = 4_096
+_TEXTS_AT_ONCE = 1_024
 _REBUILT_AT_ONCE = 256 << 20
 
 
@@ -225,8 +226,8 @@ def _indexed_texts(segment: Segment, reader: StoredRows, how: Analyzer) -> TextI
     """The index over a segment's texts, made anew from storage, some at a time."""
     view = segment.view(0)
     parts = []
-    for start in range(0, segment.rows, _ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + _ROWS_AT_ONCE, segment.rows))
+    for start in range(0, segment.rows, _TEXTS_AT_ONCE):
+        rows = np.arange(start, min(start + _TEXTS_AT_ONCE, segment.rows))
         texts = reader.texts(view.offsets(rows).tolist(), view.payload_versions(rows).tolist())
         parts.append(Moved(build(texts, how), np.arange(len(rows)), rows))
     return merged(parts, segment.rows)

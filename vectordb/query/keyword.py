@@ -161,7 +161,10 @@ class _Run:
             documents, length = documents + more.documents, length + more.length
             here = []
             for piece in pieces:
-                units = [_living(part, piece, postings(unit, piece)) for unit in query.units]
+                units = []
+                for unit in query.units:
+                    self._poll()
+                    units.append(_living(part, piece, postings(unit, piece)))
                 sizes = [len(unit.rows) for unit in units]
                 counts = [a + b for a, b in zip(counts, sizes, strict=True)]
                 self._likely[number] += sum(sizes)

@@ -109,6 +109,11 @@ class TailSection:
         self.rows += len(batch)
         self.hi = int(batch.offsets[-1]) + 1
 
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the rows' texts."""
+        return self._texts.bytes
+
     def view(self, version: int) -> TailView:
         """The rows appended so far, as of ``version``, in constant time. To be called under the commit lock."""
         return TailView(self, version)
@@ -294,8 +299,12 @@ class Tail:
 
     @property
     def open_bytes(self) -> int:
-        """Bytes of raw vectors in the open section alone: what is not yet being sealed."""
-        return 4 * self.dim * self.sections[-1].rows
+        """Bytes of raw vectors in the open section alone: what is not yet being sealed.
+
+        Texts are kept in memory until they are sealed, so where they are long a quarter of their bytes counts instead.
+        """
+        last = self.sections[-1]
+        return max(4 * self.dim * last.rows, last.text_bytes // 4)
 
     def memory_bytes(self) -> int:
         """Bytes of memory, about."""

@@ -7,7 +7,7 @@ is done once a distinct word. One sort of (word, occurrence) then puts postings 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from vectordb.text.analyzers import Analyzer
 
-POLL_TEXTS = 256
-"""Texts between two looks at whether to go on: about 2 ms of short ones."""
+SLICE_TEXTS = 256
+SLICE_BYTES = 1 << 18
+"""Texts between two looks at whether to go on: about 4 ms, and at least one text."""
 
 _LOW = (1 << 32) - 1
 
@@ -44,11 +45,11 @@ def build(texts: Sequence[bytes | None], how: Analyzer, poll: Callable[[], None]
     placed: list[NDArray[np.int64]] = []
     counts = np.zeros(len(texts), np.int64)
     lengths = np.zeros(len(texts), np.uint32)
-    for first in range(0, len(texts), POLL_TEXTS):
+    for first, last in slices(texts, 0, len(texts), (SLICE_TEXTS, SLICE_BYTES)):
         poll()
         words: list[str] = []
         odd: list[tuple[int, list[int]]] = []
-        for row, text in enumerate(texts[first : first + POLL_TEXTS], first):
+        for row, text in enumerate(texts[first:last], first):
             if text is None:
                 continue
             found = how.words(text.decode())
@@ -58,7 +59,7 @@ def build(texts: Sequence[bytes | None], how: Analyzer, poll: Callable[[], None]
             counts[row] = len(found.words)
             lengths[row] = found.length
         coded.append(np.fromiter(map(numbers.__getitem__, words), np.int64, len(words)))
-        here = counts[first : first + POLL_TEXTS]
+        here = counts[first:last]
         places = np.arange(len(words)) - np.repeat(np.cumsum(here) - here, here)
         for at, given in odd:
             places[at : at + len(given)] = given
@@ -88,6 +89,19 @@ def build(texts: Sequence[bytes | None], how: Analyzer, poll: Callable[[], None]
         letters=letters,
     )
     return TextIndex(arrays, how.fingerprint)
+
+
+def slices(texts: Sequence[bytes | None], start: int, stop: int, most: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Ranges of ``start..stop-1`` of at most so many texts and (beyond the first of each) bytes: ``most``."""
+    first, size = start, 0
+    for row in range(start, stop):
+        more = len(texts[row] or b"")
+        if row > first and (row - first == most[0] or size + more > most[1]):
+            yield first, row
+            first, size = row, 0
+        size += more
+    if first < stop:
+        yield first, stop
 
 
 def empty(n: int, fingerprint: str) -> TextIndex:

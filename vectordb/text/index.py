@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_KEPT_WORDS = 1024
+
+
 class Arrays(NamedTuple):
     """The columns of a :class:`TextIndex`, as they stand in its file. u words, p postings, n rows.
 
@@ -55,6 +58,7 @@ class TextIndex:
         self.arrays = arrays
         self.fingerprint = fingerprint
         self.words = BytesKeys(arrays.blob, arrays.bounds)
+        self._numbers: dict[bytes, int] = {}
 
     @property
     def n(self) -> int:
@@ -75,9 +79,15 @@ class TextIndex:
         return sum(array.nbytes for array in self.arrays)
 
     def find(self, word: bytes) -> int:
-        """The number of a word, or -1."""
-        at = self.words.left(word)
-        return at if at < len(self.words) and self.words[at] == word else -1
+        """The number of a word, or -1. Those asked for lately are kept: queries share most of their words."""
+        number = self._numbers.get(word)
+        if number is None:
+            at = self.words.left(word)
+            number = at if at < len(self.words) and self.words[at] == word else -1
+            if len(self._numbers) >= _KEPT_WORDS:
+                self._numbers = {}
+            self._numbers[word] = number
+        return number
 
 
 class Piece(NamedTuple):

@@ -12,28 +12,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vectordb.text.build import build, no_poll
+from vectordb.text.build import build, no_poll, slices
 from vectordb.text.index import Piece, TextIndex
 from vectordb.text.merge import Moved, merged
 
 if TYPE_CHECKING:
     from vectordb.text.analyzers import Analyzer
 
-_STEP = 4096
-"""Texts indexed at a time; what is done when a search runs out of time stays done."""
+_STEP = (4096, 16 << 20)
+"""Texts, and bytes of them, indexed at a time; what is done when a search runs out of time stays done."""
 _PATIENCE = 0.01
 """Seconds between two looks at whether to go on waiting while another thread indexes."""
 
 
 class TextRuns:
-    """An append-only log of texts. One appender, any number of readers, all thread-safe."""
+    """An append-only log of texts. One appender, any number of readers, all thread-safe.
 
-    __slots__ = ("_bytes", "_how", "_lock", "_log", "_runs", "_texts")
+    Attributes:
+        bytes: Of the texts.
+    """
+
+    __slots__ = ("_how", "_lock", "_log", "_runs", "_texts", "bytes")
 
     def __init__(self, how: Analyzer) -> None:
         self._how = how
         self._log: list[bytes | None] = []  # only ever extended: readers look below the length they were given
-        self._bytes = 0
+        self.bytes = 0
         self._texts = 0
         self._lock = threading.Lock()
         self._runs: tuple[TextIndex, ...] = ()  # replaced as a whole, guarded by self._lock
@@ -44,12 +48,12 @@ class TextRuns:
         for text in texts or ():
             if text is not None:
                 self._texts += 1
-                self._bytes += len(text)
+                self.bytes += len(text)
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of the log and of its indexes, about."""
-        return self._bytes + 8 * len(self._log) + 40 * self._texts + sum(run.nbytes for run in self._runs)
+        return self.bytes + 8 * len(self._log) + 40 * self._texts + sum(run.nbytes for run in self._runs)
 
     def pieces(self, length: int, poll: Callable[[], None] = no_poll) -> tuple[Piece, ...]:
         """Indexes over the first ``length`` rows; none where no row of the log has a text.
@@ -76,10 +80,8 @@ class TextRuns:
             poll()
         try:
             covered = sum(run.n for run in self._runs)
-            while covered < length:
-                fresh = build(self._log[covered : min(length, covered + _STEP)], self._how, poll)
-                covered += fresh.n
-                self._runs = _balanced([*self._runs, fresh])
+            for first, last in slices(self._log, covered, length, _STEP):
+                self._runs = _balanced([*self._runs, build(self._log[first:last], self._how, poll)])
             return self._runs
         finally:
             self._lock.release()
