@@ -32,8 +32,8 @@ LANGUAGES = {
     "vi": ("standard", 0.96, 0.96),
     "zh": ("standard", 0.97, 0.97),
 }
-"""What the standard analyzer and the language's own reach, rounded down. With runs of letters instead of words and pairs,
-Hindi has 0.81 and Thai 0.94."""
+"""What the standard analyzer and the language's own reach, rounded down. By runs of letters alone, without marks and
+pairs, Hindi has 0.81 and Thai 0.94."""
 
 
 class Judged:
