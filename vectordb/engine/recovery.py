@@ -218,6 +218,7 @@ def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore |
     for problem in text.problems:
         _log.warning("collection %r: %s", reader.config.name, problem)
     if not text.there:
+        _log.info("collection %r: the texts of segment %s are indexed anew", reader.config.name, entry.name)
         publish_text(store, opened.segment, _indexed_texts(opened.segment, reader, how))
     return [opened.segment]
 

@@ -29,15 +29,16 @@ class TextRuns:
     """An append-only log of texts. One appender, any number of readers, all thread-safe.
 
     Attributes:
-        bytes: Of the texts.
+        bytes: Of all texts, those that were indexed and dropped included.
     """
 
-    __slots__ = ("_how", "_lock", "_log", "_runs", "_texts", "bytes")
+    __slots__ = ("_dropped", "_how", "_lock", "_log", "_runs", "_texts", "bytes")
 
     def __init__(self, how: Analyzer) -> None:
         self._how = how
-        self._log: list[bytes | None] = []  # only ever extended: readers look below the length they were given
-        self.bytes = 0
+        self._log: list[bytes | None] = []  # grows at its end; a text leaves its place when it is indexed
+        self.bytes = 0  # changed by the appender
+        self._dropped = 0  # guarded by self._lock
         self._texts = 0
         self._lock = threading.Lock()
         self._runs: tuple[TextIndex, ...] = ()  # replaced as a whole, guarded by self._lock
@@ -53,7 +54,7 @@ class TextRuns:
     @property
     def memory_bytes(self) -> int:
         """Bytes of the log and of its indexes, about."""
-        return self.bytes + 8 * len(self._log) + 40 * self._texts + sum(run.nbytes for run in self._runs)
+        return self.bytes - self._dropped + 8 * len(self._log) + sum(run.nbytes for run in self._runs)
 
     def pieces(self, length: int, poll: Callable[[], None] = no_poll) -> tuple[Piece, ...]:
         """Indexes over the first ``length`` rows; none where no row of the log has a text.
@@ -81,7 +82,11 @@ class TextRuns:
         try:
             covered = sum(run.n for run in self._runs)
             for first, last in slices(self._log, covered, length, _STEP):
-                self._runs = _balanced([*self._runs, build(self._log[first:last], self._how, poll)])
+                texts = self._log[first:last]
+                self._runs = _balanced([*self._runs, build(texts, self._how, poll)])
+                # Nobody reads them again. Of the same length, so that the appender does not notice.
+                self._log[first:last] = [None] * len(texts)
+                self._dropped += sum(len(text) for text in texts if text is not None)
             return self._runs
         finally:
             self._lock.release()

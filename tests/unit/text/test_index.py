@@ -157,7 +157,11 @@ def test_runs_stay_few_and_texts_cost_nothing_until_asked_for() -> None:
         assert len(pieces) <= 15
     assert sum(piece.text.documents for piece in runs.pieces(10_200)) == 200
     assert runs.bytes == sum(len(b"word %d" % i) for i in range(200))
-    assert runs.memory_bytes > runs.bytes
+    before = runs.memory_bytes
+    runs.append([b"x" * 10_000], 1)
+    assert runs.memory_bytes > before + 10_000
+    assert runs.pieces(10_201)
+    assert runs.memory_bytes < before + 5_000
 
 
 def test_what_a_stopped_reader_indexed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
