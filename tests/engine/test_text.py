@@ -130,11 +130,11 @@ def test_min_score_limit_and_ties_by_id(tmp_path: Path) -> None:
             collection.optimize()
 
 
-def test_filters_give_the_true_best_among_matches(tmp_path: Path, wordnet5k: Any) -> None:
+def test_filters_give_the_true_best_among_matches(tmp_path: Path, wordnet5k: Any, data: Any) -> None:
     with vectordb.Database(tmp_path) as db:
         collection = db.create_collection("c", 384, seal_bytes=384 * 4 * 900)
-        collection.upsert(wordnet5k.ids, wordnet5k.base, wordnet5k.metadata, wordnet5k.texts)
-        for query in ("a small animal or plant of the genus", "act of being", '"of the" act* thing~'):
+        collection.upsert(wordnet5k.ids, wordnet5k.base, wordnet5k.metadata, data.invented_texts(5_000))
+        for query in ("bado bega dobu kute", "biki", '"bado bega" do* kuti~'):
             everything = collection.search_text(query, limit=5000)
             for name, where in wordnet5k.filters.items():
                 matching = {i for i, there in zip(wordnet5k.ids, wordnet5k.matching[name], strict=True) if there}
@@ -432,14 +432,16 @@ def test_a_tail_is_indexed_only_as_long_as_there_is_time(tmp_path: Path) -> None
         assert len(collection.search_text("common", limit=10_000)) == 10_000
 
 
-def test_rows_are_scored_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wordnet5k: Any) -> None:
+def test_rows_are_scored_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Any) -> None:
     with vectordb.Database(tmp_path) as db:
         collection = db.create_collection("c", 1)
-        collection.upsert(wordnet5k.ids, metadata=wordnet5k.metadata, texts=wordnet5k.texts)
-        queries = ("a small animal of the genus", "plant*", '"of the"', "hebridaen~")
-        whole = [_said(collection.search_text(q, limit=300, where=col("word_length") > 4)) for q in queries]
+        metadata = [{"n": i % 10} for i in range(5_000)]
+        collection.upsert([str(i) for i in range(5_000)], metadata=metadata, texts=data.invented_texts(5_000))
+        queries = ("bado bega dobu kute", "ki*", '"bado bado"', "kuti~")
+        whole = [_said(collection.search_text(q, limit=300, where=col("n") > 4)) for q in queries]
+        assert all(whole)
         monkeypatch.setattr(keyword, "BLOCK_ROWS", 700)
         for _ in range(2):
-            cut = [_said(collection.search_text(q, limit=300, where=col("word_length") > 4)) for q in queries]
+            cut = [_said(collection.search_text(q, limit=300, where=col("n") > 4)) for q in queries]
             assert cut == whole
             collection.optimize()
