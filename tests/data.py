@@ -192,7 +192,7 @@ def wordnet(n: int = 20_000) -> WordNet:
 
 
 def invented_texts(n: int, seed: int = 0) -> list[str]:
-    """``n`` texts of 3 to 20 words out of 600, as frequent as words are (Zipf): ``bado`` above all, then ``bake``, ..."""
+    """``n`` texts of 3 to 20 words out of 600, as frequent as words are (Zipf): ``bado`` above all, then ``bega``."""
     rng = np.random.default_rng(seed)
     syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
     vocabulary = [syllables[i % 60] + syllables[(7 * i + i // 60 + 8) % 60] for i in range(600)]
