@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from vectordb.types import (
+    BackupInfo,
     CollectionConfig,
     CollectionStats,
     DatabaseInfo,
@@ -121,11 +122,16 @@ class DeleteRequest:
 
 @dataclass(slots=True)
 class GetRequest:
-    """Reads records by id, in the asked order; missing ids are left out."""
+    """Reads records by id, in the asked order; missing ids are left out.
+
+    Attributes:
+        encoded: Metadata may come back as its stored bytes (``vectordb.encoding``), for a server that passes it on.
+    """
 
     ids: list[str]
     include: Sequence[str] = ("metadata", "text")
     timeout: float | None = None
+    encoded: bool = field(default=False, init=False)
 
 
 @dataclass(slots=True)
@@ -135,12 +141,14 @@ class ScanRequest:
     Attributes:
         order_by: A field path, ``"-"`` before it for descending; missing last, ties by id. ``None``: in order of
             arrival.
+        encoded: As in :class:`GetRequest`.
     """
 
     where: Filter | None = None
     order_by: str | None = None
     page_size: int = 1000
     include: Sequence[str] = ("metadata", "text")
+    encoded: bool = field(default=False, init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +186,7 @@ class SearchRequest:
         timeout: Seconds until ``DeadlineExceeded``, or until a partial answer where ``allow_partial``.
         texts: One text a query; empty to search by vector alone.
         fusion: How a hybrid search joins its legs; ``None`` is :class:`Rrf`.
+        encoded: As in :class:`GetRequest`.
     """
 
     vectors: NDArray[np.float32] | None
@@ -193,6 +202,7 @@ class SearchRequest:
     vector_name: str = ""
     texts: Sequence[str] = ()
     fusion: Fusion | None = None
+    encoded: bool = field(default=False, init=False)
 
 
 @dataclass(slots=True)
@@ -242,5 +252,9 @@ class Backend(Protocol):
     def optimize(self, collection: str, wait: bool) -> None: ...
 
     def stats(self, collection: str) -> CollectionStats: ...
+
+    def backup(self, destination: str) -> BackupInfo:
+        """Writes a backup of the whole database to a folder, or a URL, as the engine's process sees it."""
+        ...
 
     def close(self) -> None: ...

@@ -73,7 +73,7 @@ class IndexSpec:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationSpec:
-    """A compression of the vectors that an index searches (reserved for a later release)."""
+    """A compression of the vectors that an index searches; kinds and parameters: ``index/quantization.py``."""
 
     kind: str
     params: Mapping[str, int | float | str | bool] = field(default_factory=dict)
@@ -345,6 +345,27 @@ class CollectionStats(_Readable):
     index: IndexSpec
     segments: tuple[SegmentStats, ...]
     optimizer: OptimizerStats
+
+
+@dataclass(frozen=True, slots=True)
+class BackupInfo(_Readable):
+    """One backup of a database.
+
+    Attributes:
+        id: Names it at its destination; ids sort by age.
+        created: UTC, ISO 8601.
+        collections: Committed version of each collection by name.
+        files: How many files it has.
+        total_bytes: Their size.
+        new_bytes: Of these, what the destination did not have yet.
+    """
+
+    id: str
+    created: str
+    collections: Mapping[str, int]
+    files: int
+    total_bytes: int
+    new_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

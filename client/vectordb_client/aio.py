@@ -207,6 +207,7 @@ class AsyncDatabase:
     collection = _opened(Database.collection)
     list_collections = _awaited_db(Database.list_collections)
     info = _awaited_db(Database.info)
+    backup = _awaited_db(Database.backup)
 
     async def delete_collection(self, name: str) -> None:
         """Deletes a collection and all it holds.

@@ -15,6 +15,7 @@ from vectordb.filter import matches
 from vectordb.metric import scores
 from vectordb.requests import WriteMode
 from vectordb.types import (
+    BackupInfo,
     CollectionStats,
     DatabaseInfo,
     Durability,
@@ -186,6 +187,10 @@ class FakeEngine:
         n = len(self.rows[collection])
         index = self.configs[collection].index
         return CollectionStats(n, 0, 0, n, self.version, 0, 0, index, (), OptimizerStats("idle"))
+
+    def backup(self, destination: str) -> BackupInfo:
+        self._enter("backup", destination)
+        return BackupInfo("b1", "2026-01-31T12:00:00+00:00", dict.fromkeys(self.configs, 1), 3, 4096, 1024)
 
     def close(self) -> None:
         self.closed += 1

@@ -15,6 +15,7 @@ import pytest
 
 import vectordb
 from vectordb import col, errors
+from vectordb.engine.backup import restore
 from vectordb.engine.verify import verify_folder
 from vectordb.query import keyword
 from vectordb.segments import info as segment_info
@@ -445,3 +446,16 @@ def test_rows_are_scored_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             cut = [_said(collection.search_text(q, limit=300, where=col("n") > 4)) for q in queries]
             assert cut == whole
             collection.optimize()
+
+
+def test_a_backup_holds_the_words(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path / "db") as db:
+        collection = _fill(db, analyzer="english")
+        collection.optimize()
+        answers = _answers(collection)
+        db.backup(str(tmp_path / "backups"))
+    restore(str(tmp_path / "backups"), tmp_path / "restored")
+    assert verify_folder(tmp_path / "restored") == []
+    (segment,) = _segment_folders(tmp_path / "restored")
+    assert (segment / "text" / "text.bin").is_file()
+    assert _reopened(tmp_path / "restored") == answers

@@ -76,15 +76,9 @@ def check_config(config: CollectionConfig) -> None:
     check_name(config.name)
     if not isinstance(config.dim, int) or isinstance(config.dim, bool) or not 1 <= config.dim <= MAX_DIM:
         raise InvalidArgument(f"dim is a whole number from 1 to {MAX_DIM}, got {config.dim!r}", field="dim")
-    if config.quantization is not None:
-        raise InvalidArgument(
-            f"quantization {config.quantization.kind!r} is not in this release; leave it out", field="quantization"
-        )
-    if config.index.kind == "auto":
-        if config.index.params:
-            raise InvalidArgument("index 'auto' takes no parameters; name a kind to set them", field="index")
-    else:
-        resolve(config.index, config.metric, None, config.dim)
+    if config.index.kind == "auto" and config.index.params:
+        raise InvalidArgument("index 'auto' takes no parameters; name a kind to set them", field="index")
+    resolve(config.index, config.metric, config.quantization, config.dim)
     tuning = config.tuning
     for name in ("seal_bytes", "index_bytes", "max_segment_bytes", "max_unindexed_bytes", "max_write_bytes"):
         value = getattr(tuning, name)
@@ -278,35 +272,43 @@ def check_search(config: CollectionConfig, request: SearchRequest) -> NDArray[np
         check_texts(request)
     vectors = np.empty((0, config.dim), np.float32) if request.vectors is None else request.vectors
     _check_dim(config, vectors)
-    queries = len(vectors) if request.vectors is not None else len(request.texts)
-    if not 1 <= queries <= MAX_QUERIES:
-        raise InvalidArgument(f"a search has 1 to {MAX_QUERIES} queries, got {queries}", field="vectors")
-    # One pass finds NaN, infinity and zero rows alike: their length is not a positive finite number.
-    lengths = norms(vectors)
-    if not _all_positive_finite(lengths):
-        bad = _first_bad(config.metric, vectors, None)
-        if bad is not None:
-            raise _invalid_vector(config, vectors[bad], bad, "query")
+    number = len(vectors) if request.vectors is not None else len(request.texts)
+    if not 1 <= number <= MAX_QUERIES:
+        raise InvalidArgument(f"a search has 1 to {MAX_QUERIES} queries, got {number}", field="vectors")
+    queries = _prepared_query(config, vectors) if len(vectors) == 1 else _prepared_queries(config, vectors)
     if request.min_score is not None and not math.isfinite(request.min_score):
         raise InvalidArgument(f"min_score is a finite number, got {request.min_score!r}", field="min_score")
     check_timeout(request.timeout)
     check_include(request.include)
-    check_filter(request.where, config.fields)
+    if request.where is not None:
+        check_filter(request.where, config.fields)
     if request.params:
-        _check_params(config, request)
-    if config.metric is Metric.COSINE:
-        return (vectors / lengths[:, None]).astype(np.float32)
-    return vectors
+        request.params = check_search_params(config.index.kind, config.quantization, request.params)
+    return queries
 
 
-def _all_positive_finite(lengths: NDArray[np.float64]) -> bool:
-    if len(lengths) == 1:  # the common case, without the cost of array calls
-        return 0.0 < lengths.item() < math.inf
-    return bool((lengths > 0.0).all() and np.isfinite(lengths).all())
+def _prepared_queries(config: CollectionConfig, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Checked queries float32[q, d] in the form that is compared."""
+    # One pass finds NaN, infinity and zero rows alike: their length is not a positive finite number.
+    lengths = norms(vectors)
+    if not ((lengths > 0.0).all() and np.isfinite(lengths).all()):
+        _check_queries(config, vectors)
+    return (vectors / lengths[:, None]).astype(np.float32) if config.metric is Metric.COSINE else vectors
 
 
-def _check_params(config: CollectionConfig, request: SearchRequest) -> None:
-    request.params = check_search_params(config.index.kind, request.params)
+def _prepared_query(config: CollectionConfig, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same for float32[1, d], the commonest search, with fewer calls of numpy and equal to the last bit."""
+    wide = vectors.astype(np.float64)
+    length = math.sqrt(np.add.reduce(wide * wide, axis=None))
+    if not 0.0 < length < math.inf:
+        _check_queries(config, vectors)
+    return np.divide(wide, length, out=wide).astype(np.float32) if config.metric is Metric.COSINE else vectors
+
+
+def _check_queries(config: CollectionConfig, vectors: NDArray[np.float32]) -> None:
+    bad = _first_bad(config.metric, vectors, None)
+    if bad is not None:
+        raise _invalid_vector(config, vectors[bad], bad, "query")
 
 
 def check_idempotency_key(key: str | None) -> None:

@@ -59,7 +59,8 @@ class Workshop:
     def build_options(self, *, done: float) -> BuildOptions:
         """``done``: how much of the job precedes the build."""
         return BuildOptions(
-            params=self.live.index_params,
+            params=self.live.wanted.params,
+            quantization=self.live.wanted.quantization,
             threads=self.threads,
             cancelled=self.cancelled,
             progress=lambda fraction: self.progress(done + (1.0 - done) * fraction),

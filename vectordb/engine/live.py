@@ -25,7 +25,7 @@ from vectordb.engine.draft import Death, Effects, Overlay
 from vectordb.engine.results import Results
 from vectordb.engine.sweep import Sweep
 from vectordb.errors import Closed, CollectionNotFound, Corruption
-from vectordb.index.registry import get_kind, resolve, resolve_auto
+from vectordb.index.registry import Resolved, get_kind, resolve
 from vectordb.segments.snapshot import Snapshot
 from vectordb.storage.base import Storage
 from vectordb.storage.codec import IdEntry, State
@@ -34,7 +34,7 @@ from vectordb.types import CollectionConfig
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vectordb.index.base import IndexKind, Params
+    from vectordb.index.base import IndexKind
     from vectordb.segments.segment import Segment
     from vectordb.segments.tail import Tail, TailSection
 
@@ -70,7 +70,7 @@ class LiveCollection:
         self.wake: Callable[[], None] = lambda: None
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()  # guarded by self.lock
         self._gone: str | None = None
-        self.kind, self.index_params = _index_kind(config)
+        self.kind, self.wanted = _index_kind(config)
         self.snapshot = self._show()
 
     # Publication
@@ -195,10 +195,9 @@ class Contents:
         self.sweep = sweep
 
 
-def _index_kind(config: CollectionConfig) -> tuple[IndexKind | None, Params]:
+def _index_kind(config: CollectionConfig) -> tuple[IndexKind | None, Resolved]:
     """The approximate kind that large segments get, with all its parameters; None where search stays exact."""
-    name, params = resolve_auto(config.metric, config.dim)
-    if config.index.kind != "auto":
-        name, params = resolve(config.index, config.metric, None, config.dim)
-    kind = get_kind(name)
-    return (None, params) if kind.capabilities.exact else (kind, params)
+    wanted = resolve(config.index, config.metric, config.quantization, config.dim)
+    kind = get_kind(wanted.kind)
+    stays_exact = kind.capabilities.exact and wanted.quantization is None
+    return None if stays_exact else kind, wanted

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     plan = Plan(outcome.plan.segments, request.filter_mode, snapshot.version, outcome.plan.timings_ms)
     results = []
     for winners in outcome.winners:
-        hits = _hits(live, snapshot.parts, winners, request.include)
+        hits = _hits(live, snapshot.parts, winners, request)
         took_ms = (time.perf_counter() - started) * 1e3
         results.append(SearchResult(hits, plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
     return results
@@ -91,72 +92,88 @@ def _text_queries(live: LiveCollection, request: SearchRequest) -> list[TextQuer
 
 def _spec(live: LiveCollection, request: SearchRequest) -> SearchSpec:
     return SearchSpec(
-        limit=request.limit,
-        where=request.where,
-        filter_mode=request.filter_mode,
-        exact=request.exact,
-        min_score=request.min_score,
-        params=request.params,
-        allow_partial=request.allow_partial,
-        metric=live.config.metric,
+        request.limit,
+        request.where,
+        request.filter_mode,
+        request.exact,
+        request.min_score,
+        request.params,
+        request.allow_partial,
+        live.config.metric,
     )
 
 
-def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, include: Sequence[str]) -> list[Hit]:
-    if not include:
+def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, request: SearchRequest) -> list[Hit]:
+    if not request.include:
         return list(map(Hit, winners.ids, winners.scores.tolist()))
-    records = _read(live, _locate(parts, winners.parts, winners.rows), include)
-    return [
-        Hit(id_, score, metadata, text, vector)
-        for id_, score, (_, metadata, text, vector) in zip(winners.ids, winners.scores.tolist(), records, strict=True)
-    ]
+    stored = _Stored(live, _locate(parts, winners.parts, winners.rows), request)
+    return list(map(Hit, winners.ids, winners.scores.tolist(), stored.metadata(), stored.texts(), stored.vectors()))
 
 
-def _locate(parts: Sequence[Part], owners: NDArray[np.int64], rows: NDArray[np.int64]) -> list[IdEntry]:
-    """Where the payloads of rows int64[k] of several parts are stored; ``owners`` int64[k] has each row's part."""
+class _Located(NamedTuple):
+    """Where the payloads of some rows are stored: their offsets and payload versions."""
+
+    offsets: list[int]
+    versions: list[int]
+
+
+def _locate(parts: Sequence[Part], owners: NDArray[np.int64], rows: NDArray[np.int64]) -> _Located:
+    """Rows int64[k] of several parts; ``owners`` int64[k] has each row's part."""
     if not len(rows):
-        return []
-    first = int(owners[0])
+        return _Located([], [])
+    first = owners.item(0)
     if (owners == first).all():
         part = parts[first]
-        return list(map(IdEntry, part.offsets(rows).tolist(), part.payload_versions(rows).tolist()))
+        return _Located(part.offsets(rows).tolist(), part.payload_versions(rows).tolist())
     offsets = np.empty(len(rows), np.uint64)
     versions = np.empty(len(rows), np.uint64)
     for index in np.unique(owners).tolist():
         mine = owners == index
         offsets[mine] = parts[index].offsets(rows[mine])
         versions[mine] = parts[index].payload_versions(rows[mine])
-    return list(map(IdEntry, offsets.tolist(), versions.tolist()))
+    return _Located(offsets.tolist(), versions.tolist())
 
 
-_Parts = tuple[bytes, dict[str, Any] | None, str | None, "NDArray[np.float32] | None"]
+class _Stored:
+    """Stored rows, read by column. Columns that are not included are endless ``None``."""
 
+    def __init__(
+        self, live: LiveCollection, located: _Located, request: SearchRequest | GetRequest | ScanRequest
+    ) -> None:
+        """Raises: Corruption: A payload is missing."""
+        self._live, self._located, self._request = live, located, request
+        found = live.storage.get_many(Family.ROWS, keys.payload_keys_at(live.number, *located))
+        if None in found:
+            row = found.index(None)
+            raise live.missing_payload(located.offsets[row], located.versions[row])
+        self._payloads = cast("list[bytes]", found)
 
-def _read(live: LiveCollection, located: Sequence[IdEntry], include: Sequence[str]) -> list[_Parts]:
-    """Id, and the included metadata, text and vector, of stored rows."""
-    number = live.number
-    stored = live.storage.get_many(Family.ROWS, [keys.payload_key(number, *entry) for entry in located])
-    with_metadata, with_text = "metadata" in include, "text" in include
-    vectors: Sequence[bytes | None] = ()
-    if "vector" in include:
-        vectors = live.storage.get_many(
-            Family.VECTORS, keys.vector_keys_at(number, [entry.offset for entry in located])
-        )
-    found: list[_Parts] = []
-    for i, data in enumerate(stored):
-        if data is None:
-            raise live.missing_payload(*located[i])
-        payload = codec.decode_payload(data)
-        vector = vectors[i] if vectors else None
-        found.append(
-            (
-                payload.id,
-                decode_metadata(payload.metadata) if with_metadata else None,
-                payload.text.decode() if with_text and payload.text is not None else None,
-                None if vector is None else np.frombuffer(vector, "<f4"),
-            )
-        )
-    return found
+    def ids(self) -> list[str]:
+        return [codec.payload_id(data).decode() for data in self._payloads]
+
+    def metadata(self) -> Iterable[Any]:
+        if "metadata" not in self._request.include:
+            return repeat(None)
+        if self._request.encoded:
+            return map(codec.payload_metadata, self._payloads)
+        return map(decode_metadata, map(codec.payload_metadata, self._payloads))
+
+    def texts(self) -> Iterable[str | None]:
+        if "text" not in self._request.include:
+            return repeat(None)
+        texts = map(codec.payload_text, self._payloads)
+        return [None if text is None else text.decode() for text in texts]
+
+    def vectors(self) -> Iterable[NDArray[np.float32] | None]:
+        if "vector" not in self._request.include:
+            return repeat(None)
+        number, offsets = self._live.number, self._located.offsets
+        found = self._live.storage.get_many(Family.VECTORS, keys.vector_keys_at(number, offsets))
+        return [None if data is None else np.frombuffer(data, "<f4") for data in found]
+
+    def records(self) -> Iterator[Record]:
+        versions = self._located.versions
+        return map(Record, self.ids(), self.vectors(), self.metadata(), self.texts(), versions)
 
 
 def get(live: LiveCollection, request: GetRequest) -> list[Record]:
@@ -174,12 +191,8 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
                 timeout=request.timeout,
             )
         chosen = found[start : start + _GET_SLICE]
-        records.extend(
-            Record(id_.decode(), vector, metadata, text, version)
-            for (_, version), (id_, metadata, text, vector) in zip(
-                chosen, _read(live, chosen, request.include), strict=True
-            )
-        )
+        located = _Located([entry.offset for entry in chosen], [entry.payload_version for entry in chosen])
+        records.extend(_Stored(live, located, request).records())
     del snapshot  # held until here: it keeps the rows from being purged
     return records
 
@@ -240,12 +253,7 @@ def _pages(live: LiveCollection, snapshot: Snapshot, request: ScanRequest) -> It
         chosen = slice(start, start + request.page_size)
         located = _locate(snapshot.parts, which[chosen], flat[chosen])
         live.check_open()
-        yield [
-            Record(id_.decode(), vector, metadata, text, version)
-            for (_, version), (id_, metadata, text, vector) in zip(
-                located, _read(live, located, request.include), strict=True
-            )
-        ]
+        yield list(_Stored(live, located, request).records())
 
 
 def _live_rows(part: Part, where: Filter | None) -> NDArray[np.int64]:

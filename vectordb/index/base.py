@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vectordb.types import QuantizationSpec
+
 Params = Mapping[str, int | float | str | bool]
 
 
@@ -36,33 +38,79 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """What one query of an index costs, as the planner reckons it. Only the relations between kinds have to be right.
+
+    An index of width ``w`` compares ``compared + factor * w ** exponent`` rows (never more than it has), in
+    ``call + rows * (dim * dimension + row) + square * w ** 2`` microseconds of one thread.
+
+    Attributes:
+        factor, exponent: Rows compared by width; without a width ``w`` is 1.
+        compared: Rows compared whatever the width: centroids, codes of a full scan.
+        dimension: Microseconds a dimension of a compared row.
+        row: Microseconds a compared row, whatever its dimension.
+        square: Microseconds a squared width: a beam looks for its best slot once an expansion.
+        call: Microseconds a call.
+    """
+
+    factor: float
+    exponent: float = 1.0
+    compared: float = 0.0
+    dimension: float = 0.0
+    row: float = 0.0
+    square: float = 0.0
+    call: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a kind can do. Whatever it cannot is refused at creation with a message that names the alternatives.
 
     Attributes:
         family: Word for plans: ``exact``, ``graph``, ``clusters``, ``hashing``, ``trees``, ``compressed``.
         metrics: Metrics it can index.
-        quantizations: Names of quantizations it supports (``None`` always is).
+        quantizations: Quantizations it supports (``None`` always is), each with the metrics that it supports under it.
         filtered: ``search`` accepts ``allowed``.
         extends: A built index can be extended by more rows (``VectorIndex.extended``).
         exact: Results are the true nearest rows.
         build_params: Parameters of creation.
         search_params: Parameters of one query.
+        width: The search parameter that trades speed for recall (``ef``, ``nprobe``); None where there is none.
+        width_per_row: Width that it takes to span one more of the rows nearest to the query: 1 for a beam, lists a row
+            for clusters. A search for k candidates gets at least a width of ``k * width_per_row``.
+        oversampling: Candidates to fetch for each row wanted, and to score from the full vectors: more than 1 where the
+            index ranks by compressed vectors. A kind whose ``search_params`` have ``oversampling`` lets a query set it.
+        effort: What a query costs; None where it is not known (the planner then guesses).
         min_filtered_selectivity: Below this fraction of matching rows the filtered search loses recall and the
             planner goes exact.
         max_dim: The most dimensions it takes.
+        compressed: The index searches its own, smaller form of the vectors: full ones are only read to rescore, and
+            need not stay in memory.
+        builds_apart: ``build`` and ``extended`` cannot be cancelled inside their calls (training, another library's
+            build) or hold the GIL: they run in a process of their own (``index/apart.py``).
     """
 
     family: str
     metrics: frozenset[Metric]
-    quantizations: frozenset[str] = frozenset()
+    quantizations: Mapping[str, frozenset[Metric]] = field(default_factory=dict)
     filtered: bool = False
     extends: bool = False
     exact: bool = False
     build_params: Mapping[str, Parameter] = field(default_factory=dict)
     search_params: Mapping[str, Parameter] = field(default_factory=dict)
+    width: str | None = None
+    width_per_row: float = 1.0
+    oversampling: float = 1.0
+    effort: Effort | None = None
     min_filtered_selectivity: float = 0.15
     max_dim: int = 65_536
+    compressed: bool = False
+    builds_apart: bool = False
+
+    @property
+    def has_beam(self) -> bool:
+        """Whether the width is a beam, which must hold all candidates; else it says how much of the index is read."""
+        return self.family == "graph"
 
 
 class Neighbours(NamedTuple):
@@ -140,14 +188,17 @@ class BuildOptions:
 
     Attributes:
         params: Values for ``Capabilities.build_params`` (missing ones take their default).
-        quantization: Name of the quantization, or None.
+        quantization: The quantization with all its parameters (``quantization.resolve``), or None.
+        trained: File of a saved index of this kind, parameters and quantization over earlier rows of the collection:
+            a kind that trains (centroids, codebooks) takes over its trained state while that fits the new rows.
         threads: Native threads to use.
         cancelled: Polled between slices of work (at least every 0.5 s); true means raise ``BuildCancelled``.
         progress: Called with the fraction done, 0 to 1.
     """
 
     params: Params = field(default_factory=dict)
-    quantization: str | None = None
+    quantization: QuantizationSpec | None = None
+    trained: Path | None = None
     threads: int = 1
     cancelled: Callable[[], bool] = lambda: False
     progress: Callable[[float], None] = lambda fraction: None

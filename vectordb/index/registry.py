@@ -15,18 +15,15 @@ from __future__ import annotations
 import importlib.metadata
 import threading
 from collections.abc import Callable, Mapping
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from vectordb.errors import FailedPrecondition, InvalidArgument
-from vectordb.index.base import Capabilities, IndexKind, Parameter
+from vectordb.index.base import Capabilities, IndexKind
+from vectordb.index.parameters import Value, checked
+from vectordb.index.quantization import QUANTIZATIONS
+from vectordb.index.quantization import resolve as resolve_quantization
 from vectordb.metric import Metric
-from vectordb.types import IndexSpec
-
-if TYPE_CHECKING:
-    from vectordb.types import QuantizationSpec
+from vectordb.types import IndexSpec, QuantizationSpec
 
 GROUP = "vectordb.indexes"
 AUTO = "auto"
@@ -42,14 +39,13 @@ _lock = threading.Lock()
 _loaded: dict[str, IndexKind] = {}  # guarded by _lock for writing; reads are single look-ups
 _entries: dict[str, importlib.metadata.EntryPoint] = {}  # guarded by _lock for writing
 
-Value = int | float | str | bool
-
 
 class Resolved(NamedTuple):
-    """A checked choice: the kind's name (or ``auto``) and all its build parameters, defaults filled in."""
+    """A checked choice: the kind's name, all its build parameters and those of the quantization, defaults filled in."""
 
     kind: str
     params: dict[str, Value]
+    quantization: QuantizationSpec | None = None
 
 
 def kind_names() -> list[str]:
@@ -107,35 +103,27 @@ def resolve(spec: IndexSpec, metric: Metric, quantization: QuantizationSpec | No
             kind=name,
             metric=metric.value,
         )
-    if quantization is not None and quantization.kind not in capabilities.quantizations:
-        able = _alternatives(lambda c: quantization.kind in c.quantizations)
+    full = None if quantization is None else resolve_quantization(quantization, dim)
+    if full is not None and metric not in capabilities.quantizations.get(full.kind, ()):
+        able = _alternatives(lambda c: metric in c.quantizations.get(full.kind, ()))
         raise InvalidArgument(
-            f"index kind {name!r} does not support quantization {quantization.kind!r}; kinds that do: {able}",
+            f"index kind {name!r} does not support quantization {full.kind!r} under metric {metric.value!r}; kinds "
+            f"that do: {able}",
             kind=name,
-            quantization=quantization.kind,
+            metric=metric.value,
+            quantization=full.kind,
         )
     if dim > capabilities.max_dim:
         raise InvalidArgument(
             f"index kind {name!r} takes at most {capabilities.max_dim} dimensions, got {dim}", kind=name, dim=dim
         )
-    return Resolved(spec.kind, _checked(name, capabilities.build_params, spec.params, "index", fill=True))
+    params = checked(f"index kind {name!r}", capabilities.build_params, spec.params, "index ", fill=True)
+    return Resolved(name, params, full)
 
 
-def resolve_auto(metric: Metric, dim: int, params: Mapping[str, Value] | None = None) -> Resolved:
-    """What ``auto`` means for a segment large enough to be worth an index.
-
-    Args:
-        metric: The collection's metric.
-        dim: Its dimension.
-        params: Parameters given beside ``auto``.
-
-    Raises:
-        InvalidArgument: As :func:`resolve`.
-    """
-    return resolve(IndexSpec(AUTO_KIND, params or {}), metric, None, dim)
-
-
-def check_search_params(kind: str, params: Mapping[str, object] | None) -> dict[str, Value]:
+def check_search_params(
+    kind: str, quantization: QuantizationSpec | None, params: Mapping[str, object] | None
+) -> dict[str, Value]:
     """Checks the per-query parameters of a search; returns those given, as plain Python values.
 
     Raises:
@@ -144,7 +132,10 @@ def check_search_params(kind: str, params: Mapping[str, object] | None) -> dict[
     if not params:
         return {}
     name = AUTO_KIND if kind == AUTO else kind
-    return _checked(name, get_kind(name).capabilities.search_params, params, "search", fill=False)
+    known = dict(get_kind(name).capabilities.search_params)
+    if quantization is not None:
+        known["oversampling"] = QUANTIZATIONS[quantization.kind]["oversampling"]
+    return checked(f"index kind {name!r}", known, params, "search ", fill=False)
 
 
 def clear_cache() -> None:
@@ -184,55 +175,3 @@ def _alternatives(able: Callable[[Capabilities], bool]) -> str:
         except FailedPrecondition:
             continue
     return ", ".join(found) or "none"
-
-
-def _checked(
-    kind: str, known: Mapping[str, Parameter], given: Mapping[str, object], purpose: str, *, fill: bool
-) -> dict[str, Value]:
-    for name in given:
-        if name not in known:
-            names = ", ".join(repr(n) for n in known) or "none"
-            raise InvalidArgument(
-                f"index kind {kind!r} has no {purpose} parameter {name!r}; it has: {names}", kind=kind, parameter=name
-            )
-    out: dict[str, Value] = {n: p.default for n, p in known.items()} if fill else {}
-    for name, value in given.items():
-        out[name] = _value(kind, name, known[name], value)
-    return out
-
-
-def _value(kind: str, name: str, parameter: Parameter, value: object) -> Value:
-    plain = _as_type(parameter.type, value)
-    if plain is None:
-        raise InvalidArgument(
-            f"parameter {name!r} of index kind {kind!r} must be {parameter.type.__name__}, got {value!r} "
-            f"({type(value).__name__})",
-            kind=kind,
-            parameter=name,
-        )
-    low, high = parameter.low, parameter.high
-    if isinstance(plain, (int, float)) and not (
-        (low is None or plain >= low) and (high is None or plain <= high) and plain == plain
-    ):
-        bounds = (
-            f"between {low:g} and {high:g}"
-            if low is not None and high is not None
-            else (f"at least {low:g}" if low is not None else f"at most {high:g}" if high is not None else "a number")
-        )
-        raise InvalidArgument(
-            f"parameter {name!r} of index kind {kind!r} must be {bounds}, got {plain}", kind=kind, parameter=name
-        )
-    return plain
-
-
-def _as_type(wanted: type, value: object) -> Value | None:
-    """The value as a plain Python object of the wanted type, or None: a bool is no number, an int is a float."""
-    if wanted is bool:
-        return bool(value) if isinstance(value, (bool, np.bool_)) else None
-    if isinstance(value, (bool, np.bool_)):
-        return None
-    if wanted is int:
-        return int(value) if isinstance(value, Integral) else None
-    if wanted is float:
-        return float(value) if isinstance(value, Real) else None
-    return value if isinstance(value, str) else None

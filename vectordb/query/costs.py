@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+from vectordb.index.base import Capabilities, Effort
+
 SCAN = 5_800.0 / (100_000 * 384)
 """A dimension of a row read in order: an exact scan of 100,000 x 384 takes 5.8 ms."""
 
@@ -19,15 +21,8 @@ row, because the target stays in the cache)."""
 WALK = 134.0 / (1_077 * 384)
 """A dimension of a row met on a graph walk (random access): HNSW, m 16, ef 64, 134 us for 1,077 comparisons."""
 
-BEAM_STEP = 4e-4
-"""A slot of the beam looked at by one expansion: finding the best of ``ef`` candidates is linear in ``ef``, and it is
-done ``ef`` times. Unnoticed at 100, 40 ms at 10,000."""
-
 EXACT_CALL = 30.0
 """Fixed cost of an exact search of one block: calls, selection of candidates, gathering them."""
-
-INDEX_CALL = 15.0
-"""Fixed cost of one call of an index."""
 
 BITMAP = 10.0
 """Packing a set of rows into the bits that an index tests (``numpy.packbits`` over 50,000 rows)."""
@@ -35,25 +30,28 @@ BITMAP = 10.0
 MEMBERSHIP = 0.05
 """Testing one candidate against a set of rows."""
 
-VISITS = 55.0
-VISITS_EXPONENT = 0.72
-"""Rows compared by an HNSW walk: about ``55 * ef ** 0.72`` (m 16: 404 at ef 16, 1,077 at 64, 3,016 at 256, 7,624 at
-1,000). Neighbourhoods overlap the more, the wider the beam is, hence the exponent."""
+RESCORE = 2.0 / 384
+"""A dimension of a candidate whose full vector is read at random and scored in double precision."""
 
 UNKNOWN_SHARE = 0.05
-"""Share of a part's rows that an index without a beam (clusters, trees) is taken to compare."""
+"""Share of a part's rows that an index is taken to compare whose kind does not tell its effort."""
 
 
-def visits(rows: int, ef: int | None) -> int:
-    """Rows that an index compares with one query; ``ef`` is None where the kind has no beam."""
-    guess = UNKNOWN_SHARE * rows if ef is None else VISITS * ef**VISITS_EXPONENT
-    return min(rows, math.ceil(guess))
+def effort_of(capabilities: Capabilities, rows: int) -> Effort:
+    """What a query of an index over ``rows`` vectors costs, by its kind's word or by a guess."""
+    return capabilities.effort or Effort(0.0, compared=UNKNOWN_SHARE * rows, dimension=WALK)
 
 
-def walk(rows: int, dim: int, ef: int | None) -> float:
+def visits(effort: Effort, rows: int, width: float | None) -> int:
+    """Rows that an index compares with one query; ``width`` is None where the kind has none."""
+    compared: float = effort.compared + effort.factor * (width or 1.0) ** effort.exponent
+    return min(rows, math.ceil(compared))
+
+
+def walk(effort: Effort, rows: int, dim: int, width: float | None) -> float:
     """One search of an index over ``rows`` vectors."""
-    beam = 0.0 if ef is None else BEAM_STEP * ef * ef
-    return INDEX_CALL + visits(rows, ef) * dim * WALK + beam
+    compared = visits(effort, rows, width) * (dim * effort.dimension + effort.row)
+    return effort.call + compared + effort.square * (width or 0.0) ** 2
 
 
 def scan(rows: int, dim: int) -> float:
@@ -66,12 +64,12 @@ def scan_matches(matches: float, rows: int, dim: int) -> float:
     return scan(rows, dim) if matches >= rows else EXACT_CALL + matches * dim * GATHER
 
 
-def widest_beam(microseconds: float, rows: int, dim: int) -> int:
-    """The largest ``ef`` whose walk fits into a span of time; 0 where none does."""
+def widest(effort: Effort, microseconds: float, rows: int, dim: int) -> int:
+    """The largest width whose walk fits into a span of time; 0 where none does."""
     low, high = 0, 1 << 20
     while low < high:
         middle = (low + high + 1) // 2
-        if walk(rows, dim, middle) <= microseconds:
+        if walk(effort, rows, dim, middle) <= microseconds:
             low = middle
         else:
             high = middle - 1

@@ -47,11 +47,13 @@ class _Search:
         share: Of the rows that do not match, those that are markers.
         available: How many rows may be returned.
         needed: How many each query must get.
+        wanted: How many each query should get to choose from: more than ``needed`` where the index ranks coarsely.
     """
 
     __slots__ = (
         "available",
         "bits",
+        "capabilities",
         "facts",
         "index",
         "matches",
@@ -63,6 +65,7 @@ class _Search:
         "share",
         "step",
         "told",
+        "wanted",
     )
 
     def __init__(
@@ -70,8 +73,9 @@ class _Search:
     ) -> None:
         part = run.parts[number]
         assert part.index is not None
+        assert facts.capabilities is not None
         self.run, self.number, self.part, self.index = run, number, part, part.index
-        self.facts, self.step, self.matches = facts, step, matches
+        self.facts, self.step, self.matches, self.capabilities = facts, step, matches, facts.capabilities
         self.report = report
         self.bits: NDArray[np.uint8] | None = None
         self.told: NDArray[np.uint8] | None = None
@@ -87,6 +91,7 @@ class _Search:
         else:
             self.available = part.vector_count - len(part.with_vector(part.dead_rows()))
         self.needed = min(run.limit, self.available)
+        self.wanted = min(step.rescored - planner.SLACK, self.available)
 
 
 class _Retry(NamedTuple):
@@ -151,14 +156,14 @@ def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
 
 def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[int]]:
     """One attempt for some queries, in slices; those that have to be retried, by how."""
-    run, params = state.run, state.step.params
-    if "ef" in params and params["ef"] < k:
-        params = {**params, "ef": k}
-        state.report.params = params
+    run, step = state.run, state.step
+    params = planner.spanning(state.capabilities, step.params, k)
+    if params is not step.params:
+        state.report.params = dict(params)
     asked = k
     if state.told is not None:
         # Room for the hits, and for as many markers as are met before they are no longer believed.
-        asked = min(k, run.limit + planner.SLACK + math.ceil(state.share * probe.BELIEVED * k))
+        asked = min(k, step.rescored + math.ceil(state.share * probe.BELIEVED * k))
     retries: dict[_Retry, list[int]] = {}
     done = 0
     while done < len(chosen) and not run.expired():
@@ -181,21 +186,23 @@ def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[i
 
 def _fitting(state: _Search, params: Mapping[str, Any], k: int, queries: int) -> tuple[int, Mapping[str, Any]]:
     """How many queries to hand to the index at once, and with which parameters, so that the call ends in time."""
-    deadline, facts = state.run.deadline, state.facts
+    deadline, facts, capabilities = state.run.deadline, state.facts, state.capabilities
     if queries == 1 and not deadline.bounded:
         return 1, params
-    ef = params.get("ef")
-    cost = costs.walk(facts.vectors, facts.dim, ef)
+    width = planner.width_of(capabilities, params)
+    effort = costs.effort_of(capabilities, facts.vectors)
+    cost = costs.walk(effort, facts.vectors, facts.dim, width)
     left = deadline.remaining() * 1e6
     if cost <= left:
         return max(1, min(queries, int(min(SLICE_MICROSECONDS, left) / cost))), params
-    # Not even one query fits, and a call cannot be interrupted: its beam is narrowed beforehand.
-    narrow = 0 if ef is None else costs.widest_beam(left, facts.vectors, facts.dim)
-    if narrow < k:
+    # Not even one query fits, and a call cannot be interrupted: its width is narrowed beforehand.
+    narrow = 0 if width is None else costs.widest(effort, left, facts.vectors, facts.dim)
+    if capabilities.width is None or narrow < k * capabilities.width_per_row:
         return 0, params
     state.run.give_up()
-    state.report.reason = f"ef lowered from {ef} to {narrow} to end before the deadline"
-    state.report.params = {**params, "ef": narrow}
+    name = capabilities.width
+    state.report.reason = f"{name} lowered from {width} to {narrow} to end before the deadline"
+    state.report.params = {**params, name: narrow}
     return 1, state.report.params
 
 
@@ -215,13 +222,14 @@ def _judge(state: _Search, query: int, positions: NDArray[np.int64], k: int) -> 
     if part.dead and state.bits is None:
         rows = rows[part.alive(rows)]
     passed = len(rows)
-    found = _scored(state, query, rows[: limit + planner.SLACK])
+    found = _scored(state, query, rows[: state.step.rescored])
     if passed >= state.available:
         return None
     if passed < state.needed:
-        if state.told is not None:
-            return _Retry(0, SHORT) if padded else _spanning(state, k * planner.WIDENING)
-        return _Retry(0, SHORT) if padded else _wider(state, k, passed, COSTLY)
+        # A beam that is not full has nowhere left to go; of anything else more can be read.
+        if padded and state.capabilities.has_beam:
+            return _Retry(0, SHORT)
+        return _wider(state, k, passed, COSTLY) if state.told is None else _spanning(state, k * planner.WIDENING)
     if span > probe.BELIEVED * k:
         return _spanning(state, math.ceil(span * planner.MARGIN))
     if passed > limit and found[limit - 1] == found[-1]:
@@ -241,13 +249,13 @@ def _scored(state: _Search, query: int, rows: NDArray[np.int64]) -> NDArray[np.f
 
 
 def _wider(state: _Search, k: int, passed: int, otherwise: str) -> _Retry:
-    wider = planner.widened(k, passed, state.step, state.facts, state.run.limit)
+    wider = planner.widened(k, passed, state.step, state.facts, state.wanted)
     return _Retry(0, otherwise) if wider is None else _Retry(wider, otherwise)
 
 
 def _spanning(state: _Search, k: int) -> _Retry:
     """Another filtered walk whose beam spans ``k`` rows, where there is a beam to widen and it is worth it."""
-    worth = "ef" in state.step.params and planner.affordable(k, state.step, state.facts)
+    worth = state.capabilities.width is not None and planner.affordable(k, state.step, state.facts)
     return _Retry(k if worth else 0, CORRELATED)
 
 

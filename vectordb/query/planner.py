@@ -24,7 +24,8 @@ from vectordb.query import costs
 from vectordb.types import FilterMode
 
 SLACK = 4
-"""Candidates fetched from an index beyond the limit, since exact scores may order them otherwise."""
+"""Candidates fetched from an index beyond the limit (times the oversampling), since exact scores may order them
+otherwise."""
 
 MARGIN = 1.5
 """How many more candidates than the expectation are fetched where some of them will be dropped."""
@@ -37,13 +38,16 @@ WIDENING = 4
 
 BEAM = 1.5
 BEAM_EXTRA = 48
-"""A beam, where the request sets none, is at least ``1.5 limit + 48`` wide (198 finds 0.99 of 100)."""
+"""An index, where the request sets no width, spans at least ``1.5 limit + 48`` rows (198 finds 0.99 of 100)."""
 
 POST_BEAM = 1.25
-"""Beam over candidates under ``post``, where few of them become hits."""
+"""Rows spanned over candidates under ``post``, where few of them become hits."""
 
-USUAL_EF = 64
-"""The default ``ef`` that ``POST_BEAM`` was measured with."""
+USUAL_SPAN = 64
+"""The default span (``ef``) that ``POST_BEAM`` was measured with."""
+
+OVERSAMPLING = "oversampling"
+"""The search parameter by which a query sets ``Capabilities.oversampling``."""
 
 LARGE_SHARE = 0.25
 """A limit beyond this share of the vectors is served exactly: a walk would meet nearly all of them anyway."""
@@ -110,8 +114,9 @@ class Step(NamedTuple):
     Attributes:
         strategy: The word for ``types.SegmentPlan``.
         estimated: Rows expected to match, be alive and have a vector.
-        k: Candidates to ask of the index, each query; of a filtered walk the rows that its beam spans, matching or not.
-            0 where the index is not used.
+        k: Candidates to ask of the index, each query; of a filtered walk the rows that it spans, matching or not. 0
+            where the index is not used.
+        rescored: Of the candidates that pass, how many are scored from their full vectors.
         params: Parameters for the index.
         reason: Why this is not what was asked for, or ``None``.
         cost: Microseconds that the index is expected to take for one query; 0 where it is not used.
@@ -121,6 +126,7 @@ class Step(NamedTuple):
     strategy: str
     estimated: int
     k: int = 0
+    rescored: int = 0
     params: Mapping[str, Any] = {}
     reason: str | None = None
     cost: float = 0.0
@@ -156,17 +162,25 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     capabilities = facts.capabilities
     if ask.exact or capabilities is None or capabilities.exact:
         return Step(Way.EXACT, "exact", expected)
-    k = ask.limit + SLACK
+    k = rescored = candidates(capabilities, ask)
     if facts.dead:
         # Dropping them shows whether deaths are crowded around the query; a bitmap of the living would hide it.
         k = math.ceil(k * MARGIN * facts.rows / alive)
     if k > vectors * LARGE_SHARE:
         return Step(Way.EXACT, "exact", expected, reason=LARGE_LIMIT)
-    params = beam(capabilities, ask.params, k, ask.limit * BEAM + BEAM_EXTRA)
-    cost = costs.walk(vectors, facts.dim, _ef(params))
+    params = settings(capabilities, ask.params, k, ask.limit * BEAM + BEAM_EXTRA)
+    cost = _cost(facts, capabilities, params, rescored)
     if cost > PATIENCE * costs.scan(vectors, facts.dim):
         return Step(Way.EXACT, "exact", expected, reason="exact search costs less at this limit and these parameters")
-    return Step(Way.INDEX, capabilities.family, expected, k, params, None, cost)
+    return Step(Way.INDEX, capabilities.family, expected, k, rescored, params, None, cost)
+
+
+def candidates(capabilities: Capabilities, ask: Ask) -> int:
+    """How many candidates are scored from their full vectors: ``limit`` times the oversampling, and a few."""
+    factor = capabilities.oversampling
+    if ask.params and OVERSAMPLING in ask.params and OVERSAMPLING in capabilities.search_params:
+        factor = float(ask.params[OVERSAMPLING])
+    return math.ceil(ask.limit * max(1.0, factor)) + SLACK
 
 
 def _expected(facts: PartFacts) -> float:
@@ -189,38 +203,47 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     least = capabilities.min_filtered_selectivity
     if selectivity < least:
         return exact._replace(reason=f"{selectivity:.1%} of the rows match, under {least:.0%} the index loses recall")
-    # The beam has to span so many rows that enough of them match.
-    span = math.ceil(ask.limit * SPAN / selectivity)
+    rescored = candidates(capabilities, ask)
+    # The index has to span so many rows that enough of them match.
+    span = math.ceil((rescored - SLACK) * SPAN / selectivity)
     if span > facts.vectors * LARGE_SHARE:
         return exact._replace(reason=LARGE_LIMIT)
-    k = ask.limit + SLACK
-    params = beam(capabilities, ask.params, k, max(span, ask.limit * BEAM + BEAM_EXTRA))
-    ef = _ef(params)
-    k = max(k, span, costs.visits(facts.vectors, None) // 4) if ef is None else ef
-    cost = costs.walk(facts.vectors, facts.dim, ef) + costs.BITMAP
+    params = settings(capabilities, ask.params, rescored, max(span, ask.limit * BEAM + BEAM_EXTRA))
+    k = max(rescored, spanned(capabilities, params, span))
+    cost = _cost(facts, capabilities, params, rescored) + costs.BITMAP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
-    return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, params, None, cost)
+    return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, rescored, params, None, cost)
 
 
 def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: float) -> Step:
     """The index, then the filter, or the exact search with the reason why not."""
     capabilities = facts.capabilities
     assert capabilities is not None
-    k = first_k(ask.limit, matches, facts.vectors)
+    rescored = candidates(capabilities, ask)
+    k = first_k(rescored - SLACK, matches, facts.vectors)
     if k > facts.vectors * LARGE_SHARE:
         return exact._replace(reason=f"{matches:.0f} matching rows: exact search over them costs less than widening")
-    params = beam(capabilities, ask.params, k, max(k * _post_beam(capabilities), ask.limit * BEAM + BEAM_EXTRA))
-    cost = costs.walk(facts.vectors, facts.dim, _ef(params)) + k * costs.MEMBERSHIP
+    params = settings(capabilities, ask.params, k, max(k * _post_span(capabilities), ask.limit * BEAM + BEAM_EXTRA))
+    cost = _cost(facts, capabilities, params, rescored) + k * costs.MEMBERSHIP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
-    return Step(Way.INDEX_POST, capabilities.family + "_post", exact.estimated, k, params, None, cost)
+    return Step(Way.INDEX_POST, capabilities.family + "_post", exact.estimated, k, rescored, params, None, cost)
 
 
-def _post_beam(capabilities: Capabilities) -> float:
-    """Beam over candidates; an index whose default is wider than usual (inner products) needs more here as well."""
-    ef = capabilities.search_params.get("ef")
-    return POST_BEAM if ef is None else POST_BEAM * max(1.0, float(ef.default) / USUAL_EF)
+def _cost(facts: PartFacts, capabilities: Capabilities, params: Mapping[str, Any], rescored: int) -> float:
+    """Microseconds of one search of the index, with the scoring of its candidates where those are many."""
+    effort = costs.effort_of(capabilities, facts.vectors)
+    walk = costs.walk(effort, facts.vectors, facts.dim, width_of(capabilities, params))
+    return walk + rescored * facts.dim * costs.RESCORE if capabilities.oversampling > 1.0 else walk
+
+
+def _post_span(capabilities: Capabilities) -> float:
+    """Rows to span over candidates; an index whose default is wider than usual (inner products) needs more here too."""
+    if capabilities.width is None:
+        return POST_BEAM
+    usual = float(capabilities.search_params[capabilities.width].default) / capabilities.width_per_row
+    return POST_BEAM * max(1.0, usual / USUAL_SPAN) if capabilities.has_beam else POST_BEAM
 
 
 def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
@@ -241,13 +264,16 @@ def first_k(limit: int, matches: float, vectors: int) -> int:
     return min(vectors, math.ceil(limit * MARGIN * vectors / matches) + SLACK)
 
 
-def widened(k: int, passed: int, step: Step, facts: PartFacts, limit: int) -> int | None:
+def widened(k: int, passed: int, step: Step, facts: PartFacts, wanted: int) -> int | None:
     """The next number of candidates after ``passed`` of ``k`` passed; ``None`` where the exact search costs less.
 
     The share that passed is the selectivity near this query, so a filter that is correlated with the query shows here.
+
+    Args:
+        wanted: How many are to pass.
     """
-    needed = k * WIDENING if passed == 0 else math.ceil(limit * MARGIN * k / passed)
-    wider = min(facts.vectors, max(needed, k + limit))
+    needed = k * WIDENING if passed == 0 else math.ceil(wanted * MARGIN * k / passed)
+    wider = min(facts.vectors, max(needed, k + wanted))
     return wider if wider <= k * WIDENING * WIDENING and affordable(wider, step, facts) else None
 
 
@@ -255,27 +281,51 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
     """Whether another search for ``k`` candidates is to be preferred to the exact one."""
     if k > facts.vectors * LARGE_SHARE:
         return False
-    ef = _ef(step.params)
-    cost = costs.walk(facts.vectors, facts.dim, None if ef is None else max(ef, k))
+    assert facts.capabilities is not None
+    cost = _cost(facts, facts.capabilities, spanning(facts.capabilities, step.params, k), step.rescored)
     if facts.estimate is None:
         return cost <= PATIENCE * costs.scan(facts.vectors, facts.dim)
     return cost <= PATIENCE * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
 
 
-def beam(capabilities: Capabilities, params: Mapping[str, Any] | None, k: int, least: float) -> Mapping[str, Any]:
-    """Those of the request's parameters that the index knows, with ``ef`` at least ``k``.
+def settings(
+    capabilities: Capabilities, params: Mapping[str, Any] | None, k: int, least: float
+) -> Mapping[str, int | float]:
+    """The parameters of a search for ``k`` candidates: those of the request that the index knows, its width at least
+    what spans ``k`` rows.
 
     Args:
-        least: What ``ef`` should be at least where the request does not set it.
+        least: How many rows it should span at least where the request does not set the width.
     """
-    known = capabilities.search_params
-    out: dict[str, Any] = {} if not params else {name: value for name, value in params.items() if name in known}
-    if "ef" in known:
-        ef = int(out["ef"]) if "ef" in out else max(int(known["ef"].default), math.ceil(least))
-        out["ef"] = max(ef, k)
-    return out
+    known, name = capabilities.search_params, capabilities.width
+    out: dict[str, Any] = {} if not params else {n: v for n, v in params.items() if n in known and n != OVERSAMPLING}
+    if name is None:
+        return out
+    if name not in out:
+        parameter = known[name]
+        width = math.ceil(max(float(parameter.default), least * capabilities.width_per_row))
+        out[name] = width if parameter.high is None else min(width, int(parameter.high))
+    return spanning(capabilities, out, k)
 
 
-def _ef(params: Mapping[str, Any]) -> int | None:
-    ef = params.get("ef")
-    return None if ef is None else int(ef)
+def spanning(capabilities: Capabilities, params: Mapping[str, Any], k: int) -> Mapping[str, Any]:
+    """The parameters with a width that spans at least ``k`` rows. May return its argument."""
+    name = capabilities.width
+    if name is None or spanned(capabilities, params, 0) >= k:
+        return params
+    width, high = math.ceil(k * capabilities.width_per_row), capabilities.search_params[name].high
+    # A beam must hold its k candidates whatever its usual bound; of anything else there is no more than all.
+    if high is not None and not capabilities.has_beam:
+        width = min(width, int(high))
+    return {**params, name: max(width, int(params[name]))}
+
+
+def spanned(capabilities: Capabilities, params: Mapping[str, Any], otherwise: int) -> int:
+    """How many of the nearest rows a search with these parameters spans, matching or not."""
+    width = width_of(capabilities, params)
+    return otherwise if width is None else math.floor(width / capabilities.width_per_row)
+
+
+def width_of(capabilities: Capabilities, params: Mapping[str, Any]) -> int | None:
+    """The width among the parameters; None for a kind without one."""
+    return None if capabilities.width is None else int(params[capabilities.width])

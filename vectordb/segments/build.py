@@ -153,11 +153,7 @@ def extendable(sources: Sequence[View], kind: IndexKind, options: BuildOptions) 
     if not isinstance(first, SegmentView) or first.built is None or not kind.capabilities.extends:
         return None
     info = first.built.info
-    as_asked = (info.kind, dict(info.params), info.quantization) == (
-        kind.name,
-        dict(options.params),
-        options.quantization,
-    )
+    as_asked = (info.kind, info.params, info.quantization) == (kind.name, options.params, options.quantization)
     total = sum(view.vector_count for view in sources)
     if as_asked and 2 * first.vector_count >= total and first.dead < MAX_DEAD * first.rows:
         return first

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import xxhash
 
 from vectordb.errors import Corruption
 from vectordb.metric import Metric
+from vectordb.types import QuantizationSpec
 
 FORMAT = 1
 """Format version of segment folders; folders of a newer one are refused (and rebuilt from storage)."""
@@ -87,7 +88,7 @@ class IndexInfo:
         segment: Name of the segment.
         kind: Registered name of the index kind.
         params: Parameters it was built with.
-        quantization: Name of the quantization, or None.
+        quantization: The quantization with its parameters, or None.
         vector_count: Rows of the matrix.
     """
 
@@ -96,7 +97,7 @@ class IndexInfo:
     kind: str
     vector_count: int
     params: Mapping[str, int | float | str | bool] = field(default_factory=dict)
-    quantization: str | None = None
+    quantization: QuantizationSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,11 @@ Files = dict[str, FileEntry]
 
 def write_info(path: Path, info: SegmentInfo | IndexInfo | TextInfo, files: Files) -> None:
     """Writes the JSON file (the caller syncs it)."""
-    facts = asdict(info)
+    facts = {f.name: getattr(info, f.name) for f in fields(info)}
     if isinstance(info, IndexInfo):
         facts["params"] = dict(info.params)
+        spec = info.quantization
+        facts["quantization"] = None if spec is None else {"kind": spec.kind, "params": dict(spec.params)}
     body = {"format": FORMAT, **facts, "files": {name: asdict(entry) for name, entry in files.items()}}
     text = json.dumps({"checksum": _checksum(body), "body": body}, sort_keys=True, indent=1)
     path.write_text(text, encoding="utf-8")
@@ -135,6 +138,8 @@ def read_segment_info(path: Path) -> tuple[SegmentInfo, Files]:
 def read_index_info(path: Path) -> tuple[IndexInfo, Files]:
     """Reads and checks ``index.json``; raises as :func:`read_segment_info`."""
     body, files = _read(path)
+    if body["quantization"] is not None:
+        body["quantization"] = QuantizationSpec(**body["quantization"])
     return IndexInfo(**body), files
 
 

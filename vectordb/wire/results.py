@@ -100,13 +100,13 @@ def _columns_to_message(
     message: types_pb2.Rows,
     ids: Sequence[str],
     vectors: Sequence[NDArray[np.float32] | None],
-    metadata: Sequence[Metadata | None],
+    metadata: Sequence[Metadata | bytes | None],
     texts: Sequence[str | None],
 ) -> None:
     """Writes the columns of records or hits; those that no row has are left out."""
     message.ids.extend(ids)
     if not _is_empty(metadata):
-        message.metadata.extend([_NIL if value is None else encode_metadata(value) for value in metadata])
+        message.metadata.extend(map(_encoded, metadata))
     if not _is_empty(texts):
         texts_to_message(texts, message)
     if not _is_empty(vectors):
@@ -117,6 +117,13 @@ def _columns_to_message(
         message.dim = matrix.shape[1]
         message.vectors = vectors_to_bytes(matrix)
         message.has_vector = bitmap_to_bytes(present)
+
+
+def _encoded(metadata: Metadata | bytes | None) -> bytes:
+    """One row's metadata; what the engine gave as bytes passes (``GetRequest.encoded``)."""
+    if isinstance(metadata, bytes):
+        return metadata
+    return _NIL if metadata is None else encode_metadata(metadata)
 
 
 def _is_empty(column: Sequence[Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vectordb.types import (
+    BackupInfo,
     CollectionStats,
     DatabaseInfo,
     Durability,
@@ -19,6 +20,7 @@ from vectordb.wire.values import enum_from_number, enum_to_number, params_from_m
 from vectordb_proto.v1 import types_pb2
 
 _SEGMENT = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
+_BACKUP = ("id", "created", "files", "total_bytes", "new_bytes")
 _COLLECTION = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes")
 
 
@@ -116,6 +118,18 @@ def info_from_message(message: types_pb2.DatabaseInfo) -> DatabaseInfo:
         durability=enum_from_number(Durability, message.durability, "durability", Durability.SYNC),
         read_only_reason=_optional(message, "read_only_reason"),
     )
+
+
+def backup_to_message(backup: BackupInfo, message: types_pb2.BackupInfo) -> None:
+    """Writes what a backup is."""
+    for name in _BACKUP:
+        setattr(message, name, getattr(backup, name))
+    message.collections.update(backup.collections)
+
+
+def backup_from_message(message: types_pb2.BackupInfo) -> BackupInfo:
+    """What a backup is."""
+    return BackupInfo(collections=dict(message.collections), **{name: getattr(message, name) for name in _BACKUP})
 
 
 def _optional(message: Any, field: str) -> Any:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -98,6 +99,8 @@ class AsyncBackend(Protocol):
     def optimize(self, collection: str, wait: bool) -> Pending[None]: ...
 
     def stats(self, collection: str) -> Pending[CollectionStats]: ...
+
+    def backup(self, destination: str) -> Pending[BackupInfo]: ...
 
     def close(self) -> Awaitable[None]: ...
 

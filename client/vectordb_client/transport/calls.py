@@ -15,7 +15,7 @@ from vectordb.errors import ResourceExhausted
 from vectordb.wire import requests as wire
 from vectordb.wire.config import config_from_message
 from vectordb.wire.results import records_from_message, search_response_from_message, write_result_from_message
-from vectordb.wire.stats import info_from_message, plan_from_message, stats_from_message
+from vectordb.wire.stats import backup_from_message, info_from_message, plan_from_message, stats_from_message
 from vectordb_proto.v1 import service_pb2
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -233,6 +234,11 @@ def optimize(collection: str, wait: bool, timeout: float | None) -> Call[None]:
 def stats(collection: str, timeout: float | None) -> Call[CollectionStats]:
     message = service_pb2.GetStatsRequest(collection=wire.text(collection, "collection"))
     return Call("GetStats", message, lambda answer: stats_from_message(answer.stats), timeout)
+
+
+def backup(destination: str) -> Call[BackupInfo]:
+    message = service_pb2.BackupRequest(destination=wire.text(destination, "destination"))
+    return Call("Backup", message, lambda answer: backup_from_message(answer.backup), None)
 
 
 def _ensure_key(message: Any) -> None:

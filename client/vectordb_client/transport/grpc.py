@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -169,6 +170,9 @@ class GrpcBackend(ForkGuarded):
 
     def stats(self, collection: str) -> CollectionStats:
         return self.call(calls.stats(collection, self.options.timeout))
+
+    def backup(self, destination: str) -> BackupInfo:
+        return self.call(calls.backup(destination))
 
     def close(self) -> None:
         """Closes the channel; calls on their way fail with ``Closed``. Idempotent."""

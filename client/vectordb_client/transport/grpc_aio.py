@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -170,6 +171,9 @@ class AioBackend(ForkGuarded):
 
     def stats(self, collection: str) -> Pending[CollectionStats]:
         return self._later(calls.stats(collection, self.options.timeout))
+
+    def backup(self, destination: str) -> Pending[BackupInfo]:
+        return self._later(calls.backup(destination))
 
     async def close(self) -> None:
         """Closes the channel; calls on their way fail with ``Closed``. Idempotent."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -118,6 +119,9 @@ class ThreadedBackend:
 
     def stats(self, collection: str) -> Pending[CollectionStats]:
         return self._later(self._backend.stats, collection)
+
+    def backup(self, destination: str) -> Pending[BackupInfo]:
+        return self._later(self._backend.backup, destination)
 
     async def close(self) -> None:
         """Waits for the calls that run, then closes the backend."""

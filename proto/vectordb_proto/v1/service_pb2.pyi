@@ -338,3 +338,15 @@ class GetStatsResponse(_message.Message):
     STATS_FIELD_NUMBER: _ClassVar[int]
     stats: _types_pb2.CollectionStats
     def __init__(self, stats: _Optional[_Union[_types_pb2.CollectionStats, _Mapping]] = ...) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ("destination",)
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    destination: str
+    def __init__(self, destination: _Optional[str] = ...) -> None: ...
+
+class BackupResponse(_message.Message):
+    __slots__ = ("backup",)
+    BACKUP_FIELD_NUMBER: _ClassVar[int]
+    backup: _types_pb2.BackupInfo
+    def __init__(self, backup: _Optional[_Union[_types_pb2.BackupInfo, _Mapping]] = ...) -> None: ...

@@ -120,6 +120,11 @@ class VectorDBServiceStub(object):
                 request_serializer=vectordb__proto_dot_v1_dot_service__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.GetStatsResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_unary(
+                '/vectordb.v1.VectorDBService/Backup',
+                request_serializer=vectordb__proto_dot_v1_dot_service__pb2.BackupRequest.SerializeToString,
+                response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.BackupResponse.FromString,
+                _registered_method=True)
 
 
 class VectorDBServiceServicer(object):
@@ -253,6 +258,13 @@ class VectorDBServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Writes a backup of all collections. PERMISSION_DENIED where the server was not told a place for backups.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VectorDBServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -340,6 +352,11 @@ def add_VectorDBServiceServicer_to_server(servicer, server):
                     servicer.GetStats,
                     request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.GetStatsRequest.FromString,
                     response_serializer=vectordb__proto_dot_v1_dot_service__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_unary_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.BackupRequest.FromString,
+                    response_serializer=vectordb__proto_dot_v1_dot_service__pb2.BackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -802,6 +819,33 @@ class VectorDBService(object):
             '/vectordb.v1.VectorDBService/GetStats',
             vectordb__proto_dot_v1_dot_service__pb2.GetStatsRequest.SerializeToString,
             vectordb__proto_dot_v1_dot_service__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vectordb.v1.VectorDBService/Backup',
+            vectordb__proto_dot_v1_dot_service__pb2.BackupRequest.SerializeToString,
+            vectordb__proto_dot_v1_dot_service__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -332,3 +332,26 @@ class DatabaseInfo(_message.Message):
     durability: Durability
     read_only_reason: str
     def __init__(self, version: _Optional[str] = ..., format_version: _Optional[int] = ..., path: _Optional[str] = ..., collections: _Optional[_Iterable[str]] = ..., durability: _Optional[_Union[Durability, str]] = ..., read_only_reason: _Optional[str] = ...) -> None: ...
+
+class BackupInfo(_message.Message):
+    __slots__ = ("id", "created", "collections", "files", "total_bytes", "new_bytes")
+    class CollectionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    created: str
+    collections: _containers.ScalarMap[str, int]
+    files: int
+    total_bytes: int
+    new_bytes: int
+    def __init__(self, id: _Optional[str] = ..., created: _Optional[str] = ..., collections: _Optional[_Mapping[str, int]] = ..., files: _Optional[int] = ..., total_bytes: _Optional[int] = ..., new_bytes: _Optional[int] = ...) -> None: ...

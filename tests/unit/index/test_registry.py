@@ -15,7 +15,7 @@ import pytest
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.index import registry
 from vectordb.index.base import Capabilities, Parameter
-from vectordb.index.registry import check_search_params, get_kind, kind_names, resolve, resolve_auto
+from vectordb.index.registry import check_search_params, get_kind, kind_names, resolve
 from vectordb.metric import Metric
 from vectordb.types import IndexSpec, QuantizationSpec
 
@@ -73,15 +73,13 @@ def test_an_unknown_kind_is_refused_by_name() -> None:
 
 def test_defaults_are_filled_in_and_numpy_numbers_made_plain() -> None:
     found = resolve(IndexSpec("hnsw", {"m": np.int64(24)}), Metric.L2, None, 8)  # type: ignore[dict-item]
-    assert found == ("hnsw", {"m": 24, "ef_construction": 200})
+    assert found == ("hnsw", {"m": 24, "ef_construction": 200}, None)
     assert type(found.params["m"]) is int
-    assert resolve(IndexSpec("flat"), Metric.L1, None, 8) == ("flat", {})
+    assert resolve(IndexSpec("flat"), Metric.L1, None, 8) == ("flat", {}, None)
 
 
 def test_auto_takes_the_graphs_parameters() -> None:
-    assert resolve(IndexSpec("auto", {"m": 8}), Metric.DOT, None, 8) == ("auto", {"m": 8, "ef_construction": 200})
-    assert resolve_auto(Metric.L1, 8) == ("hnsw", {"m": 16, "ef_construction": 200})
-    assert resolve_auto(Metric.L1, 8, {"ef_construction": 50}).params["ef_construction"] == 50
+    assert resolve(IndexSpec("auto"), Metric.DOT, None, 8) == ("hnsw", {"m": 16, "ef_construction": 200}, None)
     assert "'depth'" in refused(IndexSpec("auto", {"depth": 1}))
 
 
@@ -115,10 +113,32 @@ def test_a_metric_that_the_kind_cannot_do_names_those_that_can(install: Callable
 
 
 def test_a_quantization_that_the_kind_cannot_do_names_those_that_can(install: Callable[..., None]) -> None:
-    install(forest=kind("forest", quantizations=frozenset({"sq8"})))
-    assert "kinds that do: 'forest'" in refused(IndexSpec("hnsw"), quantization="sq8")
-    assert "kinds that do: none" in refused(IndexSpec("hnsw"), quantization="nothing")
+    install(forest=kind("forest", quantizations={"sq8": frozenset({Metric.L2, Metric.L1})}), stump=kind("stump"))
+    assert "'forest'" in refused(IndexSpec("stump"), quantization="sq8").partition("kinds that do:")[2]
+    install(vine=kind("vine", metrics=frozenset(Metric), quantizations={"sq8": frozenset({Metric.L2})}))
+    assert "'sq8' under metric 'dot'" in refused(IndexSpec("vine"), Metric.DOT, quantization="sq8")
+    assert "choose one of 'fp16', 'sq8', 'pq'" in refused(IndexSpec("hnsw"), quantization="nothing")
     assert resolve(IndexSpec("forest"), Metric.L2, QuantizationSpec("sq8"), 8).kind == "forest"
+
+
+def test_quantizations_are_filled_in_and_checked_against_the_dimension(install: Callable[..., None]) -> None:
+    install(forest=kind("forest", quantizations={name: frozenset(Metric) for name in ("pq", "sq8")}))
+
+    def made(dim: int, **params: Any) -> Any:
+        found = resolve(IndexSpec("forest"), Metric.L2, QuantizationSpec("pq", params), dim).quantization
+        assert found is not None
+        return found.params
+
+    assert made(384)["m"] == 48
+    assert made(384, m=96, nbits=4, oversampling=3)["m"] == 96
+    assert made(384, oversampling=3)["oversampling"] == 3.0
+    assert made(384, rescore=False)["oversampling"] == 1.0
+    assert made(7)["m"] == 1
+    for params, said in (({"m": 5}, "4, 6"), ({"nbits": 5}, "4 or 8"), ({"oversampling": 0.5}, "between 1 and 100")):
+        with pytest.raises(InvalidArgument, match=said):
+            made(384, **params)
+    with pytest.raises(InvalidArgument, match="no parameter 'm'"):
+        resolve(IndexSpec("forest"), Metric.L2, QuantizationSpec("sq8", {"m": 3}), 8)
 
 
 def test_too_many_dimensions(install: Callable[..., None]) -> None:
@@ -128,14 +148,15 @@ def test_too_many_dimensions(install: Callable[..., None]) -> None:
 
 
 def test_search_parameters() -> None:
-    assert check_search_params("hnsw", {"ef": np.int32(99)}) == {"ef": 99}
-    assert check_search_params("auto", {"ef": 99}) == {"ef": 99}
-    assert check_search_params("hnsw", None) == {}
+    assert check_search_params("hnsw", None, {"ef": np.int32(99)}) == {"ef": 99}
+    assert check_search_params("auto", None, {"ef": 99}) == {"ef": 99}
+    assert check_search_params("hnsw", None, None) == {}
+    assert check_search_params("hnsw", QuantizationSpec("sq8"), {"oversampling": 4}) == {"oversampling": 4.0}
     for params in ({"ef": 0}, {"ef": "wide"}, {"beam": 3}, {"ef": float("nan")}):
         with pytest.raises(InvalidArgument, match="ef"):
-            check_search_params("hnsw", params)
+            check_search_params("hnsw", None, params)
     with pytest.raises(InvalidArgument, match="it has: none"):
-        check_search_params("flat", {"ef": 10})
+        check_search_params("flat", None, {"ef": 10})
 
 
 def test_parameters_of_every_type(install: Callable[..., None]) -> None:
@@ -164,7 +185,8 @@ def test_a_plug_in_that_does_not_import(install: Callable[..., None], monkeypatc
     with pytest.raises(FailedPrecondition, match=r"'forest'.*cannot be loaded.*plug_in_forest"):
         get_kind("forest")
     # It does not spoil the search for alternatives.
-    assert "kinds that do: none" in refused(IndexSpec("hnsw"), quantization="nothing")
+    install(stump=kind("stump"))
+    assert "'flat'" in refused(IndexSpec("stump"), Metric.L1).partition("kinds that can:")[2]
 
 
 @pytest.mark.parametrize("wrong", [object(), kind("another"), SimpleNamespace(name="forest", capabilities=None)])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vectordb.index.base import Capabilities, Neighbours, Parameter
+from vectordb.index.faiss_hnsw import EFFORT
 from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
 from vectordb.metric import Metric, distances, prepared, scores
@@ -22,6 +23,8 @@ GRAPH = Capabilities(
     metrics=frozenset(Metric),
     filtered=True,
     search_params={"ef": Parameter(int, 64, 1, 100_000)},
+    width="ef",
+    effort=EFFORT,
 )
 TREES = Capabilities(family="trees", metrics=frozenset(Metric), search_params={})
 

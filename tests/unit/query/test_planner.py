@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from vectordb.index.faiss_hnsw import EFFORT
 from vectordb.metadata.estimate import Estimate
 from vectordb.query import costs, planner
 from vectordb.query.planner import Ask, PartFacts, Way, plan
@@ -67,7 +68,7 @@ def test_filtered_walk_compares_few_rows(fakes: Any) -> None:
     for share in (0.2, 0.25, 0.5, 0.9):
         step = plan(_facts(fakes, share=share), Ask(10, IN))
         assert step.strategy == "graph"
-        assert costs.visits(20_000, int(step.params["ef"])) < 2_000
+        assert costs.visits(EFFORT, 20_000, int(step.params["ef"])) < 2_000
 
 
 def test_without_a_filter(fakes: Any) -> None:
@@ -119,14 +120,14 @@ def test_widening_follows_the_share_that_passed(fakes: Any) -> None:
     assert planner.widened(100, 5, step, facts, 10) == 300
     assert planner.widened(100_000, 5, step, facts, 10) is None
     rare = facts._replace(estimate=Estimate(100, 100, 100))
-    assert planner.widened(1_000, 1, plan(rare, Ask(10, PRE)), rare, 10) is None
+    assert planner.widened(1_000, 1, step._replace(estimated=100), rare, 10) is None
 
 
 def test_costs_agree_with_their_measurements() -> None:
     assert costs.scan(100_000, 384) == pytest.approx(5_800, rel=0.02)
-    assert costs.walk(116_659, 384, 64) == pytest.approx(134, rel=0.2)
-    assert costs.visits(20_000, 256) == pytest.approx(3_016, rel=0.05)
-    assert costs.visits(50, 64) == 50
-    ef = costs.widest_beam(1_000, 116_659, 384)
-    assert costs.walk(116_659, 384, ef) <= 1_000 < costs.walk(116_659, 384, ef + 1)
-    assert costs.widest_beam(1, 116_659, 384) == 0
+    assert costs.walk(EFFORT, 116_659, 384, 64) == pytest.approx(134, rel=0.2)
+    assert costs.visits(EFFORT, 20_000, 256) == pytest.approx(3_016, rel=0.05)
+    assert costs.visits(EFFORT, 50, 64) == 50
+    ef = costs.widest(EFFORT, 1_000, 116_659, 384)
+    assert costs.walk(EFFORT, 116_659, 384, ef) <= 1_000 < costs.walk(EFFORT, 116_659, 384, ef + 1)
+    assert costs.widest(EFFORT, 1, 116_659, 384) == 0

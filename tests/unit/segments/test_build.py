@@ -17,6 +17,7 @@ from vectordb.segments.store import SegmentStore
 from vectordb.segments.tail import Tail, TailSection
 from vectordb.segments.texts import open_text
 from vectordb.text.analyzers import analyzer
+from vectordb.types import QuantizationSpec
 
 
 def replaced(options: SealOptions, **facts: object) -> SealOptions:
@@ -227,7 +228,7 @@ class TestIndex:
         assert extendable([big.view(version), little, large], kind, BuildOptions()) is None
         assert extendable([little, large], kind, BuildOptions()) is None
         assert extendable([big.view(version), little], kind, BuildOptions(params={"m": 1})) is None
-        assert extendable([big.view(version), little], kind, BuildOptions(quantization="sq8")) is None
+        assert extendable([big.view(version), little], kind, BuildOptions(quantization=QuantizationSpec("sq8"))) is None
         for dead in range(5):
             assert extendable([big.view(version + dead), little], kind, BuildOptions()) is not None
             big.mark_deleted(np.array([dead], np.uint64), version + dead + 1)

@@ -22,6 +22,7 @@ from vectordb.segments.store import SegmentStore, text_ref
 from vectordb.segments.tail import TailSection
 from vectordb.segments.texts import open_text
 from vectordb.text.analyzers import analyzer
+from vectordb.types import QuantizationSpec
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def segment(world, store: SegmentStore, options: SealOptions, kind) -> Segment:
     section.append(world.batch(120))
     world.churn(4)
     sealed = seal([section.view(world.version)], store, options)
-    return build_index(sealed, store, kind, BuildOptions(params={"p": 3}, quantization="sq8"))
+    return build_index(sealed, store, kind, BuildOptions(params={"p": 3}, quantization=QuantizationSpec("sq8")))
 
 
 def files(store: SegmentStore) -> list[Path]:

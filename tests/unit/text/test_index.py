@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vectordb.errors import Corruption
@@ -63,6 +63,7 @@ def same(left: TextIndex, right: TextIndex) -> bool:
     return left.fingerprint == right.fingerprint and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_an_index_says_what_the_texts_say(texts: list[str | None]) -> None:
     index = made(texts)
@@ -75,6 +76,7 @@ def test_an_index_says_what_the_texts_say(texts: list[str | None]) -> None:
         assert number == index.find(word[:255].encode())
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS, st.data())
 def test_a_merge_is_the_index_of_what_is_kept(first: list[str | None], second: list[str | None], data: Any) -> None:
     parts, texts = [], []
@@ -128,6 +130,7 @@ def test_frequencies_and_places_beyond_a_byte_and_two() -> None:
     assert said(small) == told(texts[:1])
 
 
+@settings(deadline=None)
 @given(st.lists(TEXTS, max_size=5))
 def test_runs_grow_and_views_stay(batches: list[list[str | None]]) -> None:
     runs = TextRuns(STANDARD)
@@ -220,6 +223,7 @@ def test_reopened_arrays_are_mapped_read_only_and_equal(path: Path) -> None:
     assert all(array.base is not None for array in reopened.arrays)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_any_index_reads_back(tmp_path_factory: Any, texts: list[str | None]) -> None:
     file = tmp_path_factory.mktemp("t") / "t"

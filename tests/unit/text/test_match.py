@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vectordb.text import bm25, match
@@ -48,24 +48,28 @@ def expected(texts: list[list[str]], count: Any) -> dict[int, float]:
     return {row: n for row, words in enumerate(texts) if (n := count(words))}
 
 
+@settings(deadline=None)
 @given(TEXTS, WORD, st.integers(0, 12))
 def test_terms_in_the_rows_that_show(texts: list[list[str]], word: str, shown: int) -> None:
     shown = min(shown, len(texts))
     assert found(Term(word.encode()), texts, shown) == expected(texts[:shown], lambda words: words.count(word))
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from(["a", "ab", "abc", "z", "zé", "q"]), st.sampled_from(["b", "ab", "q"]))
 def test_prefixes(texts: list[list[str]], prefix: str, stem: str) -> None:
     count = lambda words: sum(w.startswith(prefix) or w == stem for w in words)  # noqa: E731
     assert found(Prefix(prefix.encode(), stem.encode()), texts) == expected(texts, count)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from([*WORDS, "abcd", "bac", "q"]), st.integers(1, 2))
 def test_fuzzy_words_count_by_nearness(texts: list[list[str]], word: str, most: int) -> None:
     count = lambda words: sum(0.5 ** edits(word, w) for w in words if edits(word, w) <= most)  # noqa: E731
     assert found(Fuzzy(word, most), texts) == expected(texts, count)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.lists(WORD, min_size=2, max_size=4))
 def test_phrases(texts: list[list[str]], phrase: list[str]) -> None:
     size = len(phrase)
@@ -78,6 +82,7 @@ def test_a_phrase_that_begins_before_its_row() -> None:
     assert found(Phrase((b"a", b"b"), (0, 5)), [["b"], ["x", "a", "y", "y", "y", "y", "b"]]) == {1: 1}
 
 
+@settings(deadline=None)
 @given(st.text(max_size=8), st.lists(st.text(max_size=9), min_size=1, max_size=8))
 def test_distances_and_their_shortcuts(word: str, others: list[str]) -> None:
     others = [other.replace("\0", "x") for other in others]
@@ -100,6 +105,7 @@ def test_near_words_of_a_long_list() -> None:
         }
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_score_does_not_depend_on_how_sums_are_made(data: Any) -> None:
     n = data.draw(st.integers(1, 40))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vectordb.text.analyzers import analyzer
@@ -50,6 +50,7 @@ def test_stems() -> None:
     assert parse("machinse~", ENGLISH).units == (Fuzzy("machins", 2),)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_anything_can_be_asked(text: str) -> None:
     text = text.encode("utf-8", "replace").decode()
