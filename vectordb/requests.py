@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from vectordb.types import (
     BackupInfo,
@@ -151,21 +151,45 @@ class ScanRequest:
     encoded: bool = field(default=False, init=False)
 
 
-@dataclass(slots=True)
-class SearchRequest:
-    """Searches the nearest rows of each query.
+@dataclass(frozen=True, slots=True)
+class Rrf:
+    """Fuses both legs of a hybrid search by their ranks: the sum of ``1 / (k + rank)``."""
+
+    k: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Fuses both legs by their scores, each scaled to 0..1 over its candidates.
 
     Attributes:
-        vectors: Queries, float32[q, d] as given by the user (not normalised).
+        weights: Of the vectors' leg and of the texts'.
+    """
+
+    weights: tuple[float, ...]
+
+
+Fusion: TypeAlias = Rrf | Weights
+
+
+@dataclass(slots=True)
+class SearchRequest:
+    """Searches the nearest rows of each query: by vector, by text, or (hybrid) by both.
+
+    Attributes:
+        vectors: Queries, float32[q, d] as given by the user (not normalised); ``None`` to search by text alone.
         limit: Hits a query.
         exact: Scan instead of using an approximate index.
-        min_score: Keep hits at least this good, in the metric's own direction.
+        min_score: Keep hits at least this good, in the metric's own direction; of a hybrid search it bounds the
+            vectors' leg, of a search by text alone the keyword score.
         params: Per-query index parameters, such as ``{"ef": 128}``.
         timeout: Seconds until ``DeadlineExceeded``, or until a partial answer where ``allow_partial``.
+        texts: One text a query; empty to search by vector alone.
+        fusion: How a hybrid search joins its legs; ``None`` is :class:`Rrf`.
         encoded: As in :class:`GetRequest`.
     """
 
-    vectors: NDArray[np.float32]
+    vectors: NDArray[np.float32] | None
     limit: int = 10
     where: Filter | None = None
     filter_mode: FilterMode = FilterMode.AUTO
@@ -176,6 +200,8 @@ class SearchRequest:
     allow_partial: bool = False
     include: Sequence[str] = DEFAULT_INCLUDE
     vector_name: str = ""
+    texts: Sequence[str] = ()
+    fusion: Fusion | None = None
     encoded: bool = field(default=False, init=False)
 
 

@@ -115,7 +115,10 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class CollectionConfig:
-    """Everything that is fixed when a collection is created."""
+    """Everything that is fixed when a collection is created.
+
+    ``analyzer``: how its texts become words for keyword search: ``standard``, or a language whose stems are searched.
+    """
 
     name: str
     dim: int
@@ -124,6 +127,7 @@ class CollectionConfig:
     quantization: QuantizationSpec | None = None
     fields: Mapping[str, FieldSpec] | None = None
     tuning: Tuning = Tuning()
+    analyzer: str = "standard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,8 @@ class SegmentPlan(NamedTuple):
         segment: The segment's name, or ``"tail"``.
         strategy: ``exact`` (every row), ``exact_filtered`` (exact over the matching rows), the index's family such as
             ``graph`` (unfiltered, or walking only matching rows when ``filtered`` is true), ``graph_post`` (search,
-            then filter, widening), ``empty`` (nothing can match), ``skipped`` (the time ran out before).
+            then filter, widening), ``text`` (keyword search over the postings), ``empty`` (nothing can match),
+            ``skipped`` (the time ran out before).
         rows: Rows of the segment, deleted ones included.
         estimated: Rows expected to pass the filter and be alive.
         matched: Rows that did; ``None`` where the strategy never counted them.
@@ -191,7 +196,10 @@ class SegmentPlan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a search was, or would be, run: one entry a segment, the tail last. A sequence of its segments."""
+    """How a search was, or would be, run: one entry a segment, the tail last. A sequence of its segments.
+
+    A hybrid search has two runs of entries: those of the vectors, then those of the texts.
+    """
 
     segments: tuple[SegmentPlan, ...]
     filter_mode: FilterMode = FilterMode.AUTO

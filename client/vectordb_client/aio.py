@@ -110,6 +110,7 @@ class AsyncCollection:
     get = _awaited(Collection.get)
     count = _awaited(Collection.count)
     search = _awaited(Collection.search)
+    search_text = _awaited(Collection.search_text)
     # mypy: their **options could be named like the first parameter.
     search_batch = _awaited(Collection.search_batch)  # type: ignore[arg-type]
     explain = _awaited(Collection.explain)  # type: ignore[arg-type]

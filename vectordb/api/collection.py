@@ -228,18 +228,25 @@ class Collection:
         allow_partial: bool = False,
         include: Any = ("metadata",),
         vector_name: str = "",
+        text: str | None = None,
+        fusion: Any = None,
     ) -> SearchResult:
-        """The nearest records of one vector, best first, equal scores by id.
+        """The nearest records of one vector, best first, equal scores by id; with ``text`` a hybrid search.
 
         Args:
             vector: ``dim`` numbers.
             limit: At most so many hits, 1 to 10,000.
             filter_mode: ``pre``, ``in``, ``post`` or ``auto``: when the filter is applied.
             exact: Compare with every record (that matches) instead of using an approximate index.
-            min_score: Keep hits at least this good, in the metric's own direction.
+            min_score: Keep hits at least this good, in the metric's own direction. It bounds the vector's leg of a
+                hybrid search.
             params: Parameters of the index for this query, e.g. ``{"ef": 200}``.
             timeout: Past it ``DeadlineExceeded``, or what was found so far with ``allow_partial``.
             include: Any of ``"metadata"``, ``"text"``, ``"vector"``.
+            text: Words to search for too, as for :meth:`search_text`. Each leg finds its best 100 (or ``limit``, where
+                that is more), and ``fusion`` joins them; the score is the fused one.
+            fusion: ``"rrf"`` (by ranks, the default), ``{"rrf": {"k": 60}}``, or ``{"weights": [0.7, 0.3]}``: of the
+                vector's and the text's scores, each scaled to 0..1 over its leg's candidates.
         """
         request = build.search_request(
             self.config,
@@ -255,11 +262,42 @@ class Collection:
             allow_partial=allow_partial,
             include=include,
             vector_name=vector_name,
+            text=text,
+            fusion=fusion,
+        )
+        return self._backend.search(self.config.name, request)[0]
+
+    def search_text(
+        self,
+        text: str,
+        limit: int = 10,
+        where: Any = None,
+        *,
+        min_score: float | None = None,
+        timeout: float | None = None,
+        allow_partial: bool = False,
+        include: Any = ("metadata",),
+    ) -> SearchResult:
+        """The records whose texts fit the words best, by BM25; equal scores by id.
+
+        Args:
+            text: Words, any of which is enough; also ``begin*``, ``"a phrase"``, ``fuzzy~`` and ``fuzzy~1`` (edits).
+            min_score: Keep hits whose BM25 score is at least this.
+            limit, where, timeout, allow_partial, include: As for :meth:`search`.
+        """
+        request = build.text_request(
+            text,
+            where,
+            include,
+            limit=limit,
+            min_score=min_score,
+            timeout=self._limit(timeout),
+            allow_partial=allow_partial,
         )
         return self._backend.search(self.config.name, request)[0]
 
     def search_batch(self, vectors: Any, limit: int = 10, **options: Any) -> list[SearchResult]:
-        """One result a vector, in one trip; ``options`` as for :meth:`search`."""
+        """One result a vector, in one trip; ``options`` as for :meth:`search` (``text`` for all, or a list)."""
         return self._backend.search(self.name, self._search_request(vectors, limit, False, options))
 
     def explain(self, vector: Any, limit: int = 10, *, analyze: bool = False, **options: Any) -> Plan:

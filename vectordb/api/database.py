@@ -48,7 +48,9 @@ class Database:
                 parameters, such as ``{"kind": "pq", "m": 48, "oversampling": 4.0}``.
             fields: Optional types of metadata fields, ``{"year": "int", "note": {"type": "text", "indexed": False}}``.
             exist_ok: Return the existing collection if it has the same configuration.
-            **config: Thresholds, see :class:`vectordb.types.Tuning`.
+            **config: ``analyzer``: how texts become words for keyword search, ``"standard"`` (default: Unicode words,
+                lower case) or a language such as ``"english"``, whose stems are searched; and thresholds, see
+                :class:`vectordb.types.Tuning`.
 
         Raises:
             AlreadyExists: The name is taken. FailedPrecondition: with ``exist_ok``, and the configuration differs.

@@ -22,7 +22,7 @@ from vectordb.backup.archive import Listing
 from vectordb.backup.places import place_of
 from vectordb.errors import AlreadyExists, FailedPrecondition
 from vectordb.segments.files import TEMPORARY, sync_directory
-from vectordb.segments.store import split
+from vectordb.segments.store import split, text_ref
 from vectordb.storage.format import FORMAT_FILE
 from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.types import BackupInfo
@@ -55,8 +55,10 @@ def stage(
         storage.sync()
         storage.checkpoint(staging / "rocksdb")
         refs = catalogue.segment_refs()
-        # A reference with an index stands for its segment, too.
-        for ref in {*refs, *(split(ref)[0] for ref in refs)}:
+        # A reference with an index stands for its segment, too, and a segment for the index over its texts.
+        segments = {split(ref)[0] for ref in refs}
+        texts = {ref for ref in map(text_ref, segments) if store.path(ref).is_dir()}
+        for ref in {*refs, *segments, *texts}:
             _link(store.path(ref), staging / "segments" / ref)
         versions = {name: catalogue.state(number).version for name, number in catalogue.numbers().items()}
     os.link(folder / FORMAT_FILE, staging / FORMAT_FILE)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectordb.encoding import decode_metadata
+from vectordb.engine.text_checks import check_texts
 from vectordb.errors import DimensionMismatch, InvalidArgument, InvalidVector, ResourceExhausted
 from vectordb.ids import encoded_ids
 from vectordb.index.registry import check_search_params, resolve
 from vectordb.metric import Metric, norms, prepared
 from vectordb.requests import Rows, ScanRequest, SearchRequest, WriteRequest
+from vectordb.text.analyzers import analyzer
 from vectordb.types import CollectionConfig
 from vectordb.validate import check_filter, check_metadata, check_order
 
@@ -86,6 +88,7 @@ def check_config(config: CollectionConfig) -> None:
         raise InvalidArgument(f"merge_factor is 2 to 64, got {tuning.merge_factor}", field="merge_factor")
     if not 0 <= tuning.build_threads <= 1024:
         raise InvalidArgument(f"build_threads is 0 to 1024, got {tuning.build_threads}", field="build_threads")
+    analyzer(config.analyzer)
     for path in config.fields or ():
         if not isinstance(path, str) or not path or any(not part for part in path.split(".")):
             raise InvalidArgument(f"fields has a bad field path {path!r}; 'a' or 'a.b'", field="fields")
@@ -259,16 +262,19 @@ def check_scan(config: CollectionConfig, request: ScanRequest) -> None:
 
 
 def check_search(config: CollectionConfig, request: SearchRequest) -> NDArray[np.float32]:
-    """Checks a search and returns its prepared queries float32[q, d]."""
+    """Checks a search and returns its prepared queries float32[q, d]; of a search by text alone float32[0, d]."""
     if request.vector_name != "":
         check_vector_name(request.vector_name)
     limit = request.limit
     if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
         raise InvalidArgument(f"limit is a whole number from 1 to {MAX_LIMIT}, got {limit!r}", field="limit")
-    vectors = request.vectors
+    if request.texts or request.fusion is not None or request.vectors is None:
+        check_texts(request)
+    vectors = np.empty((0, config.dim), np.float32) if request.vectors is None else request.vectors
     _check_dim(config, vectors)
-    if not 1 <= len(vectors) <= MAX_QUERIES:
-        raise InvalidArgument(f"a search has 1 to {MAX_QUERIES} queries, got {len(vectors)}", field="vectors")
+    number = len(vectors) if request.vectors is not None else len(request.texts)
+    if not 1 <= number <= MAX_QUERIES:
+        raise InvalidArgument(f"a search has 1 to {MAX_QUERIES} queries, got {number}", field="vectors")
     queries = _prepared_query(config, vectors) if len(vectors) == 1 else _prepared_queries(config, vectors)
     if request.min_score is not None and not math.isfinite(request.min_score):
         raise InvalidArgument(f"min_score is a finite number, got {request.min_score!r}", field="min_score")

@@ -17,13 +17,17 @@ from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.query.deadline import Deadline
 from vectordb.query.executor import execute, explain
+from vectordb.query.fusion import execute_hybrid
+from vectordb.query.keyword import execute_text, explain_text
 from vectordb.query.spec import SearchSpec, Winners
-from vectordb.requests import GetRequest, ScanRequest, SearchRequest
+from vectordb.requests import GetRequest, Rrf, ScanRequest, SearchRequest
 from vectordb.segments.part import Part
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family
 from vectordb.storage.codec import IdEntry
-from vectordb.types import Hit, Plan, Record, SearchResult, hits_of
+from vectordb.text.analyzers import analyzer
+from vectordb.text.query import TextQuery, parse
+from vectordb.types import Hit, Plan, Record, SearchResult, SegmentPlan, hits_of
 from vectordb.validate import check_filter
 
 if TYPE_CHECKING:
@@ -46,8 +50,14 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     started = time.perf_counter()
     queries = checks.check_search(live.config, request)
     snapshot = live.snapshot
-    spec = _spec(live, request, snapshot.version)
-    outcome = execute(snapshot.parts, queries, spec, Deadline.after(request.timeout))
+    spec, deadline = _spec(live, request, snapshot.version), Deadline.after(request.timeout)
+    if not request.texts:
+        outcome = execute(snapshot.parts, queries, spec, deadline)
+    elif request.vectors is None:
+        outcome = execute_text(snapshot.parts, _text_queries(live, request), spec, deadline)
+    else:
+        both = (queries, _text_queries(live, request))
+        outcome = execute_hybrid(snapshot.parts, both, spec, request.fusion or Rrf(), deadline)
     results = []
     for winners in outcome.winners:
         hits = _hits(live, snapshot.parts, winners, request)
@@ -65,8 +75,18 @@ def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) 
         return Plan(result.plan.segments, result.plan.filter_mode, result.plan.version, timings)
     checks.check_search(live.config, request)
     snapshot = live.snapshot
-    segments = explain(snapshot.parts, _spec(live, request, snapshot.version), live.config.dim)
+    spec = _spec(live, request, snapshot.version)
+    segments: tuple[SegmentPlan, ...] = ()
+    if request.vectors is not None:
+        segments = explain(snapshot.parts, spec, live.config.dim)
+    if request.texts:
+        segments += explain_text(snapshot.parts, _text_queries(live, request), spec)
     return Plan(segments, request.filter_mode, snapshot.version)
+
+
+def _text_queries(live: LiveCollection, request: SearchRequest) -> list[TextQuery]:
+    how = analyzer(live.config.analyzer)
+    return [parse(text, how) for text in request.texts]
 
 
 def _spec(live: LiveCollection, request: SearchRequest, version: int) -> SearchSpec:

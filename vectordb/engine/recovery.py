@@ -3,7 +3,7 @@
 1. undo       pieces of a large commit that never got its last batch are taken back; rows beyond the state's
               next offset, which no commit covered, are removed
 2. segments   those that the manifest names are checked and mapped; a damaged one is set aside and rebuilt from
-              storage; a damaged index is left out and built again later
+              storage; a damaged index is left out and built again later, the words of its texts at once
 3. changes    tombstones and payload changes since sealing are applied; dead rows in no segment are swept
 4. tail       rows that no segment covers are read back
 """
@@ -28,19 +28,26 @@ from vectordb.segments.columns import SealOptions
 from vectordb.segments.opening import open_segment
 from vectordb.segments.rows import RowBatch
 from vectordb.segments.tail import Tail, TailSection
+from vectordb.segments.texts import open_text, publish_text
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family, Storage
 from vectordb.storage.catalogue import SegmentEntry, decode_manifest
 from vectordb.storage.codec import State, Tombstone
 from vectordb.storage.keys import Kind
+from vectordb.text.analyzers import analyzer
+from vectordb.text.build import build
+from vectordb.text.merge import Moved, merged
 from vectordb.types import CollectionConfig
 
 if TYPE_CHECKING:
     from vectordb.segments.segment import Segment
     from vectordb.segments.store import SegmentStore
+    from vectordb.text.analyzers import Analyzer
+    from vectordb.text.index import TextIndex
 
 _log = logging.getLogger("vectordb.engine")
 _ROWS_AT_ONCE = 4_096
+_TEXTS_AT_ONCE = 1_024
 _REBUILT_AT_ONCE = 256 << 20
 
 
@@ -66,7 +73,7 @@ def open_collection(
         write_manifest(storage, number, found)
     _restore_deaths(found, reader.tombstones, sweep)
     _restore_overlays(found, reader)
-    tail = Tail(config.dim, sealed_upto, config.fields)
+    tail = Tail(config.dim, sealed_upto, config.fields, config.analyzer)
     for batch in reader.batches(sealed_upto, state.next_offset):
         tail.append(batch)
     results = Results(
@@ -142,6 +149,12 @@ class StoredRows:
                 )
         return [codec.payload_metadata(value) for value in found if value is not None]
 
+    def texts(self, offsets: list[int], versions: list[int]) -> list[bytes | None]:
+        """Texts of rows by the payload versions they were sealed with; None where there is no text, or the row died."""
+        latest = [max(v, self.overlays.get(o, 0)) for o, v in zip(offsets, versions, strict=True)]
+        found = self.storage.get_many(Family.ROWS, keys.payload_keys_at(self.number, offsets, latest))
+        return [None if value is None else codec.payload_text(value) for value in found]
+
     def batches(self, low: int, high: int) -> Iterator[RowBatch]:
         """Live rows with offsets in ``[low, high)``, in order."""
         rows: list[tuple[int, int, bytes]] = []
@@ -188,6 +201,7 @@ class StoredRows:
             metadata=[payload.metadata for payload in payloads],
             vectors=vectors,
             has_vector=None if vectors is None or present.all() else present,
+            texts=[payload.text for payload in payloads],
         )
 
 
@@ -197,14 +211,34 @@ def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore |
     opened = open_segment(store, ref_of(entry), reader.config.fields)
     for problem in opened.problems:
         _log.warning("collection %r: %s", reader.config.name, problem)
-    return [opened.segment] if opened.segment is not None else list(_rebuilt(entry, reader, store))
+    if opened.segment is None:
+        return list(_rebuilt(entry, reader, store))
+    how = analyzer(reader.config.analyzer)
+    text = open_text(store, opened.segment, how.fingerprint)
+    for problem in text.problems:
+        _log.warning("collection %r: %s", reader.config.name, problem)
+    if not text.there:
+        _log.info("collection %r: the texts of segment %s are indexed anew", reader.config.name, entry.name)
+        publish_text(store, opened.segment, _indexed_texts(opened.segment, reader, how))
+    return [opened.segment]
+
+
+def _indexed_texts(segment: Segment, reader: StoredRows, how: Analyzer) -> TextIndex:
+    """The index over a segment's texts, made anew from storage, some at a time."""
+    view = segment.view(0)
+    parts = []
+    for start in range(0, segment.rows, _TEXTS_AT_ONCE):
+        rows = np.arange(start, min(start + _TEXTS_AT_ONCE, segment.rows))
+        texts = reader.texts(view.offsets(rows).tolist(), view.payload_versions(rows).tolist())
+        parts.append(Moved(build(texts, how), np.arange(len(rows)), rows))
+    return merged(parts, segment.rows)
 
 
 def _rebuilt(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> Iterator[Segment]:
     """Seals the live rows of an entry's range again from storage, some at a time; indexes follow in the background."""
     config = reader.config
     options = SealOptions(reader.number, config.dim, config.metric, config.fields)
-    section, version = TailSection(config.dim, entry.lo, config.fields), 1
+    section, version = TailSection(config.dim, entry.lo, config.fields, config.analyzer), 1
     for batch in reader.batches(entry.lo, entry.hi):
         section.append(batch)
         version = max(version, int(batch.payload_versions.max()))
@@ -212,7 +246,7 @@ def _rebuilt(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> It
             made = seal([section.view(version)], store, options)
             if made is not None:
                 yield made
-            section = TailSection(config.dim, section.hi, config.fields)
+            section = TailSection(config.dim, section.hi, config.fields, config.analyzer)
     made = seal([section.view(version)], store, options)
     if made is not None:
         yield made

@@ -16,7 +16,7 @@ from vectordb.engine.manifest import ref_of
 from vectordb.errors import VectorDBError
 from vectordb.segments.opening import map_segment
 from vectordb.segments.segment import Segment
-from vectordb.segments.store import SegmentStore
+from vectordb.segments.store import SegmentStore, text_ref
 from vectordb.storage import codec, keys
 from vectordb.storage.acked import lost, read_acked
 from vectordb.storage.base import Family, Storage
@@ -148,6 +148,8 @@ class _Collection:
             damage = self._store.verify(entry.name)
             if entry.index_name is not None and not damage:
                 damage = self._store.verify(ref_of(entry))
+            if not damage and self._store.info(entry.name)[0].documents:
+                damage = self._store.verify(text_ref(entry.name))
             yield from (f"{problem} (it is rebuilt on opening)" for problem in damage)
             if not damage:
                 segment = map_segment(self._store, entry.name, self._config.fields)

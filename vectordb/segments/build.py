@@ -33,6 +33,7 @@ from vectordb.segments.opening import (
     map_segment,
 )
 from vectordb.segments.segment import BuiltIndex, Segment, SegmentData, SegmentView
+from vectordb.segments.texts import publish_text
 from vectordb.segments.vectors import VectorMatrix
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def seal(sources: Sequence[View], store: SegmentStore | None, options: SealOptio
     offsets = merge.offsets()
     vector_rows = merge.vector_rows()
     dead_rows, dead_versions = merge.dead()
+    text = merge.text()
     info = SegmentInfo(
         name=uuid4().hex,
         collection=options.collection,
@@ -82,10 +84,17 @@ def seal(sources: Sequence[View], store: SegmentStore | None, options: SealOptio
         vector_count=merge.rows if vector_rows is None else len(vector_rows),
         covered_version=merge.version,
         dead=len(dead_rows),
+        documents=text.documents,
     )
     if store is not None:
         _write(merge, info, offsets, vector_rows, store)
-        return map_segment(store, info.name, options.fields)
+        segment = map_segment(store, info.name, options.fields)
+        try:
+            publish_text(store, segment, text)
+        except BaseException:
+            store.remove(info.name)
+            raise
+        return segment
     vectors = np.empty((info.vector_count, info.dim), np.float32)
     start = 0
     for block in merge.vectors():
@@ -96,7 +105,9 @@ def seal(sources: Sequence[View], store: SegmentStore | None, options: SealOptio
     data = SegmentData(info, None if info.dense else offsets, ids, merge.payload_versions(), columns, merge.postings())
     changes = Changes(options.fields)
     changes.restore_deleted(dead_rows, dead_versions, info.rows)
-    return Segment(data, changes)
+    segment = Segment(data, changes)
+    publish_text(None, segment, text)
+    return segment
 
 
 def _write(

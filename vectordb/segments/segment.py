@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from vectordb.metadata.rowset import RowSet, from_rows, to_bits, to_mask
 from vectordb.segments.filter_cache import FilterCache
 from vectordb.segments.part import Block
 from vectordb.segments.views import View
+from vectordb.text.build import no_poll
+from vectordb.text.index import Piece, TextIndex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +40,9 @@ class SegmentData:
         vectors: Prepared float32[m, dim].
         vector_rows: int32[m] ascending, the row of each vector; None where every row has one.
         postings: Postings of the rows' metadata.
+
+    Attributes:
+        text: The words of the rows' texts; None where no row has one. Set once, before the segment is shared.
     """
 
     __slots__ = (
@@ -48,6 +53,7 @@ class SegmentData:
         "offsets",
         "payload_versions",
         "postings",
+        "text",
         "vector_rows",
         "vectors",
     )
@@ -67,6 +73,7 @@ class SegmentData:
         self.payload_versions = payload_versions
         self.vectors, self.vector_rows = matrix
         self.postings = postings
+        self.text: TextIndex | None = None
         self.matching = FilterCache()
         self._with_vector: RowSet | None = None
 
@@ -147,6 +154,17 @@ class Segment:
         self.data.vectors.set_sparse()
         return segment
 
+    def set_text(self, text: TextIndex, disk_bytes: int) -> None:
+        """Gives it the index over its rows' texts, before it is shared.
+
+        Args:
+            text: Over all rows.
+            disk_bytes: Size of its file.
+        """
+        self.data.text = text
+        self.data_disk_bytes += disk_bytes
+        self.disk_bytes += disk_bytes
+
     def view(self, version: int) -> SegmentView:
         """The segment as of ``version``, in constant time."""
         return SegmentView(self, version)
@@ -187,6 +205,7 @@ class Segment:
         """Bytes of memory that it may take, mapped ones included."""
         data = self.data
         columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.matching.nbytes
+        columns += 0 if data.text is None else data.text.nbytes
         index = 0 if self.built is None else self.built.index.memory_bytes()
         return columns + data.vectors.resident_bytes + index + self.changes.nbytes
 
@@ -272,6 +291,11 @@ class SegmentView(View):
             return row if 0 <= row < self.rows else -1
         row = int(np.searchsorted(column, np.uint64(offset)))
         return row if row < self.rows and int(column[row]) == offset else -1
+
+    def text(self, poll: Callable[[], None] = no_poll) -> Sequence[Piece]:
+        """The words of the rows' texts."""
+        text = self._data.text
+        return () if text is None else (Piece(text, 0, self.rows),)
 
     def _base_postings(self) -> Postings:
         return self._data.postings

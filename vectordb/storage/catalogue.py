@@ -112,6 +112,7 @@ def encode_config(config: CollectionConfig) -> bytes:
                 **{name: getattr(tuning, name) for name in _TUNING_NUMBERS},
                 "durability": None if tuning.durability is None else tuning.durability.value,
             },
+            "analyzer": config.analyzer,
         }
     )
 
@@ -141,6 +142,7 @@ def _config(value: dict[str, Any]) -> CollectionConfig:
             **{name: tuning[name] for name in _TUNING_NUMBERS if name in tuning},
             durability=None if durability is None else Durability(durability),
         ),
+        analyzer=value.get("analyzer", "standard"),
     )
 
 

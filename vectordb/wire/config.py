@@ -34,6 +34,7 @@ def config_to_message(config: CollectionConfig, message: types_pb2.CollectionCon
             entry = message.fields.fields[_text(path, "fields")]
             entry.type = enum_to_number(spec.type)  # type: ignore[assignment,unused-ignore]
             entry.unindexed = not spec.indexed
+    message.analyzer = _text(config.analyzer, "analyzer")
     for name in _THRESHOLDS:
         setattr(message.tuning, name, whole(getattr(config.tuning, name), name))
     if config.tuning.durability is not None:
@@ -63,6 +64,7 @@ def config_from_message(message: types_pb2.CollectionConfig) -> CollectionConfig
         quantization=quantization,
         fields=declared,
         tuning=_tuning(message.tuning),
+        analyzer=message.analyzer or "standard",
     )
 
 

@@ -6,6 +6,7 @@ is the message's ``collection``. All raise ``InvalidArgument`` for what cannot b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,10 +15,13 @@ from vectordb.filter import Filter
 from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
+    Fusion,
     GetRequest,
+    Rrf,
     ScanRequest,
     SearchRequest,
     UpdateMetadataRequest,
+    Weights,
     WriteMode,
     WriteRequest,
 )
@@ -180,13 +184,8 @@ def scan_from_message(message: service_pb2.ScanRequest) -> ScanRequest:
 
 
 def search_to_message(collection: str, request: SearchRequest) -> service_pb2.SearchRequest:
-    vectors = request.vectors
-    if vectors.ndim != 2 or vectors.shape[1] > MAX_DIM:
-        raise InvalidArgument(f"vectors is float32[queries, dim], got shape {vectors.shape}", field="vectors")
     message = service_pb2.SearchRequest(
         collection=text(collection, "collection"),
-        dim=vectors.shape[1],
-        vectors=vectors_to_bytes(vectors),
         limit=whole(request.limit, "limit"),
         filter_mode=enum_to_number(request.filter_mode),  # type: ignore[arg-type,unused-ignore]
         exact=bool(request.exact),
@@ -194,6 +193,16 @@ def search_to_message(collection: str, request: SearchRequest) -> service_pb2.Se
         include=checked_strings(request.include, "include"),
         vector_name=text(request.vector_name, "vector_name"),
     )
+    vectors = request.vectors
+    if vectors is not None:
+        if vectors.ndim != 2 or vectors.shape[1] > MAX_DIM:
+            raise InvalidArgument(f"vectors is float32[queries, dim], got shape {vectors.shape}", field="vectors")
+        message.dim = vectors.shape[1]
+        message.vectors = vectors_to_bytes(vectors)
+    if request.texts:
+        message.texts.extend(checked_texts(request.texts))
+    if request.fusion is not None:
+        _fusion_to_message(request.fusion, message.fusion)
     if request.where is not None:
         filter_to_message(request.where, message.where)
     if request.min_score is not None:
@@ -207,7 +216,8 @@ def search_to_message(collection: str, request: SearchRequest) -> service_pb2.Se
 
 def search_from_message(message: service_pb2.SearchRequest) -> SearchRequest:
     """The request of a message, which is used up: its vectors are taken out."""
-    vectors = vectors_from_bytes(message.vectors, message.dim, "vectors")
+    by_text_alone = len(message.texts) and not message.dim and not message.vectors
+    vectors = None if by_text_alone else vectors_from_bytes(message.vectors, message.dim, "vectors")
     message.ClearField("vectors")
     rest = message.SerializeToString()
     return SearchRequest(vectors, *(_kept_settings(rest) if len(rest) <= _KEPT_BYTES else _settings(message)))
@@ -236,7 +246,32 @@ def _settings(message: service_pb2.SearchRequest) -> tuple[Any, ...]:
         message.allow_partial,
         tuple(message.include),
         message.vector_name,
+        tuple(message.texts),
+        _fusion_from_message(message.fusion) if message.HasField("fusion") else None,
     )
+
+
+def checked_texts(texts: Sequence[Any]) -> Sequence[str]:
+    """The texts of a search, all in UTF-8."""
+    if None in texts:
+        row = list(texts).index(None)
+        raise InvalidArgument(f"text in row {row} is no text in UTF-8: None", field="text", row=row)
+    return checked_strings(texts, "text")
+
+
+def _fusion_to_message(fusion: Fusion, message: service_pb2.Fusion) -> None:
+    if isinstance(fusion, Rrf):
+        message.rrf.k = real(fusion.k, "fusion")
+    else:
+        message.weights.SetInParent()
+        message.weights.weights.extend(real(weight, "fusion") for weight in fusion.weights)
+
+
+def _fusion_from_message(message: service_pb2.Fusion) -> Fusion:
+    kind = message.WhichOneof("kind")
+    if kind == "weights":
+        return Weights(tuple(message.weights.weights))
+    return Rrf(message.rrf.k) if kind == "rrf" and message.rrf.HasField("k") else Rrf()
 
 
 def explain_to_message(collection: str, request: SearchRequest, analyze: bool) -> service_pb2.ExplainRequest:

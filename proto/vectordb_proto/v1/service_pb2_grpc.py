@@ -231,7 +231,7 @@ class VectorDBServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """The nearest rows of one query or many.
+        """The best rows of one query or many: by vector, by keyword, or by both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -180,7 +180,7 @@ class Tuning(_message.Message):
     def __init__(self, seal_bytes: _Optional[int] = ..., index_bytes: _Optional[int] = ..., max_segment_bytes: _Optional[int] = ..., max_unindexed_bytes: _Optional[int] = ..., max_write_bytes: _Optional[int] = ..., merge_factor: _Optional[int] = ..., build_threads: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class CollectionConfig(_message.Message):
-    __slots__ = ("name", "dim", "metric", "index", "quantization", "fields", "tuning")
+    __slots__ = ("name", "dim", "metric", "index", "quantization", "fields", "tuning", "analyzer")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +188,7 @@ class CollectionConfig(_message.Message):
     QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     TUNING_FIELD_NUMBER: _ClassVar[int]
+    ANALYZER_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
@@ -195,7 +196,8 @@ class CollectionConfig(_message.Message):
     quantization: QuantizationSpec
     fields: FieldSpecs
     tuning: Tuning
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ..., fields: _Optional[_Union[FieldSpecs, _Mapping]] = ..., tuning: _Optional[_Union[Tuning, _Mapping]] = ...) -> None: ...
+    analyzer: str
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ..., fields: _Optional[_Union[FieldSpecs, _Mapping]] = ..., tuning: _Optional[_Union[Tuning, _Mapping]] = ..., analyzer: _Optional[str] = ...) -> None: ...
 
 class SegmentPlan(_message.Message):
     __slots__ = ("segment", "strategy", "rows", "estimated", "matched", "rows_scored", "fallback_reason", "filtered", "params")

@@ -169,6 +169,7 @@ CONFIGS = [
         QuantizationSpec("pq", {"nbits": 8}),
         {"year": FieldSpec(FieldType.INT), "note": FieldSpec(FieldType.TEXT, False)},
         Tuning(seal_bytes=1, durability=Durability.ASYNC),
+        analyzer="german",
     ),
 ]
 
@@ -182,6 +183,8 @@ def test_config(config: CollectionConfig) -> None:
     raw["tuning"]["later"] = 1
     del raw["tuning"]["merge_factor"]
     assert catalogue.decode_config(ormsgpack.packb(raw)) == config
+    del raw["analyzer"]
+    assert catalogue.decode_config(ormsgpack.packb(raw)).analyzer == "standard"
 
 
 @pytest.mark.parametrize(

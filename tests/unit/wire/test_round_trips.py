@@ -18,9 +18,11 @@ from vectordb.requests import (
     DeleteRequest,
     GetRequest,
     Rows,
+    Rrf,
     ScanRequest,
     SearchRequest,
     UpdateMetadataRequest,
+    Weights,
     WriteMode,
     WriteRequest,
 )
@@ -149,13 +151,23 @@ def test_reads(ids, where, timeout, order_by, include, size):
     assert requests.scan_from_message(again(requests.scan_to_message("c", scan))) == scan
 
 
+FUSION = (
+    st.none()
+    | st.builds(Rrf, st.floats(allow_nan=False))
+    | st.builds(Weights, st.lists(st.floats(allow_nan=False), max_size=3).map(tuple))
+)
+WORDS = st.tuples(st.lists(TEXT, max_size=3).map(tuple), FUSION)
+
+
 @given(
     st.tuples(st.integers(0, 4), st.integers(1, 5)), INT64, st.none() | FILTER, st.sampled_from(FilterMode),
-    st.none() | st.floats(allow_nan=False), st.none() | PARAMS.filter(bool), SECONDS, st.booleans(),
+    st.none() | st.floats(allow_nan=False), st.none() | PARAMS.filter(bool), SECONDS, st.booleans(), WORDS,
 )  # fmt: skip
-def test_searches(shape, limit, where, mode, min_score, params, timeout, flag):
+def test_searches(shape, limit, where, mode, min_score, params, timeout, flag, words):
     vectors = np.full(shape, 1.5, np.float32)
-    request = SearchRequest(vectors, limit, where, mode, flag, min_score, params, timeout, not flag, ("text",), "x")
+    request = SearchRequest(
+        vectors, limit, where, mode, flag, min_score, params, timeout, not flag, ("text",), "x", *words
+    )
     got = requests.search_from_message(again(requests.search_to_message("c", request)))
     np.testing.assert_array_equal(got.vectors, vectors)
     assert got.vectors.dtype == np.float32
@@ -166,6 +178,18 @@ def test_searches(shape, limit, where, mode, min_score, params, timeout, flag):
     assert {k: type(v) for k, v in (got.params or {}).items()} == {k: type(v) for k, v in (params or {}).items()}
 
 
+@given(st.lists(TEXT, min_size=1, max_size=3).map(tuple), INT64)
+def test_searches_by_text_alone(texts, limit):
+    request = SearchRequest(None, limit, texts=texts)
+    assert requests.search_from_message(again(requests.search_to_message("c", request))) == request
+
+
+def test_a_fusion_that_says_nothing_is_the_default():
+    for given_fusion in ({}, {"rrf": {}}):
+        message = service_pb2.SearchRequest(dim=1, vectors=bytes(4), texts=["a"], fusion=given_fusion)
+        assert requests.search_from_message(message).fusion == Rrf()
+
+
 @given(
     TEXT, INT64, st.sampled_from(Metric), PARAMS,
     st.none() | st.dictionaries(TEXT, st.builds(FieldSpec, st.sampled_from(FieldType), st.booleans()), max_size=3),
@@ -173,7 +197,9 @@ def test_searches(shape, limit, where, mode, min_score, params, timeout, flag):
 )  # fmt: skip
 def test_collections(name, dim, metric, params, fields, tuning):
     quantization = QuantizationSpec("pq", params) if params else None
-    config = CollectionConfig(name, dim, metric, IndexSpec("hnsw", params), quantization, fields, tuning)
+    config = CollectionConfig(
+        name, dim, metric, IndexSpec("hnsw", params), quantization, fields, tuning, analyzer="german"
+    )
     request = CreateRequest(config, True, 2.5)
     assert requests.create_from_message(again(requests.create_to_message(request))) == request
 
@@ -343,6 +369,11 @@ def test_columns_that_do_not_fit_name_the_field(message, field):
         ({"include": ("\ud800",)}, "include"),
         ({"include": (1,)}, "include"),
         ({"vector_name": 3}, "vector_name"),
+        ({"texts": ("a", None)}, "text"),
+        ({"texts": ("\ud800",)}, "text"),
+        ({"texts": (5,)}, "text"),
+        ({"fusion": Rrf("high")}, "fusion"),
+        ({"fusion": Weights(("high",))}, "fusion"),
     ],
 )
 def test_what_a_message_cannot_hold_is_refused_by_name(options, field):
