@@ -114,7 +114,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class CollectionConfig:
-    """Everything that is fixed when a collection is created."""
+    """Everything that is fixed when a collection is created, and index and quantization, which ``reindex`` changes."""
 
     name: str
     dim: int
@@ -301,7 +301,7 @@ class SegmentStats(_Readable):
 
 @dataclass(frozen=True, slots=True)
 class OptimizerStats(_Readable):
-    """What the background optimizer does: ``idle``, ``sealing``, ``indexing``, ``merging``, ``failed``.
+    """What goes on in the background: ``idle``, ``sealing``, ``indexing``, ``merging``, ``reindexing``, ``failed``.
 
     Attributes:
         progress: Fraction of the running job, 0 to 1.
@@ -325,6 +325,7 @@ class CollectionStats(_Readable):
         indexed_rows: Rows (dead ones included) under an approximate index.
         tail_rows: Rows not yet sealed.
         version: The last committed version.
+        index, quantization: What searches use now; during a reindex the old form.
     """
 
     rows: int
@@ -337,6 +338,7 @@ class CollectionStats(_Readable):
     index: IndexSpec
     segments: tuple[SegmentStats, ...]
     optimizer: OptimizerStats
+    quantization: QuantizationSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from vectordb.metric import Metric
 from vectordb.requests import (
     DeleteRequest,
     GetRequest,
+    ReindexRequest,
     ScanRequest,
     SearchRequest,
     UpdateMetadataRequest,
@@ -86,6 +87,10 @@ def search_request(config: CollectionConfig, vectors: Any, *, single: bool, **op
         include=include_of(options.pop("include", ("metadata",))),
         **options,
     )
+
+
+def reindex_request(index: Any, quantization: Any, wait: bool) -> ReindexRequest:
+    return ReindexRequest(None if index is None else _index_spec(index), _quantization_spec(quantization), wait)
 
 
 def collection_config(

@@ -12,7 +12,7 @@ import numpy as np
 
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.locking import DirectoryLock
-from vectordb.engine.manifest import ref_of
+from vectordb.engine.manifest import refs_of
 from vectordb.errors import VectorDBError
 from vectordb.segments.opening import map_segment
 from vectordb.segments.segment import Segment
@@ -146,8 +146,9 @@ class _Collection:
                 yield f"segment {entry.name} is missing (it is rebuilt on opening)"
                 continue
             damage = self._store.verify(entry.name)
-            if entry.index_name is not None and not damage:
-                damage = self._store.verify(ref_of(entry))
+            if not damage:
+                indexes = [ref for ref in refs_of(entry) if ref != entry.name]
+                damage = [problem for ref in indexes for problem in self._store.verify(ref)]
             yield from (f"{problem} (it is rebuilt on opening)" for problem in damage)
             if not damage:
                 segment = map_segment(self._store, entry.name, self._config.fields)
