@@ -68,20 +68,21 @@ def _strategies(collection: Any) -> set[str]:
 
 
 class Gate:
-    """Lets builds of the kind ``slow`` through, so many at a time."""
+    """Lets builds of the kind ``slow`` through, so many at a time, each tag for itself."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
         self.folder = folder
         self._made = 0
 
-    def index(self, **params: Any) -> dict[str, Any]:
-        return {"kind": "slow", "gate": str(self.folder), **params}
+    def index(self, tag: int = 0) -> dict[str, Any]:
+        folder = self.folder / str(tag)
+        folder.mkdir(parents=True, exist_ok=True)
+        return {"kind": "slow", "gate": str(folder), "tag": tag}
 
-    def let(self, builds: int) -> None:
+    def let(self, builds: int, tag: int = 0) -> None:
         for _ in range(builds):
             self._made += 1
-            (self.folder / str(self._made)).touch()
+            (self.folder / str(tag) / str(self._made)).touch()
 
 
 @pytest.fixture
@@ -391,19 +392,22 @@ def test_a_later_call_takes_its_place(db: Any, gate: Gate) -> None:
     collection = db.create_collection("c", DIM, index="flat", **SMALL)
     _fill(collection, 2)
     first = Waiting(lambda: collection.reindex(gate.index()))
-    _wait(lambda: collection.stats().optimizer.state == "reindexing")
-    same = Waiting(lambda: collection.reindex(gate.index()))
+    _wait(lambda: _live(db).target is not None)
+    target = _live(db).target
+    collection.reindex(gate.index(), wait=False)
+    assert _live(db).target is target
     second = Waiting(lambda: collection.reindex(gate.index(tag=1)))
-    for waiting in (first, same):
-        assert "replaced by another reindex" in str(waiting.over())
+    assert "replaced by another reindex" in str(first.over())
     third = Waiting(lambda: collection.reindex(gate.index(tag=2)))
     assert "replaced" in str(second.over())
+    _wait(lambda: _live(db).target.form.choice.index.params["tag"] == 2)
     # To what serves already: nothing is left to do.
     collection.reindex("flat")
     assert "replaced" in str(third.over())
     assert (collection.stats().optimizer.state, collection.index.kind) == ("idle", "flat")
     together = [Waiting(lambda: collection.reindex(gate.index(tag=3))) for _ in range(3)]
-    gate.let(2)
+    _wait(lambda: collection.stats().optimizer.state == "reindexing")
+    gate.let(2, tag=3)
     assert [waiting.over() for waiting in together] == [None] * 3
     assert collection.stats().index.params["tag"] == 3
 
@@ -621,8 +625,9 @@ def test_served_and_asynchronous(tmp_path: Path, gate: Gate) -> None:
                 await collection.reindex("btree")
             assert await collection.cancel_reindex() is True
             assert await collection.cancel_reindex() is False
-            gate.let(2)
-            await collection.reindex(gate.index(tag=1), "sq8")
+            index = gate.index(tag=1)
+            gate.let(2, tag=1)
+            await collection.reindex(index, "sq8")
             assert (collection.index.kind, collection.quantization) == ("slow", QuantizationSpec("sq8"))
 
     with connect(address) as db:
