@@ -128,6 +128,8 @@ def test_every_form_and_back(db: Any) -> None:
         (HNSW, {"hnsw"}),
         ({"kind": "hnsw", "m": 8}, {"hnsw"}),
         ("flat", {"flat"}),
+        ("hnsw", {"hnsw"}),
+        # The same parameters, but these segments are small.
         ("auto", {"flat"}),
     ):
         collection.reindex(index)

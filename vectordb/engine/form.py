@@ -128,11 +128,10 @@ class Target:
 
     def swapped(self, segment: Segment) -> Segment:
         """What takes a segment's place at the end."""
-        if self.form.fits(segment):
-            return segment
-        shadow = self.shadows.get(segment.name)
-        if shadow is not None:
-            return shadow
+        if self.form.wants_index(segment):
+            shadow = segment if self.form.fits(segment) else self.shadows.get(segment.name)
+            if shadow is not None:
+                return shadow
         return segment if segment.built is None else segment.without_index()
 
     def progress(self, segments: Iterable[Segment]) -> float:
