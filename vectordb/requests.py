@@ -7,7 +7,7 @@ message into the same requests and hands them to the engine. So every target val
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -18,7 +18,9 @@ from vectordb.types import (
     CollectionStats,
     DatabaseInfo,
     FilterMode,
+    IndexSpec,
     Plan,
+    QuantizationSpec,
     Record,
     SearchResult,
     WriteResult,
@@ -214,6 +216,22 @@ class CreateRequest:
     timeout: float | None = field(default=None)
 
 
+@dataclass(slots=True)
+class ReindexRequest:
+    """Gives a collection another index and/or quantization; ``None`` leaves it as it is, kind ``none`` takes the
+    quantization away.
+
+    Attributes:
+        wait: Answer when it is done.
+        wanted: False once nobody waits for the answer any more; the reindex goes on.
+    """
+
+    index: IndexSpec | None = None
+    quantization: QuantizationSpec | None = None
+    wait: bool = True
+    wanted: Callable[[], bool] = lambda: True
+
+
 class Backend(Protocol):
     """What can carry out requests. Thread-safe; every method raises the errors of :mod:`vectordb.errors` only."""
 
@@ -250,6 +268,14 @@ class Backend(Protocol):
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan: ...
 
     def optimize(self, collection: str, wait: bool) -> None: ...
+
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        """The collection's configuration after it; without ``wait`` the present one."""
+        ...
+
+    def cancel_reindex(self, collection: str) -> bool:
+        """Whether one was running."""
+        ...
 
     def stats(self, collection: str) -> CollectionStats: ...
 

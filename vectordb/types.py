@@ -115,7 +115,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class CollectionConfig:
-    """Everything that is fixed when a collection is created.
+    """Everything that is fixed when a collection is created, and index and quantization, which ``reindex`` changes.
 
     ``analyzer``: how its texts become words for keyword search: ``standard``, or a language whose stems are searched.
     """
@@ -315,7 +315,7 @@ class SegmentStats(_Readable):
 
 @dataclass(frozen=True, slots=True)
 class OptimizerStats(_Readable):
-    """What the background optimizer does: ``idle``, ``sealing``, ``indexing``, ``merging``, ``failed``.
+    """What goes on in the background: ``idle``, ``sealing``, ``indexing``, ``merging``, ``reindexing``, ``failed``.
 
     Attributes:
         progress: Fraction of the running job, 0 to 1.
@@ -339,6 +339,7 @@ class CollectionStats(_Readable):
         indexed_rows: Rows (dead ones included) under an approximate index.
         tail_rows: Rows not yet sealed.
         version: The last committed version.
+        index, quantization: What searches use now; during a reindex the old form.
     """
 
     rows: int
@@ -351,6 +352,7 @@ class CollectionStats(_Readable):
     index: IndexSpec
     segments: tuple[SegmentStats, ...]
     optimizer: OptimizerStats
+    quantization: QuantizationSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,11 +182,22 @@ class FakeEngine:
     def optimize(self, collection: str, wait: bool) -> None:
         self._enter("optimize", wait, collection)
 
+    def reindex(self, collection: str, request: Any) -> Any:
+        self._enter("reindex", request, collection)
+        old = self.configs[collection]
+        self.configs[collection] = replace(old, index=request.index or old.index)
+        return self.configs[collection]
+
+    def cancel_reindex(self, collection: str) -> bool:
+        self._enter("cancel_reindex", None, collection)
+        return False
+
     def stats(self, collection: str) -> CollectionStats:
         self._enter("stats", None, collection)
         n = len(self.rows[collection])
-        index = self.configs[collection].index
-        return CollectionStats(n, 0, 0, n, self.version, 0, 0, index, (), OptimizerStats("idle"))
+        config = self.configs[collection]
+        optimizer = OptimizerStats("idle")
+        return CollectionStats(n, 0, 0, n, self.version, 0, 0, config.index, (), optimizer, config.quantization)
 
     def backup(self, destination: str) -> BackupInfo:
         self._enter("backup", destination)

@@ -105,6 +105,19 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], st
     "dim": (lambda d, c: d.create_collection("e", 0), errors.InvalidArgument, "dim"),
     "metric": (lambda d, c: d.create_collection("e", 4, metric="hamming"), errors.InvalidArgument, "'cosine'"),
     "index": (lambda d, c: d.create_collection("e", 4, index="btree"), errors.InvalidArgument, "btree"),
+    "reindex nothing": (lambda d, c: c.reindex(), errors.InvalidArgument, "index, quantization"),
+    "reindex kind": (lambda d, c: c.reindex("btree", wait=False), errors.InvalidArgument, "btree"),
+    "reindex parameter": (lambda d, c: c.reindex({"kind": "hnsw", "links": 3}), errors.InvalidArgument, "links"),
+    "reindex parameter value": (lambda d, c: c.reindex({"kind": "hnsw", "m": 1}), errors.InvalidArgument, "'m'"),
+    "reindex without kind": (lambda d, c: c.reindex({"m": 16}), errors.InvalidArgument, "'kind'"),
+    "reindex auto": (lambda d, c: c.reindex({"kind": "auto", "m": 16}), errors.InvalidArgument, "no parameters"),
+    "reindex quantization": (lambda d, c: c.reindex(quantization="zip"), errors.InvalidArgument, "zip"),
+    "reindex unable": (lambda d, c: c.reindex("flat", "pq"), errors.InvalidArgument, "pq"),
+    "reindex none": (
+        lambda d, c: c.reindex(quantization={"kind": "none", "m": 2}),
+        errors.InvalidArgument,
+        "no parameters",
+    ),
     "index parameter": (
         lambda d, c: d.create_collection("e", 4, index={"kind": "hnsw", "links": 3}),
         errors.InvalidArgument,
@@ -184,7 +197,8 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 
 def _digest(db: Any) -> Any:
     collection = db.collection("c")
-    return db.list_collections(), collection.stats().version, [repr(r) for r in collection.scan()]
+    stats = collection.stats()
+    return db.list_collections(), stats.version, stats.index, stats.optimizer, [repr(r) for r in collection.scan()]
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -199,7 +199,10 @@ def test_the_matrix_of_roles(serve: Serve, tmp_path: Path) -> None:
         (Role.WRITE, lambda db: db["docs"].bulk_upsert([{"id": "c", "vector": [0, 1]}] * 1, progress=False)),
         (Role.WRITE, lambda db: db["docs"].update_metadata(["a"], set={"n": 1})),
         (Role.WRITE, lambda db: db["docs"].delete(["nobody"])),
+        (Role.READ, lambda db: db["docs"].search_text("word")),
         (Role.ADMIN, lambda db: db["docs"].optimize()),
+        (Role.ADMIN, lambda db: db["docs"].reindex(index="flat")),
+        (Role.ADMIN, lambda db: db["docs"].cancel_reindex()),
         (Role.ADMIN, lambda db: db.create_collection("more", 2, exist_ok=True)),
         (Role.ADMIN, lambda db: db.delete_collection("more")),
     ]

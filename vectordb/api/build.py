@@ -14,6 +14,7 @@ from vectordb.requests import (
     DeleteRequest,
     Fusion,
     GetRequest,
+    ReindexRequest,
     Rrf,
     ScanRequest,
     SearchRequest,
@@ -127,6 +128,10 @@ def fusion_of(value: Any) -> Fusion:
     raise InvalidArgument(
         f"fusion {value!r:.60} is unknown; 'rrf', {{'rrf': {{'k': 60}}}} or {{'weights': [0.7, 0.3]}}", field="fusion"
     )
+
+
+def reindex_request(index: Any, quantization: Any, wait: bool) -> ReindexRequest:
+    return ReindexRequest(None if index is None else _index_spec(index), _quantization_spec(quantization), wait)
 
 
 def collection_config(

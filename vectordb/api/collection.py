@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from dataclasses import replace
 from typing import Any
 
 from vectordb.api import build
@@ -16,6 +17,7 @@ from vectordb.types import (
     FilterMode,
     IndexSpec,
     Plan,
+    QuantizationSpec,
     Record,
     SearchResult,
     WriteResult,
@@ -24,6 +26,9 @@ from vectordb.types import (
 
 class Collection:
     """Handle of one collection. Thread-safe; made by ``Database``, not by hand.
+
+    ``config``, ``index`` and ``quantization`` are as of the handle's making or its last ``stats`` or ``reindex``:
+    another client may have reindexed since.
 
     Everywhere: ``ids`` are strings, integers or UUIDs, one or many; ``where`` is a filter
     (``col("year") >= 2000`` or its JSON form); ``timeout`` is in seconds and overrides the connection's.
@@ -49,6 +54,10 @@ class Collection:
     @property
     def index(self) -> IndexSpec:
         return self.config.index
+
+    @property
+    def quantization(self) -> QuantizationSpec | None:
+        return self.config.quantization
 
     def __repr__(self) -> str:
         c = self.config
@@ -314,10 +323,38 @@ class Collection:
         self._backend.optimize(self.name, wait)
 
     def stats(self) -> CollectionStats:
-        """Rows, sizes, segments and what the optimizer does."""
-        return self._backend.stats(self.name)
+        """Rows, sizes, segments and what goes on in the background."""
+        found = self._backend.stats(self.name)
+        self._note(found)
+        return found
+
+    def reindex(self, index: Any = None, quantization: Any = None, wait: bool = True) -> None:
+        """Gives the collection another index and/or quantization while searches and writes go on.
+
+        The new indexes are built beside the serving ones and take their place in one step. It survives a restart, and
+        ``stats().optimizer`` tells its progress. Another call with another form takes the place of a running one.
+
+        Args:
+            index: As for ``create_collection``; ``None`` leaves it as it is.
+            quantization: Likewise; ``"none"`` takes it away.
+            wait: Return when it is done, or at once.
+
+        Raises:
+            InvalidArgument: The index cannot do that; nothing was changed.
+            FailedPrecondition: While this call waited it was cancelled, or another ``reindex`` took its place.
+            VectorDBError: Why a build failed. The old form goes on serving.
+        """
+        self.config = self._backend.reindex(self.name, build.reindex_request(index, quantization, wait))
+
+    def cancel_reindex(self) -> bool:
+        """Takes a running reindex back, and what it has built; whether there was one."""
+        return self._backend.cancel_reindex(self.name)
 
     # Helpers
+
+    def _note(self, stats: CollectionStats) -> None:
+        if (stats.index, stats.quantization) != (self.index, self.quantization):
+            self.config = replace(self.config, index=stats.index, quantization=stats.quantization)
 
     def _limit(self, timeout: float | None) -> float | None:
         return self._timeout if timeout is None else timeout

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +16,11 @@ from vectordb.encoding import decode_metadata
 from vectordb.engine.text_checks import check_texts
 from vectordb.errors import DimensionMismatch, InvalidArgument, InvalidVector, ResourceExhausted
 from vectordb.ids import encoded_ids
+from vectordb.index.quantization import NONE
 from vectordb.index.registry import check_search_params, resolve
 from vectordb.metric import Metric, norms, prepared
-from vectordb.requests import Rows, ScanRequest, SearchRequest, WriteRequest
+from vectordb.requests import ReindexRequest, Rows, ScanRequest, SearchRequest, WriteRequest
+from vectordb.storage.catalogue import Choice
 from vectordb.text.analyzers import analyzer
 from vectordb.types import CollectionConfig
 from vectordb.validate import check_filter, check_metadata, check_order
@@ -76,9 +78,7 @@ def check_config(config: CollectionConfig) -> None:
     check_name(config.name)
     if not isinstance(config.dim, int) or isinstance(config.dim, bool) or not 1 <= config.dim <= MAX_DIM:
         raise InvalidArgument(f"dim is a whole number from 1 to {MAX_DIM}, got {config.dim!r}", field="dim")
-    if config.index.kind == "auto" and config.index.params:
-        raise InvalidArgument("index 'auto' takes no parameters; name a kind to set them", field="index")
-    resolve(config.index, config.metric, config.quantization, config.dim)
+    _check_index(config)
     tuning = config.tuning
     for name in ("seal_bytes", "index_bytes", "max_segment_bytes", "max_unindexed_bytes", "max_write_bytes"):
         value = getattr(tuning, name)
@@ -92,6 +92,32 @@ def check_config(config: CollectionConfig) -> None:
     for path in config.fields or ():
         if not isinstance(path, str) or not path or any(not part for part in path.split(".")):
             raise InvalidArgument(f"fields has a bad field path {path!r}; 'a' or 'a.b'", field="fields")
+
+
+def check_reindex(config: CollectionConfig, request: ReindexRequest) -> Choice:
+    """What a collection of this configuration is to be reindexed to.
+
+    Raises:
+        InvalidArgument: Nothing would change, or the index cannot do what is asked; alternatives are named.
+    """
+    index, quantization = request.index, request.quantization
+    if index is None and quantization is None:
+        raise InvalidArgument("give index, quantization, or both; otherwise nothing would change", field="index")
+    if quantization is None:
+        quantization = config.quantization
+    elif quantization.kind == NONE:
+        if quantization.params:
+            raise InvalidArgument(f"quantization {NONE!r} takes no parameters", field="quantization")
+        quantization = None
+    choice = Choice(config.index if index is None else index, quantization)
+    _check_index(replace(config, index=choice.index, quantization=choice.quantization))
+    return choice
+
+
+def _check_index(config: CollectionConfig) -> None:
+    if config.index.kind == "auto" and config.index.params:
+        raise InvalidArgument("index 'auto' takes no parameters; name a kind to set them", field="index")
+    resolve(config.index, config.metric, config.quantization, config.dim)
 
 
 def check_write(config: CollectionConfig, request: WriteRequest) -> CheckedRows:

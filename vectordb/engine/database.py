@@ -20,6 +20,7 @@ from vectordb.engine.locking import DirectoryLock
 from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
+from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
 from vectordb.engine.writer import Call, Committer, Operation, Syncs
 from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
@@ -29,6 +30,7 @@ from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
     GetRequest,
+    ReindexRequest,
     ScanRequest,
     SearchRequest,
     UpdateMetadataRequest,
@@ -106,6 +108,7 @@ class Engine:
             self._open_folder(self._folder, cache_bytes, accept_loss)
         self._committer = Committer(self._storage, self._acked, self._durability)
         self._optimizer = Optimizer(self._storage, self._segments)
+        self._reindexer = Reindexer(self._storage, self._segments, self._catalogue, self._optimizer.wake)
         _ENGINES.add(self)
 
     def _open_folder(self, folder: Path, cache_bytes: int, accept_loss: bool) -> None:
@@ -256,9 +259,21 @@ class Engine:
     def optimize(self, collection: str, wait: bool) -> None:
         self._optimizer.request(self._live(collection), wait)
 
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        live = self._live(collection)
+        choice = checks.check_reindex(live.config, request)
+        self._check_writable()
+        target = self._reindexer.begin(live, choice)
+        if request.wait and target is not None:
+            self._reindexer.wait(live, target, request.wanted)
+        return live.config
+
+    def cancel_reindex(self, collection: str) -> bool:
+        return self._reindexer.cancel(self._live(collection))
+
     def stats(self, collection: str) -> CollectionStats:
         live = self._live(collection)
-        return collection_stats(live, self._optimizer.stats(live))
+        return collection_stats(live, self._reindexer.stats(live, self._optimizer.stats(live)))
 
     def backup(self, destination: str) -> BackupInfo:
         folder, store, storage = self._folder, self._segments, self._storage
@@ -296,6 +311,7 @@ class Engine:
             if self._closed is not None:
                 return
             self._closed = "the database is closed; open it again"
+        self._reindexer.close()
         self._optimizer.close()
         self._committer.close()
         with self._lock:
@@ -328,6 +344,7 @@ class Engine:
                 live = open_collection(number, config, self._storage, self._segments)
                 # Watched before others can find it: they may ask the optimizer about it at once.
                 self._optimizer.watch(live)
+                self._reindexer.watch(live)
                 self._lives[name] = live
             return live
 

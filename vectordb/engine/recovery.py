@@ -4,8 +4,9 @@
               next offset, which no commit covered, are removed
 2. segments   those that the manifest names are checked and mapped; a damaged one is set aside and rebuilt from
               storage; a damaged index is left out and built again later, the words of its texts at once
-3. changes    tombstones and payload changes since sealing are applied; dead rows in no segment are swept
-4. tail       rows that no segment covers are read back
+3. reindex    what a running one has built is opened beside it, so that it goes on from there
+4. changes    tombstones and payload changes since sealing are applied; dead rows in no segment are swept
+5. tail       rows that no segment covers are read back
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectordb.engine.form import Form, Target
 from vectordb.engine.live import Contents, LiveCollection
-from vectordb.engine.manifest import ref_of, write_manifest
+from vectordb.engine.manifest import ref_of, refs_of, write_manifest
 from vectordb.engine.results import Results
 from vectordb.engine.sweep import Sweep
-from vectordb.errors import Corruption
+from vectordb.errors import Corruption, VectorDBError
 from vectordb.metric import prepared
 from vectordb.segments.build import seal
 from vectordb.segments.columns import SealOptions
-from vectordb.segments.opening import open_segment
+from vectordb.segments.opening import open_index, open_segment
 from vectordb.segments.rows import RowBatch
 from vectordb.segments.tail import Tail, TailSection
 from vectordb.segments.texts import open_text, publish_text
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family, Storage
-from vectordb.storage.catalogue import SegmentEntry, decode_manifest
+from vectordb.storage.catalogue import SegmentEntry, decode_manifest, decode_target, encode_config
 from vectordb.storage.codec import State, Tombstone
 from vectordb.storage.keys import Kind
 from vectordb.text.analyzers import analyzer
@@ -69,8 +71,11 @@ def open_collection(
     sealed_upto = entries[-1].hi if entries else 0
     sweep = Sweep(number)
     sweep.add_superseded(reader.superseded)
-    if [s.ref for s in found] != [ref_of(entry) for entry in entries]:
-        write_manifest(storage, number, found)
+    target, reindex_error = _resumed(reader, entries, found, store)
+    shadows = {} if target is None else target.shadows
+    names = [(s.ref, shadows[s.name].ref if s.name in shadows else None) for s in found]
+    if [ref for pair in names for ref in pair if ref] != [ref for entry in entries for ref in refs_of(entry)]:
+        write_manifest(storage, number, found, shadows=shadows)
     _restore_deaths(found, reader.tombstones, sweep)
     _restore_overlays(found, reader)
     tail = Tail(config.dim, sealed_upto, config.fields, config.analyzer)
@@ -80,7 +85,9 @@ def open_collection(
         (keys.parse_tail(key).decode(), codec.decode_result(value))
         for key, value in storage.scan(Family.META, *keys.kind_range(number, Kind.RESULT))
     )
-    return LiveCollection(number, config, storage, state, Contents(found, tail, results, sweep))
+    live = LiveCollection(number, config, storage, state, Contents(found, tail, results, sweep))
+    live.target, live.reindex_error = target, reindex_error
+    return live
 
 
 def _undo(number: int, state: State, storage: Storage) -> None:
@@ -232,6 +239,45 @@ def _indexed_texts(segment: Segment, reader: StoredRows, how: Analyzer) -> TextI
         texts = reader.texts(view.offsets(rows).tolist(), view.payload_versions(rows).tolist())
         parts.append(Moved(build(texts, how), np.arange(len(rows)), rows))
     return merged(parts, segment.rows)
+
+
+def _resumed(
+    reader: StoredRows, entries: Sequence[SegmentEntry], found: Sequence[Segment], store: SegmentStore | None
+) -> tuple[Target | None, VectorDBError | None]:
+    """The reindex that was under way with all it has built that is sound, or why it cannot go on."""
+    key = keys.config_key(reader.number)
+    record = reader.storage.get(Family.META, key)
+    choice = None if record is None else decode_target(record)
+    target = None
+    error: VectorDBError | None = None
+    if choice is not None:
+        try:
+            target = Target(Form(reader.config).of(choice), found)
+        except VectorDBError as problem:
+            # Its kind is not installed any more, say. That must not keep anybody from the rows.
+            _log.warning("collection %r: it is not reindexed any more: %s", reader.config.name, problem.message)
+            error = problem
+            batch = reader.storage.batch()
+            batch.put(Family.META, key, encode_config(reader.config))
+            reader.storage.write(batch)
+            reader.storage.sync()
+    segments = {segment.name: segment for segment in found}
+    for entry in entries:
+        segment = segments.get(entry.name)
+        if entry.next_index_name is None or segment is None or store is None:
+            continue
+        ref = f"{entry.name}/{entry.next_index_name}"
+        shadow = None
+        if target is not None:
+            shadow, problems = open_index(segment, store, ref)
+            segment.serve()
+            for problem_ in problems:
+                _log.warning("collection %r: %s", reader.config.name, problem_)
+        if target is not None and shadow is not None and target.form.fits(shadow):
+            target.shadows[segment.name] = shadow
+        else:
+            store.remove(ref)
+    return target, error
 
 
 def _rebuilt(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> Iterator[Segment]:

@@ -151,8 +151,20 @@ class Segment:
         segment.built = built
         segment.data_disk_bytes = self.data_disk_bytes
         segment.disk_bytes = self.data_disk_bytes + disk_bytes
-        self.data.vectors.set_sparse()
-        return segment
+        return segment.serve()
+
+    def without_index(self) -> Segment:
+        """The same segment without an index; it shares columns and changes, as :meth:`with_index`."""
+        return Segment(self.data, self.changes, self.name, self.data_disk_bytes).serve()
+
+    def serve(self) -> Segment:
+        """Says that of all segments with these columns searches use this one: whether it has an index decides how they
+        read the vectors. Gives itself back."""
+        if self.built is None:
+            self.data.vectors.set_dense()
+        else:
+            self.data.vectors.set_sparse()
+        return self
 
     def set_text(self, text: TextIndex, disk_bytes: int) -> None:
         """Gives it the index over its rows' texts, before it is shared.

@@ -60,6 +60,10 @@ class VectorMatrix:
             self._budget = max(1, round(windows / _PIECES * _SHARE / (1.0 - _SHARE)))
             self._map.madvise(mmap.MADV_DONTNEED)
 
+    def set_dense(self) -> None:
+        """Takes :meth:`set_sparse` back: most reads are of all rows."""
+        self._budget = 0
+
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """A copy of the given rows: float32[k, d]."""
         taken = self.array.take(positions, axis=0)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
@@ -121,6 +122,12 @@ class CallersBackend:
 
     def optimize(self, collection: str, wait: bool) -> None:
         self._do("optimize", Role.ADMIN, collection, lambda b: b.optimize(collection, wait))
+
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        return self._do("reindex", Role.ADMIN, collection, lambda b: b.reindex(collection, request))
+
+    def cancel_reindex(self, collection: str) -> bool:
+        return self._do("cancel_reindex", Role.ADMIN, collection, lambda b: b.cancel_reindex(collection))
 
     def stats(self, collection: str) -> CollectionStats:
         return self._do("stats", Role.READ, collection, lambda b: b.stats(collection))

@@ -120,7 +120,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_message_bytes", _size, 272 << 20, "Largest message either way: a write and its overhead."),
     Setting("max_workers", _whole(1, 1024), 8, "Threads that answer calls."),
     Setting("max_pending_calls", _whole(1, 1 << 20), 1000, "Calls running and waiting; more are refused."),
-    Setting("max_streams", _whole(1, 1024), 16, "Bulk writes and waiting optimize calls at a time; more are refused."),
+    Setting(
+        "max_streams",
+        _whole(1, 1024),
+        16,
+        "Bulk writes and waiting optimize or reindex calls at a time; more are refused.",
+    ),
     Setting("max_scans", _whole(1, 1 << 20), 64, "Open scans; more are refused."),
     Setting("scan_idle_seconds", _seconds, 60.0, "A scan or bulk write that is silent for so long is released."),
     Setting("drain_seconds", _seconds, 3.0, "Time that running calls have to finish when the server stops."),

@@ -22,7 +22,7 @@ from vectordb.wire.errors import DETAILS_KEY, error_to_status
 log = logging.getLogger("vectordb.server")
 
 OURS = "/vectordb.v1."
-_LONG = frozenset({"Optimize", "BulkWrite", "Backup"})
+_LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup"})
 _Behaviour = Callable[..., Any]
 
 

@@ -152,6 +152,16 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         self.backend.optimize(message.collection, message.wait)
         return pb.OptimizeResponse()
 
+    def Reindex(self, message: pb.ReindexRequest, context: _Context) -> pb.ReindexResponse:
+        request = requests.reindex_from_message(message)
+        request.wanted = context.is_active
+        response = pb.ReindexResponse()
+        config_to_message(self.backend.reindex(message.collection, request), response.config)
+        return response
+
+    def CancelReindex(self, message: pb.CancelReindexRequest, context: _Context) -> pb.CancelReindexResponse:
+        return pb.CancelReindexResponse(cancelled=self.backend.cancel_reindex(message.collection))
+
     def GetStats(self, message: pb.GetStatsRequest, context: _Context) -> pb.GetStatsResponse:
         response = pb.GetStatsResponse()
         stats.stats_to_message(self.backend.stats(message.collection), response.stats)

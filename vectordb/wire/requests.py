@@ -17,6 +17,7 @@ from vectordb.requests import (
     DeleteRequest,
     Fusion,
     GetRequest,
+    ReindexRequest,
     Rrf,
     ScanRequest,
     SearchRequest,
@@ -34,7 +35,14 @@ from vectordb.wire.columns import (
     vectors_from_bytes,
     vectors_to_bytes,
 )
-from vectordb.wire.config import config_from_message, config_to_message
+from vectordb.wire.config import (
+    config_from_message,
+    config_to_message,
+    index_from_message,
+    index_to_message,
+    quantization_from_message,
+    quantization_to_message,
+)
 from vectordb.wire.filters import filter_from_message, filter_to_message
 from vectordb.wire.values import (
     enum_from_number,
@@ -276,6 +284,19 @@ def _fusion_from_message(message: service_pb2.Fusion) -> Fusion:
 
 def explain_to_message(collection: str, request: SearchRequest, analyze: bool) -> service_pb2.ExplainRequest:
     return service_pb2.ExplainRequest(search=search_to_message(collection, request), analyze=bool(analyze))
+
+
+def reindex_to_message(collection: str, request: ReindexRequest) -> service_pb2.ReindexRequest:
+    message = service_pb2.ReindexRequest(collection=text(collection, "collection"), wait=bool(request.wait))
+    if request.index is not None:
+        index_to_message(request.index, message.index)
+    quantization_to_message(request.quantization, message.quantization)
+    return message
+
+
+def reindex_from_message(message: service_pb2.ReindexRequest) -> ReindexRequest:
+    index = index_from_message(message.index) if message.HasField("index") else None
+    return ReindexRequest(index, quantization_from_message(message), message.wait)
 
 
 def text(value: Any, field: str) -> str:

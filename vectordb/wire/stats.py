@@ -16,7 +16,12 @@ from vectordb.types import (
     SegmentPlan,
     SegmentStats,
 )
-from vectordb.wire.config import index_from_message, index_to_message
+from vectordb.wire.config import (
+    index_from_message,
+    index_to_message,
+    quantization_from_message,
+    quantization_to_message,
+)
 from vectordb.wire.values import enum_from_number, enum_to_number, params_from_message, params_to_message
 from vectordb_proto.v1 import types_pb2
 
@@ -86,6 +91,7 @@ def stats_to_message(stats: CollectionStats, message: types_pb2.CollectionStats)
     for name in _COLLECTION:
         setattr(message, name, getattr(stats, name))
     index_to_message(stats.index, message.index)
+    quantization_to_message(stats.quantization, message.quantization)
     for segment in stats.segments:
         message.segments.add(**{name: getattr(segment, name) for name in _SEGMENT})
     optimizer = stats.optimizer
@@ -106,6 +112,7 @@ def stats_from_message(message: types_pb2.CollectionStats) -> CollectionStats:
         optimizer=OptimizerStats(
             optimizer.state, optimizer.progress, optimizer.pending_bytes, _optional(optimizer, "error")
         ),
+        quantization=quantization_from_message(message),
     )
 
 

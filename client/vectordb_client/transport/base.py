@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
@@ -97,6 +98,10 @@ class AsyncBackend(Protocol):
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Pending[Plan]: ...
 
     def optimize(self, collection: str, wait: bool) -> Pending[None]: ...
+
+    def reindex(self, collection: str, request: ReindexRequest) -> Pending[CollectionConfig]: ...
+
+    def cancel_reindex(self, collection: str) -> Pending[bool]: ...
 
     def stats(self, collection: str) -> Pending[CollectionStats]: ...
 

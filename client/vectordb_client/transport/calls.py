@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         Rows,
         ScanRequest,
         SearchRequest,
@@ -229,6 +230,20 @@ def explain(collection: str, request: SearchRequest, analyze: bool) -> Call[Plan
 def optimize(collection: str, wait: bool, timeout: float | None) -> Call[None]:
     message = service_pb2.OptimizeRequest(collection=wire.text(collection, "collection"), wait=bool(wait))
     return Call("Optimize", message, _nothing, None if wait else timeout)
+
+
+def reindex(collection: str, request: ReindexRequest, timeout: float | None) -> Call[CollectionConfig]:
+    # Repeated, it finds itself running or done.
+    message = wire.reindex_to_message(collection, request)
+    return Call(
+        "Reindex", message, lambda answer: config_from_message(answer.config), None if request.wait else timeout
+    )
+
+
+def cancel_reindex(collection: str, timeout: float | None) -> Call[bool]:
+    # Not idempotent: a repeat would say that there was none.
+    message = service_pb2.CancelReindexRequest(collection=wire.text(collection, "collection"))
+    return Call("CancelReindex", message, lambda answer: bool(answer.cancelled), timeout, idempotent=False)
 
 
 def stats(collection: str, timeout: float | None) -> Call[CollectionStats]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
@@ -214,6 +215,12 @@ class FolderBackend(ForkGuarded):
 
     def optimize(self, collection: str, wait: bool) -> None:
         self._call(lambda b: b.optimize(collection, wait), self._timeout)
+
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        return self._call(lambda b: b.reindex(collection, request), self._timeout)
+
+    def cancel_reindex(self, collection: str) -> bool:
+        return self._call(lambda b: b.cancel_reindex(collection), self._timeout)
 
     def stats(self, collection: str) -> CollectionStats:
         return self._call(lambda b: b.stats(collection), self._timeout)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
@@ -167,6 +168,12 @@ class GrpcBackend(ForkGuarded):
 
     def optimize(self, collection: str, wait: bool) -> None:
         self.call(calls.optimize(collection, wait, self.options.timeout))
+
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        return self.call(calls.reindex(collection, request, self.options.timeout))
+
+    def cancel_reindex(self, collection: str) -> bool:
+        return self.call(calls.cancel_reindex(collection, self.options.timeout))
 
     def stats(self, collection: str) -> CollectionStats:
         return self.call(calls.stats(collection, self.options.timeout))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
@@ -168,6 +169,12 @@ class AioBackend(ForkGuarded):
 
     def optimize(self, collection: str, wait: bool) -> Pending[None]:
         return self._later(calls.optimize(collection, wait, self.options.timeout))
+
+    def reindex(self, collection: str, request: ReindexRequest) -> Pending[CollectionConfig]:
+        return self._later(calls.reindex(collection, request, self.options.timeout))
+
+    def cancel_reindex(self, collection: str) -> Pending[bool]:
+        return self._later(calls.cancel_reindex(collection, self.options.timeout))
 
     def stats(self, collection: str) -> Pending[CollectionStats]:
         return self._later(calls.stats(collection, self.options.timeout))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
@@ -210,6 +211,12 @@ class LocalBackend(ForkGuarded):
 
     def optimize(self, collection: str, wait: bool) -> None:
         self._engine.optimize(collection, wait)
+
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        return self._engine.reindex(collection, request)
+
+    def cancel_reindex(self, collection: str) -> bool:
+        return self._engine.cancel_reindex(collection)
 
     def stats(self, collection: str) -> CollectionStats:
         return self._engine.stats(collection)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
@@ -116,6 +117,12 @@ class ThreadedBackend:
 
     def optimize(self, collection: str, wait: bool) -> Pending[None]:
         return self._later(self._backend.optimize, collection, wait)
+
+    def reindex(self, collection: str, request: ReindexRequest) -> Pending[CollectionConfig]:
+        return self._later(self._backend.reindex, collection, request)
+
+    def cancel_reindex(self, collection: str) -> Pending[bool]:
+        return self._later(self._backend.cancel_reindex, collection)
 
     def stats(self, collection: str) -> Pending[CollectionStats]:
         return self._later(self._backend.stats, collection)

@@ -327,6 +327,36 @@ class OptimizeResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ReindexRequest(_message.Message):
+    __slots__ = ("collection", "index", "quantization", "wait")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    index: _types_pb2.IndexSpec
+    quantization: _types_pb2.QuantizationSpec
+    wait: bool
+    def __init__(self, collection: _Optional[str] = ..., index: _Optional[_Union[_types_pb2.IndexSpec, _Mapping]] = ..., quantization: _Optional[_Union[_types_pb2.QuantizationSpec, _Mapping]] = ..., wait: bool = ...) -> None: ...
+
+class ReindexResponse(_message.Message):
+    __slots__ = ("config",)
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    config: _types_pb2.CollectionConfig
+    def __init__(self, config: _Optional[_Union[_types_pb2.CollectionConfig, _Mapping]] = ...) -> None: ...
+
+class CancelReindexRequest(_message.Message):
+    __slots__ = ("collection",)
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    def __init__(self, collection: _Optional[str] = ...) -> None: ...
+
+class CancelReindexResponse(_message.Message):
+    __slots__ = ("cancelled",)
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    cancelled: bool
+    def __init__(self, cancelled: bool = ...) -> None: ...
+
 class GetStatsRequest(_message.Message):
     __slots__ = ("collection",)
     COLLECTION_FIELD_NUMBER: _ClassVar[int]

@@ -115,6 +115,16 @@ class VectorDBServiceStub(object):
                 request_serializer=vectordb__proto_dot_v1_dot_service__pb2.OptimizeRequest.SerializeToString,
                 response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.OptimizeResponse.FromString,
                 _registered_method=True)
+        self.Reindex = channel.unary_unary(
+                '/vectordb.v1.VectorDBService/Reindex',
+                request_serializer=vectordb__proto_dot_v1_dot_service__pb2.ReindexRequest.SerializeToString,
+                response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.ReindexResponse.FromString,
+                _registered_method=True)
+        self.CancelReindex = channel.unary_unary(
+                '/vectordb.v1.VectorDBService/CancelReindex',
+                request_serializer=vectordb__proto_dot_v1_dot_service__pb2.CancelReindexRequest.SerializeToString,
+                response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.CancelReindexResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/vectordb.v1.VectorDBService/GetStats',
                 request_serializer=vectordb__proto_dot_v1_dot_service__pb2.GetStatsRequest.SerializeToString,
@@ -251,6 +261,21 @@ class VectorDBServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reindex(self, request, context):
+        """Gives a collection another index and/or quantization, built beside the serving ones. A later call takes the place
+        of a running one, whose callers get FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelReindex(self, request, context):
+        """Takes a running reindex back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """The state of a collection.
         """
@@ -347,6 +372,16 @@ def add_VectorDBServiceServicer_to_server(servicer, server):
                     servicer.Optimize,
                     request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.OptimizeRequest.FromString,
                     response_serializer=vectordb__proto_dot_v1_dot_service__pb2.OptimizeResponse.SerializeToString,
+            ),
+            'Reindex': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reindex,
+                    request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.ReindexRequest.FromString,
+                    response_serializer=vectordb__proto_dot_v1_dot_service__pb2.ReindexResponse.SerializeToString,
+            ),
+            'CancelReindex': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelReindex,
+                    request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.CancelReindexRequest.FromString,
+                    response_serializer=vectordb__proto_dot_v1_dot_service__pb2.CancelReindexResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -792,6 +827,60 @@ class VectorDBService(object):
             '/vectordb.v1.VectorDBService/Optimize',
             vectordb__proto_dot_v1_dot_service__pb2.OptimizeRequest.SerializeToString,
             vectordb__proto_dot_v1_dot_service__pb2.OptimizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reindex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vectordb.v1.VectorDBService/Reindex',
+            vectordb__proto_dot_v1_dot_service__pb2.ReindexRequest.SerializeToString,
+            vectordb__proto_dot_v1_dot_service__pb2.ReindexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelReindex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vectordb.v1.VectorDBService/CancelReindex',
+            vectordb__proto_dot_v1_dot_service__pb2.CancelReindexRequest.SerializeToString,
+            vectordb__proto_dot_v1_dot_service__pb2.CancelReindexResponse.FromString,
             options,
             channel_credentials,
             insecure,

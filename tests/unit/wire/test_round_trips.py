@@ -17,6 +17,7 @@ from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
     GetRequest,
+    ReindexRequest,
     Rows,
     Rrf,
     ScanRequest,
@@ -293,10 +294,23 @@ def test_plans_alike_but_for_a_type_are_kept_apart(value):
         assert type(got.segments[0].params["x"]) is type(value)
 
 
+@given(st.none() | PARAMS, st.none() | PARAMS, st.booleans())
+def test_reindex(index, quantization, wait):
+    request = ReindexRequest(
+        None if index is None else IndexSpec("ivf", index),
+        None if quantization is None else QuantizationSpec("none", quantization),
+        wait,
+    )
+    message = again(requests.reindex_to_message("docs", request))
+    assert message.collection == "docs"
+    got = requests.reindex_from_message(message)
+    assert (got.index, got.quantization, got.wait) == (request.index, request.quantization, wait)
+
+
 def test_statistics():
     given_ = CollectionStats(
         1, 2, 3, 4, 5, 6, 7, IndexSpec("hnsw", {"m": 16}), (SegmentStats("s", 1, 2, "flat", 3, 4),),
-        OptimizerStats("merging", 0.5, 12, "broken"),
+        OptimizerStats("reindexing", 0.5, 12, "broken"), QuantizationSpec("pq", {"m": 48}),
     )  # fmt: skip
     message = types_pb2.CollectionStats()
     stats.stats_to_message(given_, message)
