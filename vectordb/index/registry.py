@@ -34,6 +34,7 @@ _BUILT_IN = {
     "flat": "vectordb.index.flat:FLAT",
     "hnsw": "vectordb.index.faiss_hnsw:HNSW",
     "hnswlib": "vectordb.index.hnswlib_graph:HNSWLIB",
+    "annoy": "vectordb.index.annoy_trees:ANNOY",
 }
 
 _lock = threading.Lock()
