@@ -8,7 +8,8 @@ Its file is mapped, so several processes share it and memory can do without it. 
 
 The file is Annoy's own, which it maps from its first byte to its last, so that nothing can be put around it. The frame
 (:mod:`~vectordb.index.envelope`) lies *in* it: the first few item numbers are left out, Annoy keeps their places, never
-looks at them, and they are as long as the frame.
+looks at them, and they are as long as the frame. Equal rows share an item, since trees cannot part them: which do is
+found again on loading, by hashing all rows, where there are many.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 from vectordb.errors import Internal, ResourceExhausted
 from vectordb.index import envelope
 from vectordb.index.base import BuildCancelled, BuildOptions, Capabilities, Effort, Neighbours, Parameter, Params
-from vectordb.index.duplicates import Rows
+from vectordb.index.duplicates import Groups, Rows, grouped
 from vectordb.index.extras import library
 from vectordb.index.flat import FLAT, FlatIndex
 from vectordb.index.scaling import Scaling, nothing
@@ -40,6 +41,8 @@ _SPACE = {Metric.COSINE: "angular", Metric.DOT: "dot", Metric.L2: "euclidean", M
 _LEAF = 64
 """Annoy puts up to about ``dim`` rows into one leaf; up to ``dim + 64`` rows there is no tree to speak of."""
 _SEED = 1
+_GROUPED = 1 << 16
+"""In the frame's own number: bits 0 to 15 the exponent of the scaling, then this flag, then from bit 32 the trees."""
 _MOST = 10_000_000
 _WIDTH = {Metric.COSINE: 8_000, Metric.DOT: 24_000, Metric.L2: 8_000, Metric.L1: 8_000}
 """Rows to collect that find 0.96 of 10 neighbours among 20,000 real text embeddings; inner products of rows of many
@@ -68,20 +71,29 @@ class AnnoyIndex:
         shape: (n, d) of the matrix that it is over.
         metric: The metric.
         scaling: How rows and queries are scaled.
+        groups: Which rows share an item; None: none do.
         file: The whole file, mapped; None of one that was not saved yet.
     """
 
     def __init__(
-        self, native: Any, shape: tuple[int, ...], metric: Metric, scaling: Scaling, file: mmap.mmap | None = None
+        self,
+        native: Any,
+        shape: tuple[int, ...],
+        metric: Metric,
+        scaling: Scaling,
+        groups: Groups | None,
+        file: mmap.mmap | None = None,
     ) -> None:
         self._native = native
         self._shape = shape
         self._metric = metric
         self._scaling = scaling
+        self._groups = groups
         self._file = file
+        self._items = shape[0] if groups is None else groups.distinct
         self._trees = int(native.get_n_trees())
         self._gap = _gap(shape[1])
-        growth = (shape[0] / _WIDTH_ROWS) ** _WIDTH_GROWTH
+        growth = (self._items / _WIDTH_ROWS) ** _WIDTH_GROWTH
         self._width = math.ceil(_WIDTH[metric] * growth)
         self._row_width = _ROW_WIDTH * growth
         self._capabilities = replace(
@@ -115,16 +127,17 @@ class AnnoyIndex:
         width = max(limit, int((params or {}).get("search_k", max(self._width, spanning))))
         rows = np.full((len(scaled), limit), -1, np.int64)
         distances = np.full((len(scaled), limit), np.inf, np.float32)
-        sign = -1.0 if self._metric is Metric.DOT else 1.0
         for i, query in enumerate(scaled.tolist()):
             found, far = self._native.get_nns_by_vector(query, limit, width, include_distances=True)
             rows[i, : len(found)] = found
             distances[i, : len(far)] = far
         real = rows >= 0
         rows[real] -= self._gap
-        if sign < 0:
+        if self._metric is Metric.DOT:
             np.negative(distances, out=distances, where=real)
-        return Neighbours(rows, distances, min(width, self._shape[0]) * len(scaled))
+        if self._groups is not None:
+            rows, distances = self._groups.spread(rows, distances, limit, None)
+        return Neighbours(rows, distances, min(width, self._items) * len(scaled))
 
     def save(self, path: Path) -> None:
         """See :meth:`vectordb.index.base.VectorIndex.save`.
@@ -138,8 +151,8 @@ class AnnoyIndex:
                 with path.open("r+b") as file:
                     size = file.seek(0, 2)
                     file.seek(0)
-                    exponent = self._scaling.exponent & 0xFFFF_FFFF
-                    own = exponent | (self._trees << 32)
+                    own = (self._scaling.exponent & 0xFFFF) | (self._trees << 32)
+                    own |= 0 if self._groups is None else _GROUPED
                     file.write(envelope.block(_KIND, self._shape, self._metric, size, own))
                 self._file = _mapped(path)
             else:
@@ -149,10 +162,10 @@ class AnnoyIndex:
 
     def memory_bytes(self) -> int:
         """Rows and trees; where mapped, what they take once they are all in memory."""
+        groups = 0 if self._groups is None else self._groups.nbytes()
         if self._file is not None:
-            return len(self._file)
-        rows, dim = self._shape
-        return rows * (4 * dim + 12) + self._trees * rows * 8
+            return len(self._file) + groups
+        return self._items * (4 * self._shape[1] + 12 + 8 * self._trees) + groups
 
 
 class AnnoyKind:
@@ -172,14 +185,16 @@ class AnnoyKind:
 
     def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> AnnoyIndex | _Leaf:
         """See :meth:`vectordb.index.base.IndexKind.build`. The trees themselves cannot be cancelled."""
-        count, dim = vectors.shape
+        groups = grouped(vectors, options.cancelled)
+        rows = Rows(vectors) if groups is None else Rows(vectors, groups.rows[groups.starts[:-1]].astype(np.int64))
+        count, dim = rows.count, rows.dim
         if count <= dim + _LEAF:
             return _Leaf(FLAT.build(vectors, metric, options), vectors.shape, metric)
-        scaling = Scaling.of(Rows(vectors), metric, options.cancelled)
+        scaling = Scaling.of(rows, metric, options.cancelled)
         native = annoy.AnnoyIndex(dim, _SPACE[metric])
         native.set_seed(_SEED)
         gap = _gap(dim)
-        for start, block in Rows(vectors).blocks(options.cancelled):
+        for start, block in rows.blocks(options.cancelled):
             for item, row in enumerate(scaling.rows(block).tolist(), gap + start):
                 native.add_item(item, row)
             options.progress(0.3 * (start + len(block)) / count)
@@ -190,7 +205,7 @@ class AnnoyKind:
         if options.cancelled():
             raise BuildCancelled
         options.progress(1.0)
-        return AnnoyIndex(native, vectors.shape, metric, scaling)
+        return AnnoyIndex(native, vectors.shape, metric, scaling, groups)
 
     def load(
         self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions
@@ -204,16 +219,18 @@ class AnnoyKind:
         if own == 0:
             return _Leaf(FLAT.build(vectors, metric, options), vectors.shape, metric)
         trees = own >> 32
-        exponent = int(np.uint32(own & 0xFFFF_FFFF).view(np.int32))
+        exponent = int(np.uint16(own & 0xFFFF).view(np.int16))
+        groups = grouped(vectors, options.cancelled) if own & _GROUPED else None
         native = annoy.AnnoyIndex(vectors.shape[1], _SPACE[metric])
         try:
             native.load(str(path))
         except OSError as error:
             raise envelope.corrupt(path, f"cannot be loaded by annoy: {error}") from error
-        if native.get_n_items() != _gap(vectors.shape[1]) + len(vectors) or native.get_n_trees() != trees:
+        items = _gap(vectors.shape[1]) + (len(vectors) if groups is None else groups.distinct)
+        if native.get_n_items() != items or native.get_n_trees() != trees:
             raise envelope.corrupt(path, "holds another forest than its frame says")
         largest = math.ldexp(1.0, -exponent) if exponent else 1.0
-        return AnnoyIndex(native, vectors.shape, metric, Scaling(exponent, largest), _mapped(path))
+        return AnnoyIndex(native, vectors.shape, metric, Scaling(exponent, largest), groups, _mapped(path))
 
 
 class _Leaf:
