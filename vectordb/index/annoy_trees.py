@@ -27,7 +27,8 @@ from vectordb.index import envelope
 from vectordb.index.base import BuildCancelled, BuildOptions, Capabilities, Effort, Neighbours, Parameter, Params
 from vectordb.index.duplicates import Groups, Rows, grouped
 from vectordb.index.extras import library
-from vectordb.index.flat import FLAT, FlatIndex
+from vectordb.index.flat import FLAT
+from vectordb.index.plain import Plain
 from vectordb.index.scaling import Scaling, nothing
 from vectordb.metric import Metric
 
@@ -183,13 +184,13 @@ class AnnoyKind:
         builds_apart=True,
     )
 
-    def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> AnnoyIndex | _Leaf:
+    def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> AnnoyIndex | Plain:
         """See :meth:`vectordb.index.base.IndexKind.build`. The trees themselves cannot be cancelled."""
         groups = grouped(vectors, options.cancelled)
         rows = Rows(vectors) if groups is None else Rows(vectors, groups.rows[groups.starts[:-1]].astype(np.int64))
         count, dim = rows.count, rows.dim
         if count <= dim + _LEAF:
-            return _Leaf(FLAT.build(vectors, metric, options), vectors.shape, metric)
+            return Plain(_KIND, FLAT.build(vectors, metric, options), vectors.shape, metric)
         scaling = Scaling.of(rows, metric, options.cancelled)
         native = annoy.AnnoyIndex(dim, _SPACE[metric])
         native.set_seed(_SEED)
@@ -209,7 +210,7 @@ class AnnoyKind:
 
     def load(
         self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions
-    ) -> AnnoyIndex | _Leaf:
+    ) -> AnnoyIndex | Plain:
         """See :meth:`vectordb.index.base.IndexKind.load`. Maps the file.
 
         Raises:
@@ -217,7 +218,7 @@ class AnnoyKind:
         """
         own = envelope.check(path, _KIND, vectors.shape, metric)
         if own == 0:
-            return _Leaf(FLAT.build(vectors, metric, options), vectors.shape, metric)
+            return Plain(_KIND, FLAT.build(vectors, metric, options), vectors.shape, metric)
         trees = own >> 32
         exponent = int(np.uint16(own & 0xFFFF).view(np.int16))
         groups = grouped(vectors, options.cancelled) if own & _GROUPED else None
@@ -231,32 +232,6 @@ class AnnoyKind:
             raise envelope.corrupt(path, "holds another forest than its frame says")
         largest = math.ldexp(1.0, -exponent) if exponent else 1.0
         return AnnoyIndex(native, vectors.shape, metric, Scaling(exponent, largest), groups, _mapped(path))
-
-
-class _Leaf:
-    """What one leaf would hold: compared row by row."""
-
-    def __init__(self, flat: FlatIndex, shape: tuple[int, ...], metric: Metric) -> None:
-        self._flat, self._shape, self._metric = flat, shape, metric
-
-    def search(
-        self,
-        queries: NDArray[np.float32],
-        limit: int,
-        *,
-        allowed: NDArray[np.uint8] | None = None,
-        params: Params | None = None,
-    ) -> Neighbours:
-        """See :meth:`vectordb.index.base.VectorIndex.search`."""
-        return self._flat.search(queries, limit, allowed=allowed, params=params)
-
-    def save(self, path: Path) -> None:
-        """See :meth:`vectordb.index.base.VectorIndex.save`."""
-        path.write_bytes(envelope.block(_KIND, self._shape, self._metric, envelope.BLOCK_BYTES))
-
-    def memory_bytes(self) -> int:
-        """Nothing beside the vectors."""
-        return 0
 
 
 ANNOY = AnnoyKind()

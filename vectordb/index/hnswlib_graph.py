@@ -61,7 +61,7 @@ _ALLOWED_LEAST = 1.5
 _SLICE_WORK = 128 * 384 * 200
 """Rows x dims x ef_construction of one uninterruptible add: about 0.1 s of one thread."""
 
-EFFORT = Effort(factor=55.0, exponent=0.72, dimension=200.0 / (1_098 * 384), filtered=0.12)
+EFFORT = Effort(factor=55.0, exponent=0.72, dimension=110.0 / (1_098 * 384), filtered=0.12)
 """Rows compared by beam as on faiss's graph, which is the same one; at single precision a comparison costs more."""
 
 

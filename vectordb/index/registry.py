@@ -35,6 +35,7 @@ _BUILT_IN = {
     "hnsw": "vectordb.index.faiss_hnsw:HNSW",
     "hnswlib": "vectordb.index.hnswlib_graph:HNSWLIB",
     "annoy": "vectordb.index.annoy_trees:ANNOY",
+    "scann": "vectordb.index.scann_leaves:SCANN",
     "vamana": "vectordb.index.svs_vamana:VAMANA",
 }
 
