@@ -1,4 +1,4 @@
-"""The kinds that other libraries make, through the whole engine: built by the optimizer, reopened, searched, filtered."""
+"""The kinds that other libraries make, through the whole engine: built apart, reopened, searched, filtered."""
 
 from __future__ import annotations
 

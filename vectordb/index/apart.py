@@ -15,6 +15,7 @@ cancelled, and it dies with this process, however that ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -162,10 +163,8 @@ def _converse(child: subprocess.Popen[bytes], request: bytes, answer: _Answer, c
     assert child.stderr is not None
     printed = b""
     with selectors.DefaultSelector() as ready:
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died at once; what it printed says why
             child.stdin.write(request)
-        except BrokenPipeError:
-            pass  # it died at once; what it printed says why
         ready.register(child.stdout, selectors.EVENT_READ)
         ready.register(child.stderr, selectors.EVENT_READ)
         while not answer.last and not cancelled():

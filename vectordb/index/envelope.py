@@ -1,9 +1,9 @@
 """The frame around the files of libraries that check nothing: what a file is for, and that it is whole.
 
     part      type         what
-    block     64 bytes     b"VDBINDEX" | kind, 16 bytes of ASCII padded with zeros | uint64 rows | uint64 size of the file |
-                           uint32 dim | uint32 metric (its place in ``Metric``) | uint64 a number of the kind's own |
-                           uint32 version | uint32 CRC-32 of the 60 bytes before
+    block     64 bytes     b"VDBINDEX" | kind, 16 bytes of ASCII padded with zeros | uint64 rows |
+                           uint64 size of the file | uint32 dim | uint32 metric (its place in ``Metric``) |
+                           uint64 a number of the kind's own | uint32 version | uint32 CRC-32 of the 60 bytes before
     the rest               the kind's own business; or, of :func:`write_sections`:
     facts     JSON         {"facts": {...}, "sections": {name: length, ...}}; its length is the block's own number
     sections               one after the other, each at a multiple of 64 bytes

@@ -76,13 +76,13 @@ def write(path: Path, graph: Graph, shape: tuple[int, ...], metric: Metric) -> N
         "largest": graph.scaling.largest,
     }
     sections = {
-        "level0": memoryview(state["data_level0"]),
-        "levels": memoryview(state["element_levels"][:nodes]),
-        "upper": memoryview(state["link_lists"]),
+        "level0": state["data_level0"].data,
+        "levels": state["element_levels"][:nodes].data,
+        "upper": state["link_lists"].data,
     }
     if graph.groups is not None:
-        sections["starts"] = memoryview(graph.groups.starts.astype("<u4"))
-        sections["rows"] = memoryview(graph.groups.rows.astype("<u4"))
+        sections["starts"] = graph.groups.starts.astype("<u4").tobytes()
+        sections["rows"] = graph.groups.rows.astype("<u4").tobytes()
     envelope.write_sections(path, KIND, shape, metric, sections, facts)
 
 

@@ -14,8 +14,8 @@ How it is used, by measurement (20,000 real text embeddings of 384 dimensions):
 - A filter is called for every row met, with the GIL: a bytes object's own ``__getitem__`` costs 0.12 us a call, a
   Python function 0.75.
 - The width counts rows spanned, allowed or not: under a filter ``width * selectivity`` allowed ones are asked for.
-- It is built apart: hnswlib is compiled for the processor that it is installed on, and pip's cache carries it to others,
-  where it ends the process.
+- It is built apart: hnswlib is compiled for the processor that it is installed on, and pip's cache carries it to
+  others, where it ends the process.
 """
 
 from __future__ import annotations

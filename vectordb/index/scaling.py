@@ -78,7 +78,8 @@ class Scaling(NamedTuple):
             if math.frexp(most)[1] in _FREE:
                 return queries
             tops = np.frexp(np.abs(queries).max(axis=1, keepdims=True))[1]
-            return np.ldexp(queries, -tops).astype(np.float32, copy=False)
+            turned: NDArray[np.float32] = np.ldexp(queries, -tops).astype(np.float32, copy=False)
+            return turned
         if most > _TOO_FAR * max(self.largest, math.ldexp(1.0, -self.exponent)):
             return None
         return self.rows(queries)

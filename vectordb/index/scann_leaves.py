@@ -4,8 +4,8 @@ Source: Guo et al. 2020, "Accelerating Large-Scale Inference with Anisotropic Ve
 "SOAR: Improved Indexing for Approximate Nearest Neighbor Search" (each row lies in a second cluster as well, chosen for
 queries that the first serves badly).
 
-It cannot grow and takes no filter. Only its codes are kept, half a byte for two dimensions and cluster: the engine scores
-its candidates from the full vectors.
+It cannot grow and takes no filter. Only its codes are kept, half a byte for two dimensions and cluster: the engine
+scores its candidates from the full vectors.
 
 Measured, 20,000 real text embeddings of 384 dimensions, 141 clusters, recall of 10 / microseconds of ScaNN alone:
 
@@ -130,8 +130,8 @@ class ScannIndex:
         allowed: NDArray[np.uint8] | None = None,
         params: Params | None = None,
     ) -> Neighbours:
-        """See :meth:`vectordb.index.base.VectorIndex.search`. ``scored`` is an estimate of the codes compared: ScaNN does not
-        count.
+        """See :meth:`vectordb.index.base.VectorIndex.search`. ``scored`` is an estimate of the codes
+        compared: ScaNN does not count.
 
         Raises:
             DimensionMismatch: Queries of another dimension.
@@ -177,7 +177,7 @@ class ScannKind:
         metrics=frozenset(_SPACE),
         build_params={
             "leaves": Parameter(int, 0, 0, _MOST_LEAVES, "clusters; 0 chooses the square root of the rows"),
-            "block": Parameter(int, 0, 0, 8, "dimensions that share half a byte: more are smaller and coarser; 0 chooses"),
+            "block": Parameter(int, 0, 0, 8, "dimensions that share half a byte: more are coarser; 0 chooses"),
         },
         search_params={"leaves_to_search": _leaves(_WIDTH[Metric.COSINE])},
         width="leaves_to_search",

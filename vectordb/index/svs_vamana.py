@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +58,7 @@ _FILES = {
     "graph": "graph/graph_0.svs",
     "data_config": "data/svs_config.toml",
 }
-_Files = dict[str, memoryview | bytes]
+_Files = Mapping[str, memoryview | bytes]
 _DATA = "data/data_0.svs"
 _HEAD = 1_024
 """Bytes before the rows in SVS's file of data."""
@@ -81,26 +81,31 @@ class _Form(NamedTuple):
     scaling: Scaling
 
     def rows(self, block: NDArray[np.float32]) -> NDArray[Any]:
-        if self.dtype == "int8":
-            return np.clip(np.rint(block * self.factor), -_TOP, _TOP).astype(np.int8)
-        scaled = np.ascontiguousarray(block) if self.factor == 1.0 else block * np.float32(self.factor)
-        return scaled.astype(self.dtype, copy=False)
+        """Rows as they are stored."""
+        return self._stored(block, self.factor, self.dtype)
 
     def queries(self, queries: NDArray[np.float32], dim: int, metric: Metric) -> NDArray[Any] | None:
         """Queries as they are compared; None where they cannot be ranked."""
         checked = self.scaling.queries(queries, dim, metric)
         if checked is None or not len(checked):
             return None
-        if metric is Metric.DOT and self.dtype == "int8":
-            # By itself: only its direction matters.
-            most = np.abs(checked).max(axis=1, keepdims=True)
-            return np.rint(checked * (_TOP / np.maximum(most, 1e-30))).astype(np.int8)
-        if metric is Metric.DOT:
+        dtype = "int8" if self.dtype == "int8" else "float32"
+        if metric is not Metric.DOT:
+            return self._stored(checked, self.factor * math.ldexp(1.0, -self.scaling.exponent), dtype)
+        if dtype == "float32":
             return checked
-        factor = self.factor * math.ldexp(1.0, -self.scaling.exponent)
-        if self.dtype == "int8":
-            return np.clip(np.rint(checked * factor), -_TOP, _TOP).astype(np.int8)
-        return checked if factor == 1.0 else checked * np.float32(factor)
+        # By itself: of a query only the direction matters.
+        most = np.abs(checked).max(axis=1, keepdims=True)
+        return self._stored(checked / np.maximum(most, np.finfo(np.float32).tiny), _TOP, dtype)
+
+    @staticmethod
+    def _stored(block: NDArray[np.float32], factor: float, dtype: str) -> NDArray[Any]:
+        scaled: NDArray[Any] = np.ascontiguousarray(block)
+        if factor != 1.0:
+            scaled = np.multiply(block, factor, dtype=np.float64)
+        if dtype == "int8":
+            scaled = np.clip(np.rint(scaled), -_TOP, _TOP)
+        return scaled.astype(dtype, copy=False)
 
 
 class VamanaIndex:
@@ -206,10 +211,10 @@ class VamanaIndex:
             "largest": self._form.scaling.largest,
             "nodes": self._nodes,
         }
-        sections = dict(self._files)
+        sections: dict[str, memoryview | bytes] = dict(self._files)
         if self._groups is not None:
-            sections["starts"] = memoryview(self._groups.starts.astype("<u4"))
-            sections["rows"] = memoryview(self._groups.rows.astype("<u4"))
+            sections["starts"] = self._groups.starts.astype("<u4").tobytes()
+            sections["rows"] = self._groups.rows.astype("<u4").tobytes()
         envelope.write_sections(path, _KIND, self._shape, self._metric, sections, facts)
 
     def memory_bytes(self) -> int:
@@ -322,7 +327,7 @@ def _form(rows: Rows, metric: Metric, options: BuildOptions) -> _Form:
 
 def _saved(native: Any) -> _Files:
     """What SVS writes, but for the rows."""
-    files: _Files = {}
+    files: dict[str, memoryview | bytes] = {}
     with TemporaryDirectory(prefix="vectordb-") as folder:
         native.save(*(f"{folder}/{name}" for name in ("config", "graph", "data")))
         for name, path in _FILES.items():

@@ -6,6 +6,7 @@ which needs no turn at the GIL; elsewhere when standard input ends.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import faulthandler
@@ -114,10 +115,8 @@ def _plain(value: object) -> bool:
 
 def _behave(parent: int) -> None:
     """Steps back behind searches, and ties this process's life to its parent's."""
-    try:
+    with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
-    except OSError:
-        pass  # only slower for others
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     # An interrupt from the terminal is for the parent, which ends this process as it sees fit.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

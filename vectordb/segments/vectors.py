@@ -39,9 +39,7 @@ class VectorMatrix:
 
     __slots__ = ("_budget", "_hand", "_lock", "_map", "_touched", "array", "path")
 
-    def __init__(
-        self, array: NDArray[np.float32], mapped: mmap.mmap | None = None, path: Path | None = None
-    ) -> None:
+    def __init__(self, array: NDArray[np.float32], mapped: mmap.mmap | None = None, path: Path | None = None) -> None:
         self.array = array
         self.path = path
         self._map = mapped
