@@ -25,9 +25,10 @@ import numpy as np
 from vectordb.errors import Internal, ResourceExhausted
 from vectordb.index import envelope
 from vectordb.index.base import BuildCancelled, BuildOptions, Capabilities, Effort, Neighbours, Parameter, Params
-from vectordb.index.duplicates import Groups, Rows, grouped
+from vectordb.index.duplicates import Groups, grouped
 from vectordb.index.extras import library
 from vectordb.index.flat import FLAT
+from vectordb.index.grouping import distinct
 from vectordb.index.plain import Plain
 from vectordb.index.scaling import Scaling, nothing
 from vectordb.metric import Metric
@@ -187,7 +188,7 @@ class AnnoyKind:
     def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> AnnoyIndex | Plain:
         """See :meth:`vectordb.index.base.IndexKind.build`. The trees themselves cannot be cancelled."""
         groups = grouped(vectors, options.cancelled)
-        rows = Rows(vectors) if groups is None else Rows(vectors, groups.rows[groups.starts[:-1]].astype(np.int64))
+        rows = distinct(vectors, groups)
         count, dim = rows.count, rows.dim
         if count <= dim + _LEAF:
             return Plain(_KIND, FLAT.build(vectors, metric, options), vectors.shape, metric)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vectordb.index import envelope
+from vectordb.index import envelope, grouping
 from vectordb.index.duplicates import Groups
 from vectordb.index.extras import library
 from vectordb.index.scaling import Scaling
@@ -80,9 +80,7 @@ def write(path: Path, graph: Graph, shape: tuple[int, ...], metric: Metric) -> N
         "levels": state["element_levels"][:nodes].data,
         "upper": state["link_lists"].data,
     }
-    if graph.groups is not None:
-        sections["starts"] = graph.groups.starts.astype("<u4").tobytes()
-        sections["rows"] = graph.groups.rows.astype("<u4").tobytes()
+    sections |= grouping.sections(graph.groups)
     envelope.write_sections(path, KIND, shape, metric, sections, facts)
 
 
@@ -101,7 +99,7 @@ def read(path: Path, shape: tuple[int, ...], metric: Metric) -> Graph:
             "element_levels": np.frombuffer(sections["levels"], "<i4"),
             "link_lists": np.frombuffer(sections["upper"], np.int8),
         }
-        groups = _groups(path, sections, nodes, shape[0])
+        groups = grouping.read(sections, shape[0], nodes)
     except (KeyError, TypeError, ValueError) as error:
         raise envelope.corrupt(path, f"lacks a part of a graph: {error}") from error
     if nodes == 0:
@@ -125,19 +123,6 @@ def _restored(like: dict[str, Any], state: dict[str, Any], dim: int, metric: Met
     params |= {"space": SPACE[metric], "dim": dim, "max_elements": capacity, "ep_added": True, "index_inited": True}
     params["element_levels"] = params["element_levels"][: params["cur_element_count"]]
     return hnswlib.Index(params=params)
-
-
-def _groups(path: Path, sections: dict[str, memoryview], nodes: int, rows: int) -> Groups | None:
-    if "starts" not in sections:
-        if nodes != rows:
-            raise envelope.corrupt(path, f"has {nodes} nodes for {rows} rows")
-        return None
-    starts, members = np.frombuffer(sections["starts"], "<u4"), np.frombuffer(sections["rows"], "<u4")
-    if len(starts) != nodes + 1 or len(members) != rows:
-        raise envelope.corrupt(path, "has groups of equal rows that do not fit")
-    if starts[0] != 0 or starts[-1] != rows or (starts[1:] <= starts[:-1]).any() or (members >= rows).any():
-        raise envelope.corrupt(path, "has impossible groups of equal rows")
-    return Groups(starts, members)
 
 
 def _problem(state: dict[str, NDArray[Any]], nodes: int, dim: int, m: int, top: tuple[int, int]) -> str | None:

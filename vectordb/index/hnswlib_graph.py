@@ -41,6 +41,7 @@ from vectordb.index.base import (
     Params,
 )
 from vectordb.index.duplicates import Rows, grouped, regrouped
+from vectordb.index.grouping import distinct
 from vectordb.index.hnswlib_file import Graph
 from vectordb.index.scaling import Scaling, nothing, widened
 from vectordb.metric import Metric
@@ -209,7 +210,7 @@ class HnswlibKind:
         params: dict[str, Any] = {name: p.default for name, p in self.capabilities.build_params.items()}
         params |= dict(options.params)
         groups = grouped(vectors, options.cancelled)
-        rows = Rows(vectors) if groups is None else Rows(vectors, groups.rows[groups.starts[:-1]].astype(np.int64))
+        rows = distinct(vectors, groups)
         scaling = Scaling.of(rows, metric, options.cancelled)
         native = hnswlib_file.empty(rows.dim, metric, rows.count, params["m"], params["ef_construction"])
         _add(native, rows, 0, scaling, options)
