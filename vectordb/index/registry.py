@@ -33,6 +33,10 @@ AUTO_KIND = "hnsw"
 _BUILT_IN = {
     "flat": "vectordb.index.flat:FLAT",
     "hnsw": "vectordb.index.faiss_hnsw:HNSW",
+    "hnswlib": "vectordb.index.hnswlib_graph:HNSWLIB",
+    "annoy": "vectordb.index.annoy_trees:ANNOY",
+    "scann": "vectordb.index.scann_leaves:SCANN",
+    "vamana": "vectordb.index.svs_vamana:VAMANA",
 }
 
 _lock = threading.Lock()
@@ -69,6 +73,8 @@ def get_kind(name: str) -> IndexKind:
         raise InvalidArgument(f"unknown index kind {name!r}; choose one of {names}", kind=name)
     try:
         loaded = entry.load()
+    except FailedPrecondition:
+        raise  # it says which extra is missing
     except Exception as error:
         raise FailedPrecondition(
             f"index kind {name!r} ({entry.value}) cannot be loaded: {error}; install what it needs or choose another",

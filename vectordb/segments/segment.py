@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.filter import Filter
+    from vectordb.index.apart import Scratch
     from vectordb.index.base import IndexKind, VectorIndex
     from vectordb.metadata.postings import Postings
     from vectordb.segments.changes import Changes
@@ -88,11 +89,16 @@ class SegmentData:
 
 @dataclass(frozen=True, slots=True)
 class BuiltIndex:
-    """An index over a segment's matrix: itself, its kind, and how it was built."""
+    """An index over a segment's matrix: itself, its kind, and how it was built.
+
+    Attributes:
+        scratch: Keeps the file of an index that was built apart for a database in memory.
+    """
 
     index: VectorIndex
     kind: IndexKind
     info: IndexInfo
+    scratch: Scratch | None = None
 
 
 class Segment:

@@ -31,12 +31,17 @@ class VectorMatrix:
     is among the 15 %. Its pages remain in the system's cache, so that touching one again costs a minor
     fault and no reading. (Measured, 10 rows of 384 out of 176 MB: all mapped 6 µs, so 22 µs; unmapping all of it now
     and then 40 µs; ten ``pread`` calls 21 µs, but each of those gives up the GIL.)
+
+    Attributes:
+        array: The matrix.
+        path: The file that it is mapped from; None in memory.
     """
 
-    __slots__ = ("_budget", "_hand", "_lock", "_map", "_touched", "array")
+    __slots__ = ("_budget", "_hand", "_lock", "_map", "_touched", "array", "path")
 
-    def __init__(self, array: NDArray[np.float32], mapped: mmap.mmap | None = None) -> None:
+    def __init__(self, array: NDArray[np.float32], mapped: mmap.mmap | None = None, path: Path | None = None) -> None:
         self.array = array
+        self.path = path
         self._map = mapped
         self._budget = 0  # rows read between two drops, once the matrix is sparse
         self._touched = 0
@@ -51,7 +56,7 @@ class VectorMatrix:
             ValueError: The file is shorter.
         """
         array, mapped = map_array(path, np.dtype("<f4"), count * dim)
-        return cls(array.reshape(count, dim), mapped)
+        return cls(array.reshape(count, dim), mapped, path)
 
     def set_sparse(self) -> None:
         """Says that from now on most reads are of single rows, since an index does the searching; unmaps all."""
