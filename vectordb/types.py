@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -148,6 +149,11 @@ class Hit(NamedTuple):
     metadata: Metadata | None = None
     text: str | None = None
     vector: NDArray[np.float32] | None = None
+
+
+def hits_of(rows: Iterable[tuple[str, float, Any, Any, Any]]) -> list[Hit]:
+    """Rows of all five fields as hits; ``Hit(...)`` would cost a call of a Python function each."""
+    return list(map(tuple.__new__, repeat(Hit), rows))
 
 
 @dataclass(frozen=True, slots=True)

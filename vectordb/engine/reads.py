@@ -27,7 +27,7 @@ from vectordb.storage.base import Family
 from vectordb.storage.codec import IdEntry
 from vectordb.text.analyzers import analyzer
 from vectordb.text.query import TextQuery, parse
-from vectordb.types import Hit, Plan, Record, SearchResult, SegmentPlan
+from vectordb.types import Hit, Plan, Record, SearchResult, SegmentPlan, hits_of
 from vectordb.validate import check_filter
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     started = time.perf_counter()
     queries = checks.check_search(live.config, request)
     snapshot = live.snapshot
-    spec, deadline = _spec(live, request), Deadline.after(request.timeout)
+    spec, deadline = _spec(live, request, snapshot.version), Deadline.after(request.timeout)
     if not request.texts:
         outcome = execute(snapshot.parts, queries, spec, deadline)
     elif request.vectors is None:
@@ -58,12 +58,11 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     else:
         both = (queries, _text_queries(live, request))
         outcome = execute_hybrid(snapshot.parts, both, spec, request.fusion or Rrf(), deadline)
-    plan = Plan(outcome.plan.segments, request.filter_mode, snapshot.version, outcome.plan.timings_ms)
     results = []
     for winners in outcome.winners:
         hits = _hits(live, snapshot.parts, winners, request)
         took_ms = (time.perf_counter() - started) * 1e3
-        results.append(SearchResult(hits, plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
+        results.append(SearchResult(hits, outcome.plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
     return results
 
 
@@ -76,7 +75,7 @@ def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) 
         return Plan(result.plan.segments, result.plan.filter_mode, result.plan.version, timings)
     checks.check_search(live.config, request)
     snapshot = live.snapshot
-    spec = _spec(live, request)
+    spec = _spec(live, request, snapshot.version)
     segments: tuple[SegmentPlan, ...] = ()
     if request.vectors is not None:
         segments = explain(snapshot.parts, spec, live.config.dim)
@@ -90,7 +89,7 @@ def _text_queries(live: LiveCollection, request: SearchRequest) -> list[TextQuer
     return [parse(text, how) for text in request.texts]
 
 
-def _spec(live: LiveCollection, request: SearchRequest) -> SearchSpec:
+def _spec(live: LiveCollection, request: SearchRequest, version: int) -> SearchSpec:
     return SearchSpec(
         request.limit,
         request.where,
@@ -100,14 +99,18 @@ def _spec(live: LiveCollection, request: SearchRequest) -> SearchSpec:
         request.params,
         request.allow_partial,
         live.config.metric,
+        version,
     )
 
 
 def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, request: SearchRequest) -> list[Hit]:
-    if not request.include:
-        return list(map(Hit, winners.ids, winners.scores.tolist()))
-    stored = _Stored(live, _locate(parts, winners.parts, winners.rows), request)
-    return list(map(Hit, winners.ids, winners.scores.tolist(), stored.metadata(), stored.texts(), stored.vectors()))
+    metadata: Iterable[Any] = repeat(None)
+    texts: Iterable[Any] = repeat(None)
+    vectors: Iterable[Any] = repeat(None)
+    if request.include:
+        stored = _Stored(live, _locate(parts, winners.parts, winners.rows), request)
+        metadata, texts, vectors = stored.metadata(), stored.texts(), stored.vectors()
+    return hits_of(zip(winners.ids, winners.scores.tolist(), metadata, texts, vectors, strict=False))
 
 
 class _Located(NamedTuple):

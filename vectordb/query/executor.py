@@ -70,7 +70,7 @@ def execute(
     if spec.where is not None:
         timings["filter"] = run.filter_seconds * 1e3
         timings["search"] -= timings["filter"]
-    outcome = Outcome(winners, Plan(tuple(plans), spec.filter_mode, 0, timings))
+    outcome = Outcome(winners, Plan(tuple(plans), spec.filter_mode, spec.version, timings))
     if run.incomplete:
         outcome.incomplete_reason = DEADLINE
         outcome.searched_fraction = run.searched / sum(part.rows for part in parts)

@@ -72,7 +72,7 @@ def execute_text(
     winners = [run.search(query) for query in queries]
     timings = {TEXT: (perf_counter() - started) * 1e3}
     plans = tuple(run.plan(number) for number in range(len(parts)))
-    outcome = Outcome(winners, Plan(plans, spec.filter_mode, 0, timings))
+    outcome = Outcome(winners, Plan(plans, spec.filter_mode, spec.version, timings))
     if run.incomplete:
         outcome.incomplete_reason = DEADLINE
         outcome.searched_fraction = run.searched / max(1, len(queries) * sum(part.rows for part in parts))

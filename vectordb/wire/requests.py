@@ -7,6 +7,7 @@ is the message's ``collection``. All raise ``InvalidArgument`` for what cannot b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from vectordb.errors import InvalidArgument
@@ -214,21 +215,43 @@ def search_to_message(collection: str, request: SearchRequest) -> service_pb2.Se
 
 
 def search_from_message(message: service_pb2.SearchRequest) -> SearchRequest:
-    by_text_alone = len(message.texts) and not message.dim and not message.vectors
-    return SearchRequest(
-        None if by_text_alone else vectors_from_bytes(message.vectors, message.dim, "vectors"),
-        limit=message.limit,
-        where=_where(message),
-        filter_mode=enum_from_number(FilterMode, message.filter_mode, "filter_mode", FilterMode.AUTO),
-        exact=message.exact,
-        min_score=message.min_score if message.HasField("min_score") else None,
-        params=params_from_message(message.params, "params") if message.params else None,
-        timeout=_timeout(message),
-        allow_partial=message.allow_partial,
-        include=tuple(message.include),
-        vector_name=message.vector_name,
-        texts=tuple(message.texts),
-        fusion=_fusion_from_message(message.fusion) if message.HasField("fusion") else None,
+    """The request of a message, which is used up: its vectors are taken out."""
+    vectors = None
+    if message.dim or message.vectors or not message.texts:
+        vectors = vectors_from_bytes(message.vectors, message.dim, "vectors")
+        message.ClearField("vectors")
+    if message.texts:
+        # Texts differ from one search to the next: nothing to gain from keeping them.
+        return SearchRequest(vectors, *_settings(message))
+    rest = message.SerializeToString()
+    return SearchRequest(vectors, *(_kept_settings(rest) if len(rest) <= _KEPT_BYTES else _settings(message)))
+
+
+_KEPT_BYTES = 2_048
+"""Longer requests (filters with many values) are not kept."""
+
+
+@lru_cache(maxsize=256)
+def _kept_settings(data: bytes) -> tuple[Any, ...]:
+    """Searches that differ in their vectors alone, as most do, are read once."""
+    return _settings(service_pb2.SearchRequest.FromString(data))
+
+
+def _settings(message: service_pb2.SearchRequest) -> tuple[Any, ...]:
+    """The fields of ``SearchRequest`` after the vectors, in order. Nobody changes them."""
+    return (
+        message.limit,
+        _where(message),
+        enum_from_number(FilterMode, message.filter_mode, "filter_mode", FilterMode.AUTO),
+        message.exact,
+        message.min_score if message.HasField("min_score") else None,
+        params_from_message(message.params, "params") if message.params else None,
+        _timeout(message),
+        message.allow_partial,
+        tuple(message.include),
+        message.vector_name,
+        tuple(message.texts),
+        _fusion_from_message(message.fusion) if message.HasField("fusion") else None,
     )
 
 

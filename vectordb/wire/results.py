@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vectordb.encoding import decode_metadata, encode_metadata
 from vectordb.errors import Internal
 from vectordb.requests import Rows
-from vectordb.types import Hit, Metadata, Record, SearchResult, WriteResult
+from vectordb.types import Metadata, Record, SearchResult, WriteResult, hits_of
 from vectordb.wire.columns import bitmap_to_bytes, rows_from_message, texts_to_message, vectors_to_bytes
 from vectordb.wire.stats import plan_from_message, plan_to_message
 from vectordb_proto.v1 import service_pb2, types_pb2
@@ -90,7 +90,7 @@ def search_response_from_message(message: service_pb2.SearchResponse) -> list[Se
             raise Internal("the server's answer to a search is not well formed; are both of one release?")
         ids, (vectors, metadata, texts) = _columns_from_message(entry.hits)
         columns = (list(entry.scores), metadata, texts, vectors)
-        hits = list(map(Hit._make, _rows(ids, columns, ("score", "metadata", "text", "vector"))))
+        hits = hits_of(_rows(ids, columns, ("score", "metadata", "text", "vector")))
         reason = entry.incomplete_reason if entry.HasField("incomplete_reason") else None
         results.append(SearchResult(hits, plans[entry.plan], entry.took_ms, reason, entry.searched_fraction))
     return results

@@ -260,6 +260,39 @@ def test_records(hits):
         assert (got.id, got.metadata, got.text, got.version) == (want.id, want.metadata, want.text, want.version)
 
 
+def test_metadata_that_comes_encoded_travels_as_it_is():
+    foreign = b"\x81\xa1t\xd6\xff\x00\x00\x00\x01"  # {"t": 1970-01-01T00:00:01Z} with MessagePack's own timestamp
+    message = types_pb2.Records()
+    results.records_to_message([Record("a", metadata=foreign), Record("b", metadata={}), Record("c")], message)
+    assert list(message.rows.metadata) == [foreign, b"", b"\xc0"]
+    got = results.records_from_message(again(message))
+    assert [record.metadata for record in got] == [{"t": datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)}, {}, None]
+
+
+def test_searches_that_differ_in_their_vectors_alone_are_read_once():
+    def got(vector, values):
+        request = SearchRequest(np.array([vector], np.float32), where=Condition("a", Op.IN, values), params={"ef": 9})
+        return requests.search_from_message(again(requests.search_to_message("c", request)))
+
+    first, second = got([1, 2], [1]), got([3, 4], [1])
+    assert (first.vectors.tolist(), second.vectors.tolist()) == ([[1, 2]], [[3, 4]])
+    assert first.where is second.where
+    assert got([1, 2], [2]).where == Condition("a", Op.IN, [2])
+    many = list(range(10_000))
+    assert got([1, 2], many).where is not got([1, 2], many).where, "long ones are not kept"
+
+
+@pytest.mark.parametrize("value", [1, True, 1.0])
+def test_plans_alike_but_for_a_type_are_kept_apart(value):
+    plan = Plan((SegmentPlan("s", "graph", 5, 5, params={"x": value}),))
+    for given_ in (plan, Plan((plan.segments[0]._replace(rows_scored=7),))):
+        message = types_pb2.Plan()
+        stats.plan_to_message(given_, message)
+        got = stats.plan_from_message(again(message))
+        assert got == given_
+        assert type(got.segments[0].params["x"]) is type(value)
+
+
 def test_statistics():
     given_ = CollectionStats(
         1, 2, 3, 4, 5, 6, 7, IndexSpec("hnsw", {"m": 16}), (SegmentStats("s", 1, 2, "flat", 3, 4),),
