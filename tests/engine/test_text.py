@@ -77,12 +77,14 @@ def test_the_plan_tells(collection: Any) -> None:
     assert (step.strategy, step.rows, step.estimated, step.matched, step.rows_scored) == ("text", 8, 3, 2, 3)
     assert step.filtered
     assert result.plan.timings_ms["text"] > 0
+    assert result.plan.version == collection.stats().version
     nothing = collection.search_text("absent").plan
     assert {s.strategy for s in nothing} == {"empty"}
     hybrid = collection.explain([0.0, 0.0], text="quick", where=col("n") == 1)
     assert [s.strategy for s in hybrid if s.rows] == ["exact_filtered", "text"]
     assert [s.estimated for s in hybrid if s.rows][1] == 1
     analyzed = collection.explain([0.0, 0.0], text="quick", analyze=True)
+    assert analyzed.version == collection.stats().version
     assert [s.matched for s in analyzed if s.rows] == [8, 3]
     assert {"search", "text", "fuse", "total"} <= set(analyzed.timings_ms)
 

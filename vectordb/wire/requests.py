@@ -224,9 +224,13 @@ def search_to_message(collection: str, request: SearchRequest) -> service_pb2.Se
 
 def search_from_message(message: service_pb2.SearchRequest) -> SearchRequest:
     """The request of a message, which is used up: its vectors are taken out."""
-    by_text_alone = len(message.texts) and not message.dim and not message.vectors
-    vectors = None if by_text_alone else vectors_from_bytes(message.vectors, message.dim, "vectors")
-    message.ClearField("vectors")
+    vectors = None
+    if message.dim or message.vectors or not message.texts:
+        vectors = vectors_from_bytes(message.vectors, message.dim, "vectors")
+        message.ClearField("vectors")
+    if message.texts:
+        # Texts differ from one search to the next: nothing to gain from keeping them.
+        return SearchRequest(vectors, *_settings(message))
     rest = message.SerializeToString()
     return SearchRequest(vectors, *(_kept_settings(rest) if len(rest) <= _KEPT_BYTES else _settings(message)))
 
