@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 from vectordb.engine.manifest import write_manifest
 from vectordb.index.base import BuildCancelled, BuildOptions
+from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index, carry_over, extendable, seal
 from vectordb.segments.columns import SealOptions
 from vectordb.storage import keys
 
 if TYPE_CHECKING:
     from vectordb.engine.live import LiveCollection
-    from vectordb.segments.segment import Segment
+    from vectordb.index.calibration import Calibration
+    from vectordb.segments.segment import Segment, SegmentView
     from vectordb.segments.store import SegmentStore
     from vectordb.segments.tail import TailSection
     from vectordb.segments.views import View
@@ -66,6 +68,10 @@ class Workshop:
             progress=lambda fraction: self.progress(done + (1.0 - done) * fraction),
         )
 
+    def calibrate(self, view: SegmentView) -> Calibration | None:
+        """Measures the recall of an index that was just built, for ``target_recall``."""
+        return calibrate(view, self.live.config.metric, self.cancelled)
+
 
 def seal_tail(shop: Workshop) -> None:
     """Turns what is in the tail now into a segment. A no-op on an empty tail."""
@@ -101,7 +107,7 @@ def merge_segments(shop: Workshop, start: int, stop: int, most_dead: float) -> N
     segment = seal(views, shop.store, shop.seal_options(keep_first=base is not None, share=share))
     try:
         if segment is not None and indexed and live.kind is not None and live.wants_index(segment):
-            segment = build_index(segment, shop.store, live.kind, options, base)
+            segment = build_index(segment, shop.store, live.kind, options, base, shop.calibrate)
     except BaseException:
         if segment is not None and shop.store is not None:
             shop.store.remove(segment.name)
@@ -115,7 +121,8 @@ def index_segment(shop: Workshop, at: int) -> None:
     segment = live.segments[at]
     if live.kind is None:
         return
-    indexed = build_index(segment, shop.store, live.kind, shop.build_options(done=0.0))
+    options = shop.build_options(done=0.0)
+    indexed = build_index(segment, shop.store, live.kind, options, calibrate=shop.calibrate)
     with live.manifest_lock:
         _check_wanted(shop, indexed)
         if shop.store is not None:

@@ -18,6 +18,7 @@ from vectordb.query.deadline import NO_DEADLINE, Deadline
 from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import Outcome, SearchSpec
+from vectordb.query.targets import TARGET
 from vectordb.types import Plan, SegmentPlan
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def execute(
     """
     started = perf_counter()
     run = Run(parts, queries, spec, deadline)
-    ask = Ask(spec.limit, spec.filter_mode, spec.exact, spec.params)
+    ask = _ask(spec)
     plans: list[SegmentPlan] = [_EMPTY] * len(parts)
     # Indexed parts first: when time is short, they cover most rows for it.
     for number in _indexed_first(parts):
@@ -83,7 +84,7 @@ def explain(parts: Sequence[Part], spec: SearchSpec, dim: int) -> tuple[SegmentP
     Args:
         dim: Length of the vectors.
     """
-    ask = Ask(spec.limit, spec.filter_mode, spec.exact, spec.params)
+    ask = _ask(spec)
     plans = []
     for part in parts:
         estimate = None if spec.where is None or part.rows == 0 else part.estimate(spec.where)
@@ -100,6 +101,14 @@ def explain(parts: Sequence[Part], spec: SearchSpec, dim: int) -> tuple[SegmentP
             )
         )
     return tuple(plans)
+
+
+def _ask(spec: SearchSpec) -> Ask:
+    params = spec.params
+    if not params or TARGET not in params:
+        return Ask(spec.limit, spec.filter_mode, spec.exact, params)
+    others = {name: value for name, value in params.items() if name != TARGET}
+    return Ask(spec.limit, spec.filter_mode, spec.exact, others, float(params[TARGET]))
 
 
 def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
@@ -176,7 +185,7 @@ def _described(
 def _facts(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
     index, kind = part.index, part.kind
     capabilities = None if index is None or kind is None else capabilities_of(index, kind)
-    return PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities, estimate)
+    return PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities, estimate, False, part.calibration)
 
 
 def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
@@ -187,10 +196,12 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
         return facts, plan(facts, ask)
     capabilities = capabilities_of(index, kind)
     # Capabilities hold dicts and have no hash. The kept facts keep them alive, so that their address is theirs alone.
-    key = (id(capabilities), part.rows, part.dead, part.vector_count, dim, ask.limit, ask.exact)
+    key: tuple[float, ...] = (id(capabilities), part.rows, part.dead, part.vector_count, dim, ask.limit, ask.exact)
+    if ask.target is not None:
+        key = (*key, id(part.calibration), ask.target)
     known = _plans.get(key)
     if known is None:
-        facts = PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities)
+        facts = _facts(part, dim, None)
         known = (facts, plan(facts, ask))
         if len(_plans) >= _KEPT_PLANS:
             _plans.clear()
@@ -199,7 +210,7 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
 
 
 _KEPT_PLANS = 512
-_plans: dict[tuple[int, ...], tuple[PartFacts, Step]] = {}
+_plans: dict[tuple[float, ...], tuple[PartFacts, Step]] = {}
 
 
 def _indexed_first(parts: Sequence[Part]) -> Sequence[int]:

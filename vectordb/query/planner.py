@@ -18,9 +18,11 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from vectordb.index import calibration
 from vectordb.index.base import Capabilities
+from vectordb.index.calibration import Calibration
 from vectordb.metadata.estimate import Estimate
-from vectordb.query import costs
+from vectordb.query import costs, targets
 from vectordb.types import FilterMode
 
 SLACK = 4
@@ -88,6 +90,7 @@ class PartFacts(NamedTuple):
         capabilities: Of its index; ``None`` without one.
         estimate: Rows that meet the filter, dead ones included; ``None`` without a filter.
         counted: The estimate is the exact number of rows that match, are alive and have a vector.
+        calibration: What recall the index has at which width; ``None`` where it was not measured.
     """
 
     rows: int
@@ -97,15 +100,22 @@ class PartFacts(NamedTuple):
     capabilities: Capabilities | None
     estimate: Estimate | None = None
     counted: bool = False
+    calibration: Calibration | None = None
 
 
 class Ask(NamedTuple):
-    """What the request says to the planner. ``params``: search parameters of the index, checked."""
+    """What the request says to the planner.
+
+    Attributes:
+        params: Search parameters of the index, checked.
+        target: The recall to reach, in place of a width and an oversampling among them.
+    """
 
     limit: int
     mode: FilterMode = FilterMode.AUTO
     exact: bool = False
     params: Mapping[str, Any] | None = None
+    target: float | None = None
 
 
 class Step(NamedTuple):
@@ -120,6 +130,7 @@ class Step(NamedTuple):
         params: Parameters for the index.
         reason: Why this is not what was asked for, or ``None``.
         cost: Microseconds that the index is expected to take for one query; 0 where it is not used.
+        recall: What the calibration promises, where a target was set; else 0.
     """
 
     way: Way
@@ -130,10 +141,13 @@ class Step(NamedTuple):
     params: Mapping[str, Any] = {}
     reason: str | None = None
     cost: float = 0.0
+    recall: float = 0.0
 
 
 def plan(facts: PartFacts, ask: Ask) -> Step:
     """Chooses the way of one part."""
+    if ask.target is not None and (ask.target >= 1.0 or facts.calibration is None) and not ask.exact:
+        return _untargeted(facts, ask)
     alive = facts.rows - facts.dead
     if alive <= 0 or facts.vectors <= 0:
         return Step(Way.EMPTY, "empty", 0)
@@ -155,6 +169,34 @@ def plan(facts: PartFacts, ask: Ask) -> Step:
     return _cheapest(facts, ask, matches, exact)
 
 
+def _untargeted(facts: PartFacts, ask: Ask) -> Step:
+    """A target of 1, or one that no calibration tells how to reach."""
+    step = plan(facts, ask._replace(exact=True, target=None))
+    if step.way is Way.EMPTY or facts.capabilities is None or facts.capabilities.exact or ask.mode is FilterMode.PRE:
+        return step
+    assert ask.target is not None
+    return step._replace(reason=targets.ALL_WANTED if ask.target >= 1.0 else targets.UNCALIBRATED)
+
+
+def _aimed(facts: PartFacts, ask: Ask, way: str, share: float) -> tuple[Ask, float] | None:
+    """The request with the setting that reaches its target that way, and the recall to expect; None where none does."""
+    if ask.target is None:
+        return ask, 0.0
+    capabilities = facts.capabilities
+    assert capabilities is not None
+    assert facts.calibration is not None
+    wanted = (way, share, ask.limit, ask.target)
+    point = targets.setting(facts.calibration, capabilities, (facts.vectors, facts.dim), wanted)
+    if point is None:
+        return None
+    params = dict(ask.params or ())
+    if capabilities.width is not None and point.width is not None:
+        params[capabilities.width] = point.width
+    if OVERSAMPLING in capabilities.search_params:
+        params[OVERSAMPLING] = point.oversampling
+    return ask._replace(params=params), point.recall
+
+
 def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     alive = facts.rows - facts.dead
     vectors = facts.vectors
@@ -162,6 +204,10 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     capabilities = facts.capabilities
     if ask.exact or capabilities is None or capabilities.exact:
         return Step(Way.EXACT, "exact", expected)
+    aimed = _aimed(facts, ask, calibration.ALL, 1.0)
+    if aimed is None:
+        return Step(Way.EXACT, "exact", expected, reason=targets.MISSED)
+    ask, recall = aimed
     k = rescored = candidates(capabilities, ask)
     if facts.dead:
         # Dropping them shows whether deaths are crowded around the query; a bitmap of the living would hide it.
@@ -172,7 +218,7 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     cost = _cost(facts, capabilities, params, rescored)
     if cost > PATIENCE * costs.scan(vectors, facts.dim):
         return Step(Way.EXACT, "exact", expected, reason="exact search costs less at this limit and these parameters")
-    return Step(Way.INDEX, capabilities.family, expected, k, rescored, params, None, cost)
+    return Step(Way.INDEX, capabilities.family, expected, k, rescored, params, None, cost, recall)
 
 
 def candidates(capabilities: Capabilities, ask: Ask) -> int:
@@ -203,6 +249,10 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     least = capabilities.min_filtered_selectivity
     if selectivity < least:
         return exact._replace(reason=f"{selectivity:.1%} of the rows match, under {least:.0%} the index loses recall")
+    aimed = _aimed(facts, ask, calibration.WITHIN, selectivity)
+    if aimed is None:
+        return exact._replace(reason=targets.MISSED)
+    ask, recall = aimed
     rescored = candidates(capabilities, ask)
     # The index has to span so many rows that enough of them match.
     span = math.ceil((rescored - SLACK) * SPAN / selectivity)
@@ -213,13 +263,17 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     cost = _cost(facts, capabilities, params, rescored) + costs.BITMAP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
-    return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, rescored, params, None, cost)
+    return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, rescored, params, None, cost, recall)
 
 
 def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: float) -> Step:
     """The index, then the filter, or the exact search with the reason why not."""
     capabilities = facts.capabilities
     assert capabilities is not None
+    aimed = _aimed(facts, ask, calibration.AFTER, matches / facts.vectors)
+    if aimed is None:
+        return exact._replace(reason=targets.MISSED)
+    ask, recall = aimed
     rescored = candidates(capabilities, ask)
     k = first_k(rescored - SLACK, matches, facts.vectors)
     if k > facts.vectors * LARGE_SHARE:
@@ -228,7 +282,8 @@ def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: fl
     cost = _cost(facts, capabilities, params, rescored) + k * costs.MEMBERSHIP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
-    return Step(Way.INDEX_POST, capabilities.family + "_post", exact.estimated, k, rescored, params, None, cost)
+    family = capabilities.family + "_post"
+    return Step(Way.INDEX_POST, family, exact.estimated, k, rescored, params, None, cost, recall)
 
 
 def _cost(facts: PartFacts, capabilities: Capabilities, params: Mapping[str, Any], rescored: int) -> float:

@@ -9,7 +9,8 @@ purge their rows and tombstones all the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.index.base import IndexKind, VectorIndex
+    from vectordb.index.calibration import Calibration
     from vectordb.segments.store import SegmentStore
     from vectordb.segments.tail import TailSection
     from vectordb.segments.views import View
@@ -155,6 +157,7 @@ def build_index(
     kind: IndexKind,
     options: BuildOptions,
     base: SegmentView | None = None,
+    calibrate: Callable[[SegmentView], Calibration | None] | None = None,
 ) -> Segment:
     """Stage 2: the same segment with an index, which shares columns and changes with the given one.
 
@@ -164,6 +167,7 @@ def build_index(
         kind: The kind to build.
         options: Parameters, threads, cancellation, progress.
         base: What :func:`extendable` said of the sources of ``segment``, which was sealed with ``keep_first``.
+        calibrate: Measures the recall of the new index, shown in place; what it finds is kept with the index.
 
     Returns:
         A segment whose ``ref`` the caller names in the manifest in place of the old one.
@@ -184,6 +188,10 @@ def build_index(
         params=dict(options.params),
         quantization=options.quantization,
     )
+    if calibrate is not None:
+        shown = segment.with_index(BuiltIndex(index, kind, info)).view(segment.data.info.covered_version)
+        found = calibrate(shown)
+        info = replace(info, calibration=None if found is None else found.as_json())
     if store is None:
         return segment.with_index(BuiltIndex(index, kind, info))
     with store.draft() as draft:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vectordb.filter import Filter
     from vectordb.index.base import IndexKind, VectorIndex
+    from vectordb.index.calibration import Calibration
     from vectordb.metadata.estimate import Estimate
     from vectordb.metadata.rowset import RowSet
 
@@ -48,6 +49,8 @@ class Part(Protocol):
     """The approximate index over positions ``0..vector_count-1``, once built."""
     kind: IndexKind | None
     """The kind that built ``index``."""
+    calibration: Calibration | None
+    """What recall ``index`` was measured to have, by the width of its search."""
 
     def blocks(self, max_bytes: int) -> Iterator[Block]:
         """The whole vector matrix, in stretches of at most ``max_bytes`` (at least one row each)."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectordb.index.calibration import Calibration
 from vectordb.metadata.estimate import Estimate, estimate
 from vectordb.metadata.evaluate import evaluate
 from vectordb.metadata.rowset import RowSet, from_rows, to_bits, to_mask
@@ -100,6 +101,7 @@ class Segment:
         vector_count: Rows that have a vector, dead ones included.
         data: Its columns.
         built: Its index, or None.
+        calibration: What recall that index was measured to have, or None.
         changes: Deletions and payload changes since it was sealed.
         disk_bytes: Size of its files, index included; 0 in memory.
         data_disk_bytes: Size of its files without the index.
@@ -107,6 +109,7 @@ class Segment:
 
     __slots__ = (
         "built",
+        "calibration",
         "changes",
         "data",
         "data_disk_bytes",
@@ -129,6 +132,7 @@ class Segment:
         self.rows = data.info.rows
         self.vector_count = data.info.vector_count
         self.built: BuiltIndex | None = None
+        self.calibration: Calibration | None = None
         self.data_disk_bytes = self.disk_bytes = disk_bytes
 
     def with_index(self, built: BuiltIndex, ref: str = "", disk_bytes: int = 0) -> Segment:
@@ -142,6 +146,7 @@ class Segment:
         """
         segment = Segment(self.data, self.changes, ref or f"{self.name}/{built.info.name}")
         segment.built = built
+        segment.calibration = Calibration.from_json(built.info.calibration)
         segment.data_disk_bytes = self.data_disk_bytes
         segment.disk_bytes = self.data_disk_bytes + disk_bytes
         self.data.vectors.set_sparse()
@@ -212,6 +217,7 @@ class SegmentView(View):
         self.vector_count = segment.vector_count
         self.index = None if segment.built is None else segment.built.index
         self.kind = None if segment.built is None else segment.built.kind
+        self.calibration = segment.calibration
 
     def blocks(self, max_bytes: int) -> Iterator[Block]:
         """The whole vector matrix, in stretches of at most ``max_bytes`` (at least one row each)."""

@@ -151,6 +151,7 @@ class TailView(View):
         self.vector_count = section.vector_count
         self.index = None
         self.kind = None
+        self.calibration = None
 
     def blocks(self, max_bytes: int) -> Iterator[Block]:
         """The whole vector matrix, in stretches of at most ``max_bytes`` (at least one row each).

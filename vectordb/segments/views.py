@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vectordb.filter import Filter
     from vectordb.index.base import IndexKind, VectorIndex
+    from vectordb.index.calibration import Calibration
     from vectordb.metadata.estimate import Estimate
     from vectordb.metadata.postings import Postings
     from vectordb.metadata.rowset import RowSet
@@ -39,6 +40,7 @@ class View(ABC):
         "_answers",
         "_dead",
         "_overlay",
+        "calibration",
         "dead",
         "hi",
         "index",
@@ -60,6 +62,7 @@ class View(ABC):
     vector_count: int
     index: VectorIndex | None
     kind: IndexKind | None
+    calibration: Calibration | None
 
     def __init__(self, changes: Changes, version: int) -> None:
         self.version = version
