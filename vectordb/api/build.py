@@ -79,6 +79,9 @@ def search_request(config: CollectionConfig, vectors: Any, *, single: bool, **op
     """``options``: the keyword arguments of ``Collection.search`` after the vector."""
     where = options.pop("where", None)
     mode = options.pop("filter_mode", FilterMode.AUTO)
+    target = options.pop("target_recall", None)
+    if target is not None:
+        options["params"] = _with_target(options.get("params"), target)
     return SearchRequest(
         query_matrix(vectors, config, single=single),
         where=None if where is None else as_filter(where),
@@ -86,6 +89,16 @@ def search_request(config: CollectionConfig, vectors: Any, *, single: bool, **op
         include=include_of(options.pop("include", ("metadata",))),
         **options,
     )
+
+
+def _with_target(params: Mapping[str, Any] | None, target: float) -> dict[str, Any]:
+    """The search parameters with the target recall among them; the engine checks both."""
+    if params and params.get("target_recall", target) != target:
+        raise InvalidArgument(
+            f"target_recall is {target!r} and {params['target_recall']!r} in params; give it once",
+            field="target_recall",
+        )
+    return {**(params or {}), "target_recall": target}
 
 
 def collection_config(

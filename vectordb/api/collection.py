@@ -228,6 +228,7 @@ class Collection:
         allow_partial: bool = False,
         include: Any = ("metadata",),
         vector_name: str = "",
+        target_recall: float | None = None,
     ) -> SearchResult:
         """The nearest records of one vector, best first, equal scores by id.
 
@@ -240,6 +241,9 @@ class Collection:
             params: Parameters of the index for this query, e.g. ``{"ef": 200}``.
             timeout: Past it ``DeadlineExceeded``, or what was found so far with ``allow_partial``.
             include: Any of ``"metadata"``, ``"text"``, ``"vector"``.
+            target_recall: Mean share of the true nearest records to find, greater than 0; 1 is exact. In place of a
+                width such as ``ef``: each index has been measured, and is searched as widely as this takes, exactly
+                where it was not measured. The same as ``params={"target_recall": ...}``.
         """
         request = build.search_request(
             self.config,
@@ -255,6 +259,7 @@ class Collection:
             allow_partial=allow_partial,
             include=include,
             vector_name=vector_name,
+            target_recall=target_recall,
         )
         return self._backend.search(self.config.name, request)[0]
 

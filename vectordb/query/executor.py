@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from vectordb.index.base import capabilities_of
+from vectordb.index.registry import TARGET_RECALL
 from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
 from vectordb.query import exact, indexed, merge
@@ -18,7 +19,6 @@ from vectordb.query.deadline import NO_DEADLINE, Deadline
 from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import Outcome, SearchSpec
-from vectordb.query.targets import TARGET
 from vectordb.types import Plan, SegmentPlan
 
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def explain(parts: Sequence[Part], spec: SearchSpec, dim: int) -> tuple[SegmentP
 
 def _ask(spec: SearchSpec) -> Ask:
     params = spec.params
-    if not params or TARGET not in params:
+    if not params or TARGET_RECALL not in params:
         return Ask(spec.limit, spec.filter_mode, spec.exact, params)
-    others = {name: value for name, value in params.items() if name != TARGET}
-    return Ask(spec.limit, spec.filter_mode, spec.exact, others, float(params[TARGET]))
+    others = {name: value for name, value in params.items() if name != TARGET_RECALL}
+    return Ask(spec.limit, spec.filter_mode, spec.exact, others, float(params[TARGET_RECALL]))
 
 
 def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from vectordb.index.base import Capabilities
     from vectordb.index.calibration import Calibration, Point
 
-TARGET = "target_recall"
-"""The search parameter, for every kind, in place of its width and oversampling."""
-
 UNCALIBRATED = "the recall of this index was not calibrated, so the target is kept by exact search"
 ALL_WANTED = "a recall of 1 needs exact search"
 MISSED = "no calibrated setting of the index reaches the target recall with this filter and limit"
