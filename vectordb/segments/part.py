@@ -60,6 +60,11 @@ class Part(Protocol):
         """Prepared vectors float32[k, d] of rows that have one (a copy)."""
         ...
 
+    def in_place(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """The whole vector matrix float32[n, d] and the positions int64[k] of rows that have a vector, to read many
+        rows where they lie; ``None`` where the matrix is in pieces."""
+        ...
+
     def rows_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of positions of the matrix that ``index`` searches; -1 stays -1. May return its argument."""
         ...

@@ -233,6 +233,12 @@ class SegmentView(View):
         vector_rows = self._data.vector_rows
         return self._data.vectors.take(rows if vector_rows is None else np.searchsorted(vector_rows, rows))
 
+    def in_place(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The whole vector matrix and the positions of rows that have a vector."""
+        vector_rows = self._data.vector_rows
+        positions = rows if vector_rows is None else np.searchsorted(vector_rows, rows)
+        return self._data.vectors.whole(len(rows)), positions
+
     def rows_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of positions of the matrix; -1 stays -1. May return its argument."""
         vector_rows = self._data.vector_rows

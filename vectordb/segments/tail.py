@@ -177,6 +177,9 @@ class TailView(View):
         """Prepared vectors float32[k, d] of rows that have one (a copy)."""
         return self._section._matrix.take(rows)
 
+    def in_place(self, rows: NDArray[np.int64]) -> None:
+        """The tail's vectors lie in chunks: there is no whole matrix."""
+
     def vector_rows(self) -> NDArray[np.int64] | None:
         """The row of each position int64[m], ascending; None where position i is row i."""
         if self.vector_count == self.rows:

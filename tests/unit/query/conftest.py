@@ -111,6 +111,7 @@ class FakePart:
         self.block_rows = block_rows
         self.index: Any = None
         self.kind: Any = None
+        self.calibration: Any = None
         self.block_delay = 0.0
         self.blocks_read = 0
 
@@ -130,6 +131,10 @@ class FakePart:
     def vectors_at(self, rows: Any) -> Any:
         assert self.has_vector[rows].all()
         return self.matrix[self.position_of_row[rows]]
+
+    def in_place(self, rows: Any) -> Any:
+        assert self.has_vector[rows].all()
+        return self.matrix, self.position_of_row[rows]
 
     def rows_of(self, positions: Any) -> Any:
         return positions if self.whole else np.where(positions < 0, -1, self.row_of_position[positions])
