@@ -25,6 +25,7 @@ from bench.systems.raw_faiss import RawFaiss
 
 
 COMMANDS = {
+    "calibrate": "bench.calibrate",
     "filters": "bench.filters",
 }
 """``python -m bench NAME ...`` runs ``main(arguments)`` of the module; without a name it is this one."""

@@ -16,7 +16,7 @@ from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
 from vectordb.query import exact, indexed, merge
 from vectordb.query.deadline import NO_DEADLINE, Deadline
-from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
+from vectordb.query.planner import Ask, PartFacts, Step, Way, expected, plan
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import Outcome, SearchSpec
 from vectordb.types import Plan, SegmentPlan
@@ -124,9 +124,8 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
         before = perf_counter()
         estimate = part.estimate(spec.where)
         facts = _facts(part, dim, estimate)
-        step = plan(facts, ask)
-        estimated = step.estimated
-        if step.way is not Way.EMPTY:
+        estimated = round(expected(facts))
+        if estimate.high > 0 and part.rows > part.dead and part.vector_count > 0:
             # Every way needs the matching rows themselves; then the choice can be made by their number.
             living = part.matching(spec.where)
             if part.dead:
@@ -137,6 +136,7 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
             facts = facts._replace(estimate=Estimate(count, count, count), counted=True)
             step = plan(facts, ask)
         else:
+            step = Step(Way.EMPTY, "empty", 0)
             matched = 0
         run.filter_seconds += perf_counter() - before
     if step.way is Way.EMPTY:

@@ -114,8 +114,10 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet 
     state = _Search(run, number, facts, step, matches, report)
     if state.needed == 0:
         return state.report
-    pending: list[tuple[int, Sequence[int]]] = [(step.k, range(len(run.queries)))]
     failed: dict[str, list[int]] = {}
+    pending: list[tuple[int, Sequence[int]]] = [(step.k, range(len(run.queries)))]
+    if step.probe:
+        pending = _probed(state, failed)
     while pending and not run.incomplete:
         k, chosen = pending.pop()
         for retry, again in _round(state, k, chosen).items():
@@ -128,6 +130,32 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet 
         unanswered += _exactly(state, failed)
     state.report.fraction -= unanswered / len(run.queries)
     return state.report
+
+
+def _probed(state: _Search, failed: dict[str, list[int]]) -> list[tuple[int, Sequence[int]]]:
+    """For each query how many candidates to ask for, by the filter's selectivity near it; those that are better
+    answered exactly are added to the failed ones."""
+    run, step, capabilities = state.run, state.step, state.capabilities
+    assert state.bits is not None
+    params = dict(step.params)
+    if capabilities.width is not None:
+        params[capabilities.width] = math.ceil(step.probe * capabilities.width_per_row)
+    chosen: dict[int, list[int]] = {}
+    for query in range(len(run.queries)):
+        k = step.k
+        # Past the deadline they are left to the rounds, which count what stays unanswered.
+        if not run.expired():
+            found = state.index.search(run.queries[query : query + 1], step.probe, params=params)
+            state.report.scored += found.scored
+            positions = found.rows[0]
+            positions = positions[positions >= 0]
+            passed = int(np.count_nonzero((state.bits[positions >> 3] >> (positions & 7)) & 1))
+            k = planner.after_probe(passed, step, state.facts, state.wanted)
+        if k:
+            chosen.setdefault(k, []).append(query)
+        else:
+            failed.setdefault(CORRELATED, []).append(query)
+    return list(chosen.items())
 
 
 def _fits(run: Run, step: Step) -> bool:

@@ -57,9 +57,21 @@ LARGE_SHARE = 0.25
 PATIENCE = 2.0
 """An index that exists, or a mode that was asked for, is kept until it costs this many times the exact search."""
 
-RISK = 0.5
+RISK = 0.45
 """Share of the exact search's cost that an index search may cost where neither was asked for: it may have to be
 widened, or be replaced in the end."""
+
+PROBE = 48
+PROBED = 0.2
+"""Where an index costs more than this share of the exact search, ``PROBE`` candidates are looked at before (a walk of
+half the usual width). The share that matches is the selectivity near this query: where the filter is correlated with
+it, the index is searched more widely from the start, or not at all."""
+
+PROBE_EXPECTED = 3.0
+"""A probe that expects fewer matches than this tells nothing."""
+
+PROBE_TRUSTED = 0.7
+"""A probe in which at least this part of the expected matches turns up changes no plan."""
 
 NOT_INDEXED = "not indexed"
 CANNOT_FILTER = "this kind of index cannot search with a filter"
@@ -131,6 +143,8 @@ class Step(NamedTuple):
         reason: Why this is not what was asked for, or ``None``.
         cost: Microseconds that the index is expected to take for one query; 0 where it is not used.
         recall: What the calibration promises, where a target was set; else 0.
+        probe: Candidates to look at before the index is searched in earnest; 0 for none.
+        patience: How many times the exact search another attempt may cost.
     """
 
     way: Way
@@ -142,6 +156,8 @@ class Step(NamedTuple):
     reason: str | None = None
     cost: float = 0.0
     recall: float = 0.0
+    probe: int = 0
+    patience: float = PATIENCE
 
 
 def plan(facts: PartFacts, ask: Ask) -> Step:
@@ -155,7 +171,7 @@ def plan(facts: PartFacts, ask: Ask) -> Step:
         return _unfiltered(facts, ask)
     if facts.estimate.high <= 0:
         return Step(Way.EMPTY, "empty", 0)
-    matches = _expected(facts)
+    matches = expected(facts)
     exact = Step(Way.EXACT_FILTERED, "exact_filtered", round(matches))
     if ask.exact or ask.mode is FilterMode.PRE:
         return exact
@@ -229,7 +245,7 @@ def candidates(capabilities: Capabilities, ask: Ask) -> int:
     return math.ceil(ask.limit * max(1.0, factor)) + SLACK
 
 
-def _expected(facts: PartFacts) -> float:
+def expected(facts: PartFacts) -> float:
     """Rows that match, are alive and have a vector: the estimate thinned by the shares of living rows and vectors."""
     estimate = facts.estimate
     assert estimate is not None
@@ -305,11 +321,31 @@ def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
     """The cheaper of both ways through the index where it undercuts the exact search; its reasons are no fallbacks."""
     within = _within(facts, ask, matches, exact, RISK)
     after = _after(facts, ask, matches, exact, RISK)
-    if within.way is not Way.INDEX_FILTERED:
-        return after if after.way is Way.INDEX_POST else exact
-    if after.way is not Way.INDEX_POST:
-        return within
-    return min((within, after), key=lambda step: step.cost)
+    if within.way is Way.INDEX_FILTERED and (after.way is not Way.INDEX_POST or within.cost <= after.cost):
+        chosen = within
+    elif after.way is Way.INDEX_POST:
+        chosen = after
+    else:
+        return exact
+    # Asked for nothing, a retry has to be cheaper than the exact search.
+    chosen = chosen._replace(patience=1.0)
+    total = costs.scan_matches(matches, facts.vectors, facts.dim)
+    expected = PROBE * matches / facts.vectors
+    if chosen.cost > PROBED * total and expected >= PROBE_EXPECTED:
+        return chosen._replace(probe=PROBE)
+    return chosen
+
+
+def after_probe(passed: int, step: Step, facts: PartFacts, wanted: int) -> int:
+    """How many candidates to ask for after ``passed`` of a probe's matched; 0 where the exact search costs less."""
+    share = max(passed, 0.5) / step.probe
+    if share >= PROBE_TRUSTED * step.estimated / facts.vectors:
+        return step.k
+    if step.way is Way.INDEX_FILTERED:
+        k = max(step.k, math.ceil(wanted * SPAN / share))
+    else:
+        k = max(step.k, first_k(wanted, share * facts.vectors, facts.vectors))
+    return k if affordable(k, step._replace(patience=RISK), facts) else 0
 
 
 def first_k(limit: int, matches: float, vectors: int) -> int:
@@ -339,8 +375,8 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
     assert facts.capabilities is not None
     cost = _cost(facts, facts.capabilities, spanning(facts.capabilities, step.params, k), step.rescored)
     if facts.estimate is None:
-        return cost <= PATIENCE * costs.scan(facts.vectors, facts.dim)
-    return cost <= PATIENCE * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
+        return cost <= step.patience * costs.scan(facts.vectors, facts.dim)
+    return cost <= step.patience * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
 
 
 def settings(
