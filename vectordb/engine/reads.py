@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from vectordb.errors import DeadlineExceeded
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.query.deadline import Deadline
-from vectordb.query.executor import execute, explain
+from vectordb.query.executor import execute
+from vectordb.query.explain import analyzed, explain
+from vectordb.query.merge import at_least
 from vectordb.query.spec import SearchSpec, Winners
 from vectordb.requests import GetRequest, ScanRequest, SearchRequest
 from vectordb.segments.part import Part
@@ -56,16 +59,26 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
 
 
 def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) -> Plan:
-    """The plan of a search, with its measured figures where it is run (``analyze``)."""
-    if analyze:
-        started = time.perf_counter()
-        result = search(live, request)[0]
-        timings = {**result.plan.timings_ms, "total": (time.perf_counter() - started) * 1e3}
-        return Plan(result.plan.segments, result.plan.filter_mode, result.plan.version, timings)
-    checks.check_search(live.config, request)
+    """The plan of a search; with its measured figures and an estimate of its recall where it is run (``analyze``)."""
+    queries = checks.check_search(live.config, request)
     snapshot = live.snapshot
-    segments = explain(snapshot.parts, _spec(live, request), live.config.dim)
-    return Plan(segments, request.filter_mode, snapshot.version)
+    spec = _spec(live, request)
+    if not analyze:
+        return Plan(explain(snapshot.parts, spec, live.config.dim), request.filter_mode, snapshot.version)
+    deadline = Deadline.after(request.timeout)
+    started = time.perf_counter()
+    # The least score is applied after: what it drops was found all the same.
+    spec.min_score = None
+    outcome = execute(snapshot.parts, queries, spec, deadline)
+    winners = outcome.winners[0]
+    if request.min_score is not None:
+        winners = at_least(winners, request.min_score, live.config.metric)
+    reading = time.perf_counter()
+    _hits(live, snapshot.parts, winners, request.include)
+    ended = time.perf_counter()
+    plan = analyzed(snapshot.parts, queries, spec, outcome, deadline)
+    timings = {**plan.timings_ms, "read": (ended - reading) * 1e3, "total": (ended - started) * 1e3}
+    return replace(plan, version=snapshot.version, timings_ms=timings)
 
 
 def _spec(live: LiveCollection, request: SearchRequest) -> SearchSpec:

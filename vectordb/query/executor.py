@@ -51,7 +51,7 @@ def execute(
     """
     started = perf_counter()
     run = Run(parts, queries, spec, deadline)
-    ask = _ask(spec)
+    ask = ask_of(spec)
     plans: list[SegmentPlan] = [_EMPTY] * len(parts)
     # Indexed parts first: when time is short, they cover most rows for it.
     for number in _indexed_first(parts):
@@ -78,32 +78,8 @@ def execute(
     return outcome
 
 
-def explain(parts: Sequence[Part], spec: SearchSpec, dim: int) -> tuple[SegmentPlan, ...]:
-    """How each part would be searched, by estimates, without running anything.
-
-    Args:
-        dim: Length of the vectors.
-    """
-    ask = _ask(spec)
-    plans = []
-    for part in parts:
-        estimate = None if spec.where is None or part.rows == 0 else part.estimate(spec.where)
-        step = plan(_facts(part, dim, estimate), ask)
-        plans.append(
-            SegmentPlan(
-                part.name,
-                step.strategy,
-                part.rows,
-                step.estimated,
-                fallback_reason=step.reason,
-                filtered=spec.where is not None,
-                params=step.params,
-            )
-        )
-    return tuple(plans)
-
-
-def _ask(spec: SearchSpec) -> Ask:
+def ask_of(spec: SearchSpec) -> Ask:
+    """What a request says to the planner."""
     params = spec.params
     if not params or TARGET_RECALL not in params:
         return Ask(spec.limit, spec.filter_mode, spec.exact, params)
@@ -123,7 +99,7 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
     else:
         before = perf_counter()
         estimate = part.estimate(spec.where)
-        facts = _facts(part, dim, estimate)
+        facts = facts_of(part, dim, estimate)
         estimated = round(expected(facts))
         if estimate.high > 0 and part.rows > part.dead and part.vector_count > 0:
             # Every way needs the matching rows themselves; then the choice can be made by their number.
@@ -182,17 +158,25 @@ def _described(
     )
 
 
-def _facts(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
+def facts_of(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
+    """What the planner knows of a part."""
     index, kind = part.index, part.kind
     capabilities = None if index is None or kind is None else capabilities_of(index, kind)
     return PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities, estimate, False, part.calibration)
+
+
+def counted(plan: SegmentPlan, filtered: bool) -> Estimate | None:
+    """The estimate that a part was planned with in the end: the count, where there was one."""
+    if not filtered:
+        return None
+    return Estimate.exact(plan.estimated if plan.matched is None else plan.matched)
 
 
 def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
     """The plan of a part without a filter, kept: planning takes longer than all else around an index search."""
     index, kind = part.index, part.kind
     if ask.params or index is None or kind is None:
-        facts = _facts(part, dim, None)
+        facts = facts_of(part, dim, None)
         return facts, plan(facts, ask)
     capabilities = capabilities_of(index, kind)
     # Capabilities hold dicts and have no hash. The kept facts keep them alive, so that their address is theirs alone.
@@ -201,7 +185,7 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
         key = (*key, id(part.calibration), ask.target)
     known = _plans.get(key)
     if known is None:
-        facts = _facts(part, dim, None)
+        facts = facts_of(part, dim, None)
         known = (facts, plan(facts, ask))
         if len(_plans) >= _KEPT_PLANS:
             _plans.clear()

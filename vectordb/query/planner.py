@@ -185,6 +185,16 @@ def plan(facts: PartFacts, ask: Ask) -> Step:
     return _cheapest(facts, ask, matches, exact)
 
 
+def one_way(facts: PartFacts, ask: Ask, mode: FilterMode, patience: float) -> Step:
+    """The step of a filtered search through the index under ``in`` or ``post``, where it costs at most ``patience``
+    times the exact one; else the exact step with the reason."""
+    if ask.target is not None and facts.calibration is None:
+        return _untargeted(facts, ask._replace(mode=mode))
+    matches = expected(facts)
+    exact = Step(Way.EXACT_FILTERED, "exact_filtered", round(matches))
+    return (_within if mode is FilterMode.IN else _after)(facts, ask, matches, exact, patience)
+
+
 def _untargeted(facts: PartFacts, ask: Ask) -> Step:
     """A target of 1, or one that no calibration tells how to reach."""
     step = plan(facts, ask._replace(exact=True, target=None))

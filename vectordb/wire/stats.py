@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vectordb.types import (
+    Alternative,
     CollectionStats,
     DatabaseInfo,
     Durability,
@@ -18,6 +19,7 @@ from vectordb.wire.config import index_from_message, index_to_message
 from vectordb.wire.values import enum_from_number, enum_to_number, params_from_message, params_to_message
 from vectordb_proto.v1 import types_pb2
 
+_RECALL = ("recall", "recall_low", "recall_sampled")
 _SEGMENT = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
 _COLLECTION = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes")
 
@@ -41,10 +43,22 @@ def plan_to_message(plan: Plan, message: types_pb2.Plan) -> None:
             entry.filtered = True
         if segment.params:
             params_to_message(segment.params, entry.params, "params")
+        if segment.reason is not None:
+            _reasons_to_message(segment, entry)
     message.filter_mode = enum_to_number(plan.filter_mode)  # type: ignore[assignment,unused-ignore]
     message.version = plan.version
     if plan.timings_ms:
         message.timings_ms.update(plan.timings_ms)
+    if plan.recall is not None:
+        for name in _RECALL:
+            setattr(message, name, getattr(plan, name))
+
+
+def _reasons_to_message(segment: SegmentPlan, entry: types_pb2.SegmentPlan) -> None:
+    entry.reason = segment.reason or ""
+    entry.cost_us = segment.cost_us
+    for other in segment.alternatives:
+        entry.alternatives.add(strategy=other.strategy, cost_us=other.cost_us, reason=other.reason)
 
 
 def plan_from_message(message: types_pb2.Plan) -> Plan:
@@ -60,11 +74,18 @@ def plan_from_message(message: types_pb2.Plan) -> Plan:
             fallback_reason=_optional(entry, "fallback_reason"),
             filtered=entry.filtered,
             params=params_from_message(entry.params, "params") if entry.params else {},
+            reason=_optional(entry, "reason"),
+            cost_us=entry.cost_us,
+            alternatives=tuple(
+                Alternative(other.strategy, _optional(other, "cost_us"), _optional(other, "reason"))
+                for other in entry.alternatives
+            ),
         )
         for entry in message.segments
     )
     mode = enum_from_number(FilterMode, message.filter_mode, "filter_mode", FilterMode.AUTO)
-    return Plan(segments, mode, message.version, dict(message.timings_ms))
+    recall = {name: _optional(message, name) for name in _RECALL}
+    return Plan(segments, mode, message.version, dict(message.timings_ms), **recall)
 
 
 def stats_to_message(stats: CollectionStats, message: types_pb2.CollectionStats) -> None:

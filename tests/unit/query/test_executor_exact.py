@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vectordb.metric import Metric, prepared
-from vectordb.query.executor import execute, explain
+from vectordb.query.executor import execute
+from vectordb.query.explain import explain
 from vectordb.query.spec import SearchSpec
 from vectordb.types import FilterMode
 
