@@ -23,16 +23,18 @@ from bench.systems.base import Graph, System
 from bench.systems.engine import Embedded, Served
 from bench.systems.raw_faiss import RawFaiss
 
-
 COMMANDS = {
     "calibrate": "bench.calibrate",
+    "deadlines": "bench.deadlines",
     "filters": "bench.filters",
 }
 """``python -m bench NAME ...`` runs ``main(arguments)`` of the module; without a name it is this one."""
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, epilog=f"Further benches: {', '.join(COMMANDS)}")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, epilog=f"Further benches: {', '.join(COMMANDS)}"
+    )
     parser.add_argument("--data", default="wordnet20k", help="wordnet20k, clusters100k, corpus, or an .hdf5 file")
     parser.add_argument("--rows", type=int, help="only so many rows, evenly spread")
     parser.add_argument("--queries", type=int, default=500)

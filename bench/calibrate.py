@@ -52,7 +52,9 @@ def main(arguments: Sequence[str]) -> None:
         if not get_kind(name).capabilities.exact:
             efforts[name] = effort(name, data)
     path = report.place(options.out, f"calibrate-{data.name}-{len(data.base)}")
-    report.write(path, {"machine": report.machine(), "data": report.described(data), "costs": measured, "efforts": efforts})
+    report.write(
+        path, {"machine": report.machine(), "data": report.described(data), "costs": measured, "efforts": efforts}
+    )
     print(f"\nwritten to {path}")
 
 

@@ -108,5 +108,11 @@ def line(row: dict[str, Any]) -> str:
     cells = []
     for mode, figures in row["modes"].items():
         ways = "+".join(f"{way}" for way, _ in Counter(figures["ways"]).most_common())
-        cells.append(f"{mode} {figures['p50_us']:>6.0f} ({figures['cpu_us']:.0f}) us @{figures['recall']:.3f} {ways:<15}")
-    return f"{row['filter']:<18} {row['matches']:>6}  " + " ".join(cells) + f" auto/best {row['auto_to_best']:.2f} ({row['auto_to_best_cpu']:.2f})"
+        cells.append(
+            f"{mode} {figures['p50_us']:>6.0f} ({figures['cpu_us']:.0f}) us @{figures['recall']:.3f} {ways:<15}"
+        )
+    return (
+        f"{row['filter']:<18} {row['matches']:>6}  "
+        + " ".join(cells)
+        + f" auto/best {row['auto_to_best']:.2f} ({row['auto_to_best_cpu']:.2f})"
+    )

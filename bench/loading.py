@@ -52,9 +52,7 @@ def conditions(data: Dataset) -> list[Condition]:
         found.append(Condition(f"{share:.2%}", {"field": "u", "op": "<", "value": most}, u < most))
     for share in SHARES[1:]:
         most = round(share * n)
-        found.append(
-            Condition(f"{share:.2%} correlated", {"field": RANK, "op": "<", "value": most}, rank < most)
-        )
+        found.append(Condition(f"{share:.2%} correlated", {"field": RANK, "op": "<", "value": most}, rank < most))
     found.append(Condition("empty", {"field": "u", "op": "<", "value": 0}, u < 0))
     return found
 

@@ -143,9 +143,7 @@ def _facts(subject: _Subject, matches: RowSet | None) -> PartFacts:
     return PartFacts(part.rows, part.dead, part.vector_count, dim, subject.capabilities, estimate, matches is not None)
 
 
-def _ladder(
-    subject: _Subject, matches: RowSet | None, way: str, limit: int
-) -> Iterator[list[tuple[float, Step]]]:
+def _ladder(subject: _Subject, matches: RowSet | None, way: str, limit: int) -> Iterator[list[tuple[float, Step]]]:
     """For each oversampling the steps by ascending width; none where the planner would not go that way."""
     capabilities, facts = subject.capabilities, _facts(subject, matches)
     adjustable = planner.OVERSAMPLING in capabilities.search_params

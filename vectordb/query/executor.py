@@ -111,6 +111,9 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
             count = len(matches)
             facts = facts._replace(estimate=Estimate(count, count, count), counted=True)
             step = plan(facts, ask)
+            if step.doubt:
+                facts = facts._replace(scattered=_is_scattered(run, number, facts, matches))
+                step = plan(facts, ask)
         else:
             step = Step(Way.EMPTY, "empty", 0)
             matched = 0
@@ -126,6 +129,18 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
         report = indexed.search(run, number, facts, step, matches)
     run.searched += part.rows * report.fraction
     return _described(part, step, report, estimated, matched, len(run.queries))
+
+
+def _is_scattered(run: Run, number: int, facts: PartFacts, matches: RowSet) -> bool:
+    """Whether the matches lie scattered, as it was found when the filter was first looked at; it changes slowly."""
+    spread, where = run.parts[number].spread, run.spec.where
+    assert where is not None
+    known = spread.get(where)
+    if known is None:
+        if len(spread) >= _KEPT_SPREADS:
+            spread.clear()
+        known = spread[where] = indexed.is_scattered(run, number, facts, matches)
+    return known
 
 
 def _scan(run: Run, number: int, matches: RowSet | None) -> Report:
@@ -194,6 +209,7 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
 
 
 _KEPT_PLANS = 512
+_KEPT_SPREADS = 1024
 _plans: dict[tuple[float, ...], tuple[PartFacts, Step]] = {}
 
 

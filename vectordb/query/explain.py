@@ -77,7 +77,9 @@ def analyzed(
     plans = []
     for part, plan in zip(parts, outcome.plan.segments, strict=True):
         facts = executor.facts_of(part, query.shape[1], executor.counted(plan, spec.where is not None))
-        plans.append(_with_reasons(plan, facts._replace(counted=plan.matched is not None), ask))
+        scattered = None if spec.where is None else part.spread.get(spec.where)
+        facts = facts._replace(counted=plan.matched is not None, scattered=scattered)
+        plans.append(_with_reasons(plan, facts, ask))
     started = perf_counter()
     whole = outcome.incomplete_reason is None
     if whole and all(plan.strategy in _EXACT for plan in plans):

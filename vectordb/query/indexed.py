@@ -158,6 +158,20 @@ def _probed(state: _Search, failed: dict[str, list[int]]) -> list[tuple[int, Seq
     return list(chosen.items())
 
 
+def is_scattered(run: Run, number: int, facts: PartFacts, matches: RowSet) -> bool:
+    """Whether the matching rows of an indexed part lie scattered among all: looks at neighbours of a few of them."""
+    part, capabilities = run.parts[number], facts.capabilities
+    assert part.index is not None
+    assert capabilities is not None
+    rows = probe.sample(rowset.to_rows(matches))
+    params = planner.settings(capabilities, None, probe.NEIGHBOURS + 1, 0.0)
+    found = part.index.search(part.vectors_at(rows), probe.NEIGHBOURS + 1, params=params).rows
+    near = part.rows_of(found[found >= 0])
+    near = near[~np.isin(near, rows)]
+    matching = int(np.isin(near, rowset.to_rows(matches)).sum())
+    return probe.scattered(matching, len(near), len(matches) / facts.vectors)
+
+
 def _fits(run: Run, step: Step) -> bool:
     """Whether one query ends before the deadline, so that nothing has to be bounded."""
     return not run.deadline.bounded or step.cost < run.deadline.remaining() * 1e6

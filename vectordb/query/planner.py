@@ -59,13 +59,16 @@ PATIENCE = 2.0
 
 RISK = 0.45
 """Share of the exact search's cost that an index search may cost where neither was asked for: it may have to be
-widened, or be replaced in the end."""
+widened, or be replaced in the end, if the filter is correlated with the query ..."""
+
+RISK_SCATTERED = 0.85
+"""... which it is not where its rows lie scattered among all."""
 
 PROBE = 48
-PROBED = 0.2
-"""Where an index costs more than this share of the exact search, ``PROBE`` candidates are looked at before (a walk of
-half the usual width). The share that matches is the selectivity near this query: where the filter is correlated with
-it, the index is searched more widely from the start, or not at all."""
+DOUBT = 0.2
+"""Where an index costs more than this share of the exact search, it matters whether the matching rows are scattered.
+Where they are not, ``PROBE`` candidates are looked at before (a walk of half the usual width). The share that matches
+is the selectivity near this query: the index is searched more widely from the start, or not at all."""
 
 PROBE_EXPECTED = 3.0
 """A probe that expects fewer matches than this tells nothing."""
@@ -103,6 +106,7 @@ class PartFacts(NamedTuple):
         estimate: Rows that meet the filter, dead ones included; ``None`` without a filter.
         counted: The estimate is the exact number of rows that match, are alive and have a vector.
         calibration: What recall the index has at which width; ``None`` where it was not measured.
+        scattered: Whether the matching rows lie scattered among all; ``None`` where nobody looked.
     """
 
     rows: int
@@ -113,6 +117,7 @@ class PartFacts(NamedTuple):
     estimate: Estimate | None = None
     counted: bool = False
     calibration: Calibration | None = None
+    scattered: bool | None = None
 
 
 class Ask(NamedTuple):
@@ -145,6 +150,7 @@ class Step(NamedTuple):
         recall: What the calibration promises, where a target was set; else 0.
         probe: Candidates to look at before the index is searched in earnest; 0 for none.
         patience: How many times the exact search another attempt may cost.
+        doubt: The choice hangs on whether the matching rows are scattered, and nobody looked.
     """
 
     way: Way
@@ -158,6 +164,7 @@ class Step(NamedTuple):
     recall: float = 0.0
     probe: int = 0
     patience: float = PATIENCE
+    doubt: bool = False
 
 
 def plan(facts: PartFacts, ask: Ask) -> Step:
@@ -329,21 +336,24 @@ def _post_span(capabilities: Capabilities) -> float:
 
 def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
     """The cheaper of both ways through the index where it undercuts the exact search; its reasons are no fallbacks."""
-    within = _within(facts, ask, matches, exact, RISK)
-    after = _after(facts, ask, matches, exact, RISK)
+    total = costs.scan_matches(matches, facts.vectors, facts.dim)
+    within = _within(facts, ask, matches, exact, RISK_SCATTERED)
+    after = _after(facts, ask, matches, exact, RISK_SCATTERED)
     if within.way is Way.INDEX_FILTERED and (after.way is not Way.INDEX_POST or within.cost <= after.cost):
         chosen = within
     elif after.way is Way.INDEX_POST:
         chosen = after
     else:
         return exact
-    # Asked for nothing, a retry has to be cheaper than the exact search.
+    # Neither was asked for: a retry has to be cheaper than the exact search.
     chosen = chosen._replace(patience=1.0)
-    total = costs.scan_matches(matches, facts.vectors, facts.dim)
-    expected = PROBE * matches / facts.vectors
-    if chosen.cost > PROBED * total and expected >= PROBE_EXPECTED:
-        return chosen._replace(probe=PROBE)
-    return chosen
+    if facts.scattered or chosen.cost <= DOUBT * total:
+        return chosen
+    doubt = facts.scattered is None
+    if chosen.cost > RISK * total:
+        return exact._replace(doubt=doubt)
+    probed = PROBE * matches / facts.vectors >= PROBE_EXPECTED
+    return chosen._replace(probe=PROBE if probed else 0, doubt=doubt)
 
 
 def after_probe(passed: int, step: Step, facts: PartFacts, wanted: int) -> int:

@@ -140,4 +140,3 @@ def _upper(count: int) -> float:
     """Upper 95 % limit of the mean of a Poisson variable of which ``count`` was seen (Wilson and Hilferty 1931)."""
     n = count + 1
     return n * (1.0 - 1.0 / (9.0 * n) + ONE_SIDED_95 / (3.0 * math.sqrt(n))) ** 3
-

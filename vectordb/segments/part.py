@@ -51,6 +51,8 @@ class Part(Protocol):
     """The kind that built ``index``."""
     calibration: Calibration | None
     """What recall ``index`` was measured to have, by the width of its search."""
+    spread: dict[Filter, bool]
+    """Whether the rows that match a filter lie scattered among all, where the executor looked; a cache of its own."""
 
     def blocks(self, max_bytes: int) -> Iterator[Block]:
         """The whole vector matrix, in stretches of at most ``max_bytes`` (at least one row each)."""

@@ -49,6 +49,7 @@ class SegmentData:
         "offsets",
         "payload_versions",
         "postings",
+        "spread",
         "vector_rows",
         "vectors",
     )
@@ -69,6 +70,7 @@ class SegmentData:
         self.vectors, self.vector_rows = matrix
         self.postings = postings
         self.matching = FilterCache()
+        self.spread: dict[Filter, bool] = {}
         self._with_vector: RowSet | None = None
 
     def with_vector(self) -> RowSet:
@@ -209,6 +211,7 @@ class SegmentView(View):
     def __init__(self, segment: Segment, version: int) -> None:
         super().__init__(segment.changes, version)
         self._data = segment.data
+        self.spread = segment.data.spread
         self.built = segment.built
         self.name = segment.name
         self.lo = segment.lo

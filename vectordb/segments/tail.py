@@ -152,6 +152,7 @@ class TailView(View):
         self.index = None
         self.kind = None
         self.calibration = None
+        self.spread: dict[Filter, bool] = {}
 
     def blocks(self, max_bytes: int) -> Iterator[Block]:
         """The whole vector matrix, in stretches of at most ``max_bytes`` (at least one row each).

@@ -48,6 +48,7 @@ class View(ABC):
         "lo",
         "name",
         "rows",
+        "spread",
         "vector_count",
         "version",
     )
@@ -63,6 +64,7 @@ class View(ABC):
     index: VectorIndex | None
     kind: IndexKind | None
     calibration: Calibration | None
+    spread: dict[Filter, bool]
 
     def __init__(self, changes: Changes, version: int) -> None:
         self.version = version

@@ -43,7 +43,7 @@ def plan_to_message(plan: Plan, message: types_pb2.Plan) -> None:
             entry.filtered = True
         if segment.params:
             params_to_message(segment.params, entry.params, "params")
-        if segment.reason is not None:
+        if segment.reason is not None or segment.cost_us or segment.alternatives:
             _reasons_to_message(segment, entry)
     message.filter_mode = enum_to_number(plan.filter_mode)  # type: ignore[assignment,unused-ignore]
     message.version = plan.version
@@ -55,7 +55,8 @@ def plan_to_message(plan: Plan, message: types_pb2.Plan) -> None:
 
 
 def _reasons_to_message(segment: SegmentPlan, entry: types_pb2.SegmentPlan) -> None:
-    entry.reason = segment.reason or ""
+    if segment.reason is not None:
+        entry.reason = segment.reason
     entry.cost_us = segment.cost_us
     for other in segment.alternatives:
         entry.alternatives.add(strategy=other.strategy, cost_us=other.cost_us, reason=other.reason)

@@ -29,7 +29,7 @@ GRAPH = Capabilities(
 TREES = Capabilities(family="trees", metrics=frozenset(Metric), search_params={})
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeFilter:
     """Stands for a filter: the names of the rows of each part that it matches."""
 
@@ -112,6 +112,7 @@ class FakePart:
         self.index: Any = None
         self.kind: Any = None
         self.calibration: Any = None
+        self.spread: dict[Any, bool] = {}
         self.block_delay = 0.0
         self.blocks_read = 0
 
