@@ -26,7 +26,9 @@ from bench.systems.raw_faiss import RawFaiss
 COMMANDS = {
     "calibrate": "bench.calibrate",
     "deadlines": "bench.deadlines",
+    "deletes": "bench.deletes",
     "filters": "bench.filters",
+    "indexes": "bench.indexes",
 }
 """``python -m bench NAME ...`` runs ``main(arguments)`` of the module; without a name it is this one."""
 

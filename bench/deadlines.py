@@ -40,11 +40,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     data = ranked(load(options.data, options.rows))
-    with tempfile.TemporaryDirectory(prefix="vectordb-bench-") as scratch:
-        with loaded(options.folder or Path(scratch) / "db", data) as found:
-            rows = [
-                measure(name, found.collection, data, options, search) for name, search in searches(options).items()
-            ]
+    with (
+        tempfile.TemporaryDirectory(prefix="vectordb-bench-") as scratch,
+        loaded(options.folder or Path(scratch) / "db", data) as found,
+    ):
+        rows = [measure(name, found.collection, data, options, search) for name, search in searches(options).items()]
     path = report.place(options.out, f"deadlines-{data.name}-{len(data.base)}")
     report.write(path, {"machine": report.machine(), "data": report.described(data), "deadlines": rows})
     print(f"written to {path}")

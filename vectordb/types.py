@@ -210,7 +210,8 @@ class Plan:
     Attributes:
         timings_ms: Milliseconds by stage: ``filter``, ``search``, ``merge``; with ``explain(analyze=True)`` also
             ``read``, ``total`` (of all these) and ``recall`` (of the estimate).
-        recall: With ``explain(analyze=True)`` the estimated share of the true nearest rows that was found, else ``None``.
+        recall: With ``explain(analyze=True)`` the estimated share of the true nearest rows that was found; else
+            ``None``, as are the two that follow.
         recall_low: What the recall is at least, with a confidence of 95 %.
         recall_sampled: Share of the rows that the estimate compared with the query: 1 makes it exact.
     """

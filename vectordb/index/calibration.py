@@ -44,7 +44,7 @@ class Calibration:
     curves: tuple[Curve, ...]
 
     def reaching(self, way: str, share: float, limit: int, target: float) -> list[Point]:
-        """Settings with a recall of at least ``target``: for each oversampling the narrowest; empty where none is known.
+        """The narrowest setting of each oversampling with a recall of at least ``target``; empty where none is known.
 
         A share is served by the curve of the next smaller one, which is harder; a limit by what its neighbours need,
         in proportion between them and beyond them.

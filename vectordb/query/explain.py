@@ -87,10 +87,10 @@ def analyzed(
     else:
         recall = sampling.estimate(Run(parts, query, spec, deadline), outcome.winners[0])
     timings = {**outcome.plan.timings_ms, "recall": (perf_counter() - started) * 1e3}
-    plan = replace(outcome.plan, segments=tuple(plans), timings_ms=timings)
+    whole_plan = replace(outcome.plan, segments=tuple(plans), timings_ms=timings)
     if recall is None:
-        return plan
-    return replace(plan, recall=recall.recall, recall_low=recall.low, recall_sampled=recall.sampled)
+        return whole_plan
+    return replace(whole_plan, recall=recall.recall, recall_low=recall.low, recall_sampled=recall.sampled)
 
 
 def _with_reasons(plan: SegmentPlan, facts: PartFacts, ask: Ask) -> SegmentPlan:
@@ -105,7 +105,7 @@ def _reasons(facts: PartFacts, ask: Ask) -> _Reasons:
         return _Reasons("nothing in it can match", 0.0, ())
     exact, others = _ways(facts, ask)
     if step.way in (Way.EXACT, Way.EXACT_FILTERED):
-        return _Reasons(step.reason or _why_exact(facts, ask), exact.cost_us, others)
+        return _Reasons(step.reason or _why_exact(facts, ask), exact.cost_us or 0.0, others)
     alternatives = (exact, *(other for other in others if other.strategy != step.strategy))
     if step.recall:
         width = None if facts.capabilities is None else facts.capabilities.width

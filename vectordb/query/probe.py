@@ -16,6 +16,7 @@ match as often as all rows do, or more often. That is looked up once a filter an
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -70,7 +71,7 @@ def sample(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 def scattered(matching: int, looked_at: int, share: float) -> bool:
     """Whether so many of the neighbours of matching rows match by chance, where ``share`` of all rows does."""
     by_chance = share * looked_at
-    return matching <= 1.25 * by_chance + 3.0 * (by_chance * (1.0 - share)) ** 0.5
+    return matching <= 1.25 * by_chance + 3.0 * math.sqrt(by_chance * (1.0 - share))
 
 
 @lru_cache(maxsize=64)

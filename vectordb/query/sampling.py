@@ -122,7 +122,8 @@ def _missed(run: Run, winners: Winners, block: _Block) -> NDArray[np.float32]:
     distances = run.final_distances(0, vectors[places])
     if len(winners) < run.limit:
         return distances
-    return distances[distances < _distances(run, winners)[-1]]
+    ahead: NDArray[np.float32] = distances[distances < _distances(run, winners)[-1]]
+    return ahead
 
 
 def _distances(run: Run, winners: Winners) -> NDArray[np.float32]:

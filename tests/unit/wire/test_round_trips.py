@@ -190,6 +190,7 @@ HIT = st.builds(
     st.none() | st.dictionaries(TEXT, SCALAR, max_size=2), st.none() | TEXT,
     st.none() | st.just(np.array([1, -2.5, 0], np.float32)),
 )  # fmt: skip
+ALTERNATIVE = st.builds(Alternative, TEXT, st.none() | st.floats(0, 1), st.none() | TEXT)
 PLAN = st.builds(
     Plan,
     st.lists(
