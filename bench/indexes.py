@@ -97,30 +97,11 @@ def measure(kind: str, quantization: str | None, data: Dataset, folder: Path, li
 
 
 def resident(folder: Path, data: Dataset) -> dict[str, int]:
-    """What a process holds more after opening the folder and searching it: anonymous and file-backed bytes."""
+    """What a process of its own holds more after opening the folder and searching it, in bytes by kind of memory."""
     queries = folder.parent / "queries.npy"
     np.save(queries, data.queries)
-    code = (
-        "import json, os, sys, numpy\n"
-        "from bench.loading import COLLECTION\n"
-        "from bench.systems.base import memory\n"
-        "from vectordb_client import connect\n"
-        "import vectordb.engine.database, vectordb.index.faiss_hnsw\n"
-        "queries = numpy.load(sys.argv[2])\n"
-        "before = memory(os.getpid())\n"
-        "with connect(sys.argv[1]) as db:\n"
-        "    for query in queries:\n"
-        "        db[COLLECTION].search(query, include=())\n"
-        "    after = memory(os.getpid())\n"
-        "print(json.dumps({name: after[name] - before[name] for name in after}))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), str(queries)],
-        cwd=Path(__file__).resolve().parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-m", "bench.resident", str(folder), str(queries)]
+    done = subprocess.run(command, cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=True)
     held: dict[str, int] = json.loads(done.stdout)
     return held
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from bench.datasets import Condition, Dataset
 from bench.systems.base import WRITE_BATCH
+from bench.systems.engine import COLLECTION
 from vectordb_client import connect
 
-COLLECTION = "bench"
 RANK = "rank"
 """Field with a row's place in the order of nearness to the first query: a filter on it is correlated with queries."""
 

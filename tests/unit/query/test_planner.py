@@ -131,3 +131,42 @@ def test_costs_agree_with_their_measurements() -> None:
     ef = costs.widest(EFFORT, 1_000, 116_659, 384)
     assert costs.walk(EFFORT, 116_659, 384, ef) <= 1_000 < costs.walk(EFFORT, 116_659, 384, ef + 1)
     assert costs.widest(EFFORT, 1, 116_659, 384) == 0
+
+
+def _between(fakes: Any, low: float, high: float) -> PartFacts:
+    """Rows of which a tenth matches, so many that the index costs between these shares of the exact search."""
+    for rows in range(20_000, 400_000, 5_000):
+        facts = _facts(fakes, rows, 0.1)
+        share = plan(facts, Ask(10, POST)).cost / costs.scan_matches(0.1 * rows, rows, 384)
+        if low < share <= high:
+            return facts
+    raise AssertionError("no such size")
+
+
+def test_whether_matches_are_scattered_decides_where_costs_are_near(fakes: Any) -> None:
+    near = _between(fakes, planner.RISK, planner.RISK_SCATTERED)
+    open_ = plan(near, Ask(10))
+    assert (open_.way, open_.doubt) == (Way.EXACT_FILTERED, True)
+    together = plan(near._replace(scattered=False), Ask(10))
+    assert (together.way, together.doubt) == (Way.EXACT_FILTERED, False)
+    apart = plan(near._replace(scattered=True), Ask(10))
+    assert (apart.way, apart.doubt, apart.probe) == (Way.INDEX_POST, False, 0)
+
+
+def test_where_matches_lie_together_a_probe_comes_first(fakes: Any) -> None:
+    cheaper = _between(fakes, planner.DOUBT, planner.DOUBT + 0.05)
+    assert plan(cheaper, Ask(10)).doubt
+    step = plan(cheaper._replace(scattered=False), Ask(10))
+    assert (step.way, step.doubt, step.probe) == (Way.INDEX_POST, False, planner.PROBE)
+    assert plan(cheaper._replace(scattered=True), Ask(10)).probe == 0
+    assert plan(cheaper._replace(scattered=False), Ask(10, POST)).probe == 0
+    expected = planner.PROBE // 10
+    assert planner.after_probe(expected, step, cheaper, 10) == step.k
+    assert planner.after_probe(expected // 2, step, cheaper, 10) > step.k
+    assert planner.after_probe(0, step, cheaper, 10) == 0
+
+
+def test_an_index_that_is_far_cheaper_is_not_doubted(fakes: Any) -> None:
+    step = plan(_facts(fakes, 1_000_000, 0.5), Ask(10))
+    assert step.way in (Way.INDEX_FILTERED, Way.INDEX_POST)
+    assert (step.doubt, step.probe) == (False, 0)
