@@ -268,7 +268,13 @@ class Collection:
         return self._backend.search(self.name, self._search_request(vectors, limit, False, options))
 
     def explain(self, vector: Any, limit: int = 10, *, analyze: bool = False, **options: Any) -> Plan:
-        """How :meth:`search` would run; with ``analyze`` it is run and the plan holds the measured figures."""
+        """How :meth:`search` would run: each segment's way, why, and what the other ways were estimated to cost.
+
+        With ``analyze`` it is run, and the plan holds the measured figures and an estimate of this answer's recall:
+        ``plan.recall``, at least ``plan.recall_low`` with a confidence of 95 %, from comparing the query with the share
+        ``plan.recall_sampled`` of the rows that may be answers, in random blocks. Within a quarter of a second all of
+        up to three million rows of 384 dimensions are compared; then the recall is exact.
+        """
         return self._backend.explain(self.name, self._search_request(vector, limit, True, options), analyze)
 
     # Care

@@ -26,7 +26,7 @@ from vectordb.index.calibration import Calibration, Curve, Point
 from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
 from vectordb.metric import Metric, prepared
-from vectordb.query import exact, indexed, planner
+from vectordb.query import exact, indexed, planner, widths
 from vectordb.query.deadline import Deadline
 from vectordb.query.planner import Ask, PartFacts, Step, Way
 from vectordb.query.run import Run
@@ -146,7 +146,7 @@ def _facts(subject: _Subject, matches: RowSet | None) -> PartFacts:
 def _ladder(subject: _Subject, matches: RowSet | None, way: str, limit: int) -> Iterator[list[tuple[float, Step]]]:
     """For each oversampling the steps by ascending width; none where the planner would not go that way."""
     capabilities, facts = subject.capabilities, _facts(subject, matches)
-    adjustable = planner.OVERSAMPLING in capabilities.search_params
+    adjustable = widths.OVERSAMPLING in capabilities.search_params
     for factor in OVERSAMPLINGS if adjustable else (1.0,):
         oversampling = capabilities.oversampling * factor
         steps: list[tuple[float, Step]] = []
@@ -155,7 +155,7 @@ def _ladder(subject: _Subject, matches: RowSet | None, way: str, limit: int) -> 
         for _ in range(STEPS if capabilities.width is not None else 1):
             params: dict[str, Any] = {} if capabilities.width is None else {capabilities.width: width}
             if adjustable:
-                params[planner.OVERSAMPLING] = oversampling
+                params[widths.OVERSAMPLING] = oversampling
             step = planner.plan(facts, Ask(limit, _MODES[way], params=params))
             if step.way is not _WAYS[way]:
                 break
@@ -163,7 +163,7 @@ def _ladder(subject: _Subject, matches: RowSet | None, way: str, limit: int) -> 
                 break
             steps.append((oversampling, step))
             # The narrowest is what spans the candidates.
-            width = round(STEP * (planner.width_of(capabilities, step.params) or 1)) + 1
+            width = round(STEP * (widths.width_of(capabilities, step.params) or 1)) + 1
             high = None if capabilities.width is None else capabilities.search_params[capabilities.width].high
             width = width if high is None else min(width, int(high))
         if steps:
@@ -182,7 +182,7 @@ def _points(
                 return tuple(points)
             recall = _recall(subject, matches, step, truth)
             best = max(best, recall)
-            points.append(Point(planner.width_of(subject.capabilities, step.params), oversampling, round(best, 4)))
+            points.append(Point(widths.width_of(subject.capabilities, step.params), oversampling, round(best, 4)))
             if best >= ENOUGH:
                 break
     return tuple(points)

@@ -209,7 +209,7 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
 
 
 _KEPT_PLANS = 512
-_KEPT_SPREADS = 1024
+_KEPT_SPREADS = 128
 _plans: dict[tuple[float, ...], tuple[PartFacts, Step]] = {}
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vectordb.metadata import rowset
-from vectordb.query import costs, exact, planner, probe
+from vectordb.query import costs, exact, planner, probe, widths
 from vectordb.query.merge import Found
 from vectordb.query.planner import PartFacts, Step, Way
 from vectordb.query.run import Report, Run
@@ -91,7 +91,7 @@ class _Search:
         else:
             self.available = part.vector_count - len(part.with_vector(part.dead_rows()))
         self.needed = min(run.limit, self.available)
-        self.wanted = min(step.rescored - planner.SLACK, self.available)
+        self.wanted = min(step.rescored - widths.SLACK, self.available)
 
 
 class _Retry(NamedTuple):
@@ -164,7 +164,7 @@ def is_scattered(run: Run, number: int, facts: PartFacts, matches: RowSet) -> bo
     assert part.index is not None
     assert capabilities is not None
     rows = probe.sample(rowset.to_rows(matches))
-    params = planner.settings(capabilities, None, probe.NEIGHBOURS + 1, 0.0)
+    params = widths.settings(capabilities, None, probe.NEIGHBOURS + 1, 0.0)
     found = part.index.search(part.vectors_at(rows), probe.NEIGHBOURS + 1, params=params).rows
     near = part.rows_of(found[found >= 0])
     near = near[~np.isin(near, rows)]
@@ -199,7 +199,7 @@ def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
 def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[int]]:
     """One attempt for some queries, in slices; those that have to be retried, by how."""
     run, step = state.run, state.step
-    params = planner.spanning(state.capabilities, step.params, k)
+    params = widths.spanning(state.capabilities, step.params, k)
     if params is not step.params:
         state.report.params = dict(params)
     asked = k
@@ -231,7 +231,7 @@ def _fitting(state: _Search, params: Mapping[str, Any], k: int, queries: int) ->
     deadline, facts, capabilities = state.run.deadline, state.facts, state.capabilities
     if queries == 1 and not deadline.bounded:
         return 1, params
-    width = planner.width_of(capabilities, params)
+    width = widths.width_of(capabilities, params)
     effort = costs.effort_of(capabilities, facts.vectors)
     cost = costs.walk(effort, facts.vectors, facts.dim, width)
     left = deadline.remaining() * 1e6

@@ -23,11 +23,8 @@ from vectordb.index.base import Capabilities
 from vectordb.index.calibration import Calibration
 from vectordb.metadata.estimate import Estimate
 from vectordb.query import costs, targets
+from vectordb.query.widths import OVERSAMPLING, SLACK, candidates, settings, spanned, spanning, width_of
 from vectordb.types import FilterMode
-
-SLACK = 4
-"""Candidates fetched from an index beyond the limit (times the oversampling), since exact scores may order them
-otherwise."""
 
 MARGIN = 1.5
 """How many more candidates than the expectation are fetched where some of them will be dropped."""
@@ -47,9 +44,6 @@ POST_BEAM = 1.25
 
 USUAL_SPAN = 64
 """The default span (``ef``) that ``POST_BEAM`` was measured with."""
-
-OVERSAMPLING = "oversampling"
-"""The search parameter by which a query sets ``Capabilities.oversampling``."""
 
 LARGE_SHARE = 0.25
 """A limit beyond this share of the vectors is served exactly: a walk would meet nearly all of them anyway."""
@@ -241,7 +235,7 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     if aimed is None:
         return Step(Way.EXACT, "exact", expected, reason=targets.MISSED)
     ask, recall = aimed
-    k = rescored = candidates(capabilities, ask)
+    k = rescored = candidates(capabilities, ask.limit, ask.params)
     if facts.dead:
         # Dropping them shows whether deaths are crowded around the query; a bitmap of the living would hide it.
         k = math.ceil(k * MARGIN * facts.rows / alive)
@@ -252,14 +246,6 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     if cost > PATIENCE * costs.scan(vectors, facts.dim):
         return Step(Way.EXACT, "exact", expected, reason="exact search costs less at this limit and these parameters")
     return Step(Way.INDEX, capabilities.family, expected, k, rescored, params, None, cost, recall)
-
-
-def candidates(capabilities: Capabilities, ask: Ask) -> int:
-    """How many candidates are scored from their full vectors: ``limit`` times the oversampling, and a few."""
-    factor = capabilities.oversampling
-    if ask.params and OVERSAMPLING in ask.params and OVERSAMPLING in capabilities.search_params:
-        factor = float(ask.params[OVERSAMPLING])
-    return math.ceil(ask.limit * max(1.0, factor)) + SLACK
 
 
 def expected(facts: PartFacts) -> float:
@@ -286,7 +272,7 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     if aimed is None:
         return exact._replace(reason=targets.MISSED)
     ask, recall = aimed
-    rescored = candidates(capabilities, ask)
+    rescored = candidates(capabilities, ask.limit, ask.params)
     # The index has to span so many rows that enough of them match.
     span = math.ceil((rescored - SLACK) * SPAN / selectivity)
     if span > facts.vectors * LARGE_SHARE:
@@ -307,7 +293,7 @@ def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: fl
     if aimed is None:
         return exact._replace(reason=targets.MISSED)
     ask, recall = aimed
-    rescored = candidates(capabilities, ask)
+    rescored = candidates(capabilities, ask.limit, ask.params)
     k = first_k(rescored - SLACK, matches, facts.vectors)
     if k > facts.vectors * LARGE_SHARE:
         return exact._replace(reason=f"{matches:.0f} matching rows: exact search over them costs less than widening")
@@ -397,46 +383,3 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
     if facts.estimate is None:
         return cost <= step.patience * costs.scan(facts.vectors, facts.dim)
     return cost <= step.patience * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
-
-
-def settings(
-    capabilities: Capabilities, params: Mapping[str, Any] | None, k: int, least: float
-) -> Mapping[str, int | float]:
-    """The parameters of a search for ``k`` candidates: those of the request that the index knows, its width at least
-    what spans ``k`` rows.
-
-    Args:
-        least: How many rows it should span at least where the request does not set the width.
-    """
-    known, name = capabilities.search_params, capabilities.width
-    out: dict[str, Any] = {} if not params else {n: v for n, v in params.items() if n in known and n != OVERSAMPLING}
-    if name is None:
-        return out
-    if name not in out:
-        parameter = known[name]
-        width = math.ceil(max(float(parameter.default), least * capabilities.width_per_row))
-        out[name] = width if parameter.high is None else min(width, int(parameter.high))
-    return spanning(capabilities, out, k)
-
-
-def spanning(capabilities: Capabilities, params: Mapping[str, Any], k: int) -> Mapping[str, Any]:
-    """The parameters with a width that spans at least ``k`` rows. May return its argument."""
-    name = capabilities.width
-    if name is None or spanned(capabilities, params, 0) >= k:
-        return params
-    width, high = math.ceil(k * capabilities.width_per_row), capabilities.search_params[name].high
-    # A beam must hold its k candidates whatever its usual bound; of anything else there is no more than all.
-    if high is not None and not capabilities.has_beam:
-        width = min(width, int(high))
-    return {**params, name: max(width, int(params[name]))}
-
-
-def spanned(capabilities: Capabilities, params: Mapping[str, Any], otherwise: int) -> int:
-    """How many of the nearest rows a search with these parameters spans, matching or not."""
-    width = width_of(capabilities, params)
-    return otherwise if width is None else math.floor(width / capabilities.width_per_row)
-
-
-def width_of(capabilities: Capabilities, params: Mapping[str, Any]) -> int | None:
-    """The width among the parameters; None for a kind without one."""
-    return None if capabilities.width is None else int(params[capabilities.width])

@@ -9,7 +9,7 @@ import pytest
 
 from vectordb.index.faiss_hnsw import EFFORT
 from vectordb.metadata.estimate import Estimate
-from vectordb.query import costs, planner
+from vectordb.query import costs, planner, widths
 from vectordb.query.planner import Ask, PartFacts, Way, plan
 from vectordb.types import FilterMode
 
@@ -74,10 +74,10 @@ def test_filtered_walk_compares_few_rows(fakes: Any) -> None:
 def test_without_a_filter(fakes: Any) -> None:
     step = plan(_facts(fakes), Ask(10))
     assert (step.way, step.strategy, step.k, step.params, step.estimated) == (
-        Way.INDEX, "graph", 10 + planner.SLACK, {"ef": 64}, 20_000,
+        Way.INDEX, "graph", 10 + widths.SLACK, {"ef": 64}, 20_000,
     )  # fmt: skip
     assert plan(_facts(fakes), Ask(10, params={"ef": 500, "nprobe": 3})).params == {"ef": 500}
-    assert plan(_facts(fakes), Ask(10, params={"ef": 4})).params == {"ef": 10 + planner.SLACK}
+    assert plan(_facts(fakes), Ask(10, params={"ef": 4})).params == {"ef": 10 + widths.SLACK}
     assert plan(_facts(fakes), Ask(10, exact=True)).strategy == "exact"
     assert plan(_facts(fakes, share=0.5), Ask(10, IN, exact=True)).strategy == "exact_filtered"
     assert plan(_facts(fakes, capabilities=None), Ask(10)).strategy == "exact"
@@ -92,7 +92,7 @@ def test_without_a_filter(fakes: Any) -> None:
 def test_dead_rows(fakes: Any) -> None:
     few = plan(_facts(fakes, dead=200), Ask(10))
     assert few.way is Way.INDEX
-    assert few.k > 10 + planner.SLACK
+    assert few.k > 10 + widths.SLACK
     assert few.estimated == 19_800
     many = plan(_facts(fakes, dead=8_000), Ask(10))
     assert (many.way, many.strategy) == (Way.INDEX, "graph")
