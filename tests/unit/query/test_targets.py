@@ -116,7 +116,8 @@ def test_a_calibration_is_kept_on_queries_that_it_did_not_see(fakes: Any, metric
         assert hits / 600 >= target - 0.01, (metric, target, outcome.plan[0])
 
 
-def test_the_same_index_has_the_same_calibration(fakes: Any) -> None:
+def test_the_same_index_has_the_same_calibration(fakes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vectordb.query.calibrate.QUERIES", {10: 20})
     part = _part(fakes, noise=0.02)
     assert calibrate(part, Metric.COSINE, lambda: False) == calibrate(part, Metric.COSINE, lambda: False)
 
