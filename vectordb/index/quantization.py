@@ -26,8 +26,8 @@ from vectordb.types import QuantizationSpec
 NONE = "none"
 """Names no quantization where leaving it out means "as it is" (``reindex``)."""
 
-_SUBSPACE = 8
-"""Dimensions a subspace that product quantization takes by default: 48 bytes a row of 384."""
+_BITS_PER_DIMENSION = 1
+"""Bits a dimension that product quantization takes by default: 48 bytes a row of 384."""
 
 
 def _shared(oversampling: float) -> dict[str, Parameter]:
@@ -62,25 +62,28 @@ def resolve(spec: QuantizationSpec, dim: int) -> QuantizationSpec:
         raise InvalidArgument(f"unknown quantization {spec.kind!r}; choose one of {names}", field="quantization")
     params = checked(f"quantization {spec.kind!r}", known, spec.params, "", fill=True)
     if spec.kind == "pq":
-        params["m"] = _subspaces(int(params["m"]), dim)
-        if params["nbits"] not in (4, 8):
-            raise InvalidArgument(
-                f"parameter 'nbits' of quantization 'pq' is 4 or 8, got {params['nbits']}", field="quantization"
-            )
+        params["m"] = subspaces(int(params["m"]), dim, int(params["nbits"]))
     if not params["rescore"]:
         params["oversampling"] = 1.0
     return QuantizationSpec(spec.kind, params)
 
 
-def _subspaces(m: int, dim: int) -> int:
+def subspaces(m: int, dim: int, nbits: int) -> int:
+    """The number of subspaces of product quantization; 0 chooses what takes one bit a dimension.
+
+    Raises:
+        InvalidArgument: ``nbits`` is neither 4 nor 8, or ``m`` does not divide ``dim``.
+    """
+    if nbits not in (4, 8):
+        raise InvalidArgument(f"parameter 'nbits' of product quantization is 4 or 8, got {nbits}", field="nbits")
     divisors = [n for n in range(1, dim + 1) if dim % n == 0]
     if m == 0:
-        return min(divisors, key=lambda n: (abs(n - dim / _SUBSPACE), n))
+        return min(divisors, key=lambda n: (abs(n - dim * _BITS_PER_DIMENSION / nbits), n))
     if m not in divisors:
         near = sorted(sorted(divisors, key=lambda n: abs(n - m))[:4])
         raise InvalidArgument(
-            f"parameter 'm' of quantization 'pq' divides dim = {dim}, got {m}; near it are "
+            f"parameter 'm' of product quantization divides dim = {dim}, got {m}; near it are "
             + ", ".join(map(str, near)),
-            field="quantization",
+            field="m",
         )
     return m

@@ -33,6 +33,9 @@ AUTO_KIND = "hnsw"
 _BUILT_IN = {
     "flat": "vectordb.index.flat:FLAT",
     "hnsw": "vectordb.index.faiss_hnsw:HNSW",
+    "ivf": "vectordb.index.ivf:IVF",
+    "ivfpq": "vectordb.index.ivf:IVFPQ",
+    "lsh": "vectordb.index.lsh:LSH",
 }
 
 _lock = threading.Lock()
@@ -118,6 +121,9 @@ def resolve(spec: IndexSpec, metric: Metric, quantization: QuantizationSpec | No
             f"index kind {name!r} takes at most {capabilities.max_dim} dimensions, got {dim}", kind=name, dim=dim
         )
     params = checked(f"index kind {name!r}", capabilities.build_params, spec.params, "index ", fill=True)
+    check = getattr(get_kind(name), "check", None)
+    if check is not None:
+        check(params, dim)
     return Resolved(name, params, full)
 
 

@@ -1,0 +1,117 @@
+"""The space in which faiss sees rows and queries: scaled into a safe range, turned where one-bit codes want it.
+
+Rows are multiplied by a power of two, which is exact and changes no order, so that neither tiny nor huge values leave
+the range of single precision when they are squared, or of half precision when they are stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vectordb.index.base import CannotExtend
+from vectordb.index.duplicates import Rows
+from vectordb.index.hnsw_storage import Storage, choose_exponent, largest_component
+from vectordb.index.native import FAISS_METRIC
+from vectordb.index.rotation import rotation
+from vectordb.metric import Metric
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_QUERY_RANGE = 2.0**33
+"""Beyond it times the data's own range, float32 distances to all rows are the same number."""
+_NORMAL = range(-40, 41)
+"""Exponents of queries whose inner products need no scaling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """How prepared vectors are handed to faiss. Immutable.
+
+    Attributes:
+        metric: The collection's metric.
+        dim: d.
+        exponent: Rows are multiplied by ``2 ** exponent``.
+        rotated: Rows and queries are turned (``rotation``).
+        inner: Cosine is searched by inner product. Euclidean distance tells rows apart that lie close together, where
+            products near 1 are noise of single precision; codes are coarser than either, and products cost less.
+    """
+
+    metric: Metric
+    dim: int
+    exponent: int = 0
+    rotated: bool = False
+    inner: bool = True
+
+    @classmethod
+    def of(
+        cls, vectors: NDArray[np.float32], metric: Metric, cancelled: Callable[[], bool], *, rotated: bool, inner: bool
+    ) -> Space:
+        """The space that suits float32[n, d]; reads them once, but for unit vectors.
+
+        Raises:
+            BuildCancelled: ``cancelled()`` turned true.
+        """
+        largest = 0.0 if metric is Metric.COSINE else largest_component(Rows(vectors), cancelled)
+        return cls(metric, vectors.shape[1], choose_exponent(largest), rotated, inner)
+
+    @property
+    def native_metric(self) -> int:
+        """What faiss ranks by."""
+        return FAISS_METRIC[Metric.L2 if self.metric is Metric.COSINE and not self.inner else self.metric]
+
+    @property
+    def by_product(self) -> bool:
+        """Whether faiss's distances are inner products: larger is closer."""
+        return self.metric is Metric.DOT or (self.metric is Metric.COSINE and self.inner)
+
+    def rows(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows as faiss sees them: float32[n, d], C-contiguous; a copy only where needed."""
+        scaled = Storage(False, self.exponent).scaled(vectors)
+        return rotation(self.dim).apply(scaled) if self.rotated else scaled
+
+    def blocks(
+        self, vectors: NDArray[np.float32], cancelled: Callable[[], bool]
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """All rows as faiss sees them, in blocks of a few MB, each with the number of its first row.
+
+        Raises:
+            BuildCancelled: ``cancelled()``, asked before each block, turned true.
+        """
+        for start, block in Rows(vectors).blocks(cancelled):
+            yield start, self.rows(block)
+
+    def sample(self, vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        """At most ``count`` rows, evenly spread, as faiss sees them: a new float32[m, d]."""
+        picked = np.linspace(0, max(0, len(vectors) - 1), min(count, len(vectors))).astype(np.int64)
+        return self.rows(vectors[picked])
+
+    def queries(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Queries as faiss sees them, or None where single precision cannot rank the rows for one of them."""
+        if self.metric is Metric.DOT:
+            exponent = math.frexp(float(np.abs(queries).max()))[1]
+            # A power of two changes no order.
+            scaled = queries if exponent in _NORMAL else np.ldexp(queries, -exponent)
+        elif self.metric is Metric.COSINE:
+            scaled = queries
+        else:
+            scale = math.ldexp(1.0, self.exponent)
+            if float(np.abs(queries).max()) * scale > _QUERY_RANGE * max(1.0, scale):
+                return None
+            scaled = Storage(False, self.exponent).scaled(queries)
+        return rotation(self.dim).apply(scaled) if self.rotated else scaled
+
+    def require_fit(self, vectors: NDArray[np.float32], cancelled: Callable[[], bool]) -> None:
+        """Checks that more rows stay within the range that was chosen.
+
+        Raises:
+            CannotExtend: They do not.
+            BuildCancelled: ``cancelled()`` turned true.
+        """
+        if self.metric is not Metric.COSINE and not Storage(False, self.exponent).fits(Rows(vectors), cancelled):
+            raise CannotExtend("the new rows exceed the range of the stored ones")
