@@ -45,9 +45,13 @@ _MEDIAN_COLUMNS = 64
 _SLICE_BYTES = 8 << 20
 _SLICE_WORK = 1_000_000_000
 """Multiplications of one uninterruptible encoding: about 0.1 s of one thread."""
-_ERROR_SAMPLE = 1_024
-_WORSE = 1.3
-"""New rows may be described this many times worse than those that the codes were learned from."""
+_USUALLY_WORSE = 1.3
+"""New rows may be described this many times worse than rows like those that the codes were learned from."""
+_WORSE = {"sq8": 4.0}
+"""The rounding of ``sq8`` is so fine that a few values beyond the range outweigh it, and cost no recall."""
+_OUTGROWN = 4
+_RANGE_MARGIN = 0.05
+"""What the range of each dimension is widened by at both ends, for rows to come."""
 _UNEVEN = 0.1
 """How much further than there the share of ones may be from a half, as the mean over all bits."""
 
@@ -129,13 +133,16 @@ def train_flat(
 
 
 def ranges(space: Space, vectors: NDArray[np.float32], cancelled: Callable[[], bool]) -> NDArray[np.float32]:
-    """The least and greatest value of each dimension: float32[2, d], what faiss learns the ranges of ``sq8`` from."""
+    """The least and greatest value of each dimension, with a margin: float32[2, d], what faiss learns the ranges of ``sq8`` from."""
     low = np.full(space.dim, np.inf, np.float32)
     high = -low
     for _, block in space.blocks(vectors, cancelled):
         np.minimum(low, block.min(axis=0), out=low)
         np.maximum(high, block.max(axis=0), out=high)
-    return np.stack([low, high]) if len(vectors) else np.zeros((2, space.dim), np.float32)
+    if len(vectors) == 0:
+        return np.zeros((2, space.dim), np.float32)
+    margin = _RANGE_MARGIN * (high - low)
+    return np.stack([low - margin, high + margin])
 
 
 def pq_sample(nbits: int) -> int:
@@ -153,7 +160,11 @@ def learned_codewords(codec: Codec, sample: NDArray[np.float32], options: BuildO
     words = []
     for first in range(0, sample.shape[1], wide):
         piece = np.ascontiguousarray(sample[:, first : first + wide])
-        words.append(kmeans(piece, 1 << codec.nbits, _PQ_ITERATIONS, options.cancelled, options.threads))
+        found = kmeans(piece, 1 << codec.nbits, _PQ_ITERATIONS, options.cancelled)
+        if (found == found[0]).all():
+            # Tables of a fast scan are scaled to their range, which must not be nothing.
+            found[1:] += 1.0
+        words.append(found)
         options.progress(0.3 * (first + wide) / sample.shape[1])
     return np.stack(words)
 
@@ -249,16 +260,21 @@ def error(native: Any, codec: Codec, sample: NDArray[np.float32]) -> float:
     return float(np.square(sample - coder.decode(coder.compute_codes(sample))).mean())
 
 
-def error_sample(space: Space, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows to measure an error with."""
-    return space.sample(vectors, _ERROR_SAMPLE)
-
-
 def require_fit(codec: Codec, new: float, old: float) -> None:
-    """Checks the error of new rows against the one of those that were learned from.
+    """Checks the error of new rows against that of rows like those that were learned from.
 
     Raises:
         CannotExtend: It is so large that the codes want to be learned anew.
     """
-    if new > (old + _UNEVEN if codec.hashes else _WORSE * old):
+    if new > (old + _UNEVEN if codec.hashes else _WORSE.get(codec.name, _USUALLY_WORSE) * old):
         raise CannotExtend("the codes do not fit the new rows")
+
+
+def require_enough(codec: Codec, rows: int, learned: int) -> None:
+    """Checks that codewords were learned from enough rows for ``rows`` in all.
+
+    Raises:
+        CannotExtend: There are many more rows now, and they would make better codewords.
+    """
+    if codec.name == "pq" and learned < _PQ_SAMPLE[codec.nbits] and rows > _OUTGROWN * learned:
+        raise CannotExtend("there are many more rows to learn codewords from")

@@ -114,7 +114,7 @@ class CodeIndex(NativeIndex):
             raise CannotExtend("the index is empty")
         parts, new = self._parts, vectors[self.rows :]
         self._space.require_fit(new, build.cancelled)
-        _require_fit(parts, new)
+        _require_fit(parts, new, len(vectors))
         native = in_memory(self._owner.kind, parts)
         _add(native, parts, new, build)
         return CodeIndex(self._scan, parts._replace(native=native, path=None))
@@ -131,8 +131,8 @@ def build(scan: CodeScan, vectors: NDArray[np.float32], metric: Metric, options:
         space = Space.of(vectors, metric, options.cancelled, rotated=scan.codec.rotates, inner=True)
         native = codes.flat_index(scan.codec, space, random_access=False)
         codes.train_flat(native, scan.codec, space, vectors, options)
-        error = codes.error(native, scan.codec, codes.error_sample(space, vectors))
-        parts = Parts(native, scan.codec, space, (error,))
+        error = codes.error(native, scan.codec, space.held_out(vectors))
+        parts = Parts(native, scan.codec, space, (error,), len(vectors))
     _add(parts.native, parts, vectors, options)
     return CodeIndex(scan, parts)
 
@@ -160,8 +160,9 @@ def _add(native: Any, parts: Parts, vectors: NDArray[np.float32], options: Build
     codes.add(native, parts.space, Rows(vectors), options, step)
 
 
-def _require_fit(parts: Parts, vectors: NDArray[np.float32]) -> None:
-    error = codes.error(parts.native, parts.codec, codes.error_sample(parts.space, vectors))
+def _require_fit(parts: Parts, vectors: NDArray[np.float32], rows: int) -> None:
+    codes.require_enough(parts.codec, rows, parts.learned)
+    error = codes.error(parts.native, parts.codec, parts.space.held_out(vectors))
     codes.require_fit(parts.codec, error, parts.errors[0])
 
 
@@ -177,8 +178,8 @@ def _taken_over(
         if parts.codec != scan.codec:
             return None
         parts.space.require_fit(vectors, options.cancelled)
-        _require_fit(parts, vectors)
+        _require_fit(parts, vectors, len(vectors))
     except (Corruption, CannotExtend):
         return None
     parts.native.reset()
-    return parts
+    return parts._replace(path=None)

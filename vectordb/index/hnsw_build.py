@@ -101,7 +101,7 @@ def extend(
     if not hnsw_codes.has_codes(graph):
         _add(native, rows, graph.storage, options)
         return grown
-    hnsw_codes.require_fit(graph, vectors[shape[0] :], metric)
+    hnsw_codes.require_fit(graph, vectors[shape[0] :], metric, len(vectors))
     held = vectors[: shape[0]]
     nodes = Rows(held) if graph.groups is None else Rows(held, graph.groups.rows[graph.groups.starts[:-1]].astype(np.int64))
     with hnsw_codes.full_rows(grown, nodes, metric, options) as store:

@@ -60,11 +60,11 @@ def encoded(
         store = codes.flat_index(graph.codec, space, random_access=True)
         quiet = BuildOptions(threads=options.threads, cancelled=options.cancelled)
         codes.train_flat(store, graph.codec, space, vectors, quiet)
-        found = store, codes.error(store, graph.codec, codes.error_sample(space, vectors))
-    store, error = found
+        found = store, codes.error(store, graph.codec, space.held_out(vectors)), len(vectors)
+    store, error, learned = found
     add(store, graph, rows, metric, options)
     _swap(graph.native, store)
-    return graph._replace(error=error)
+    return graph._replace(error=error, learned=learned)
 
 
 def add(store: Any, graph: Graph, rows: Rows, metric: Metric, options: BuildOptions) -> None:
@@ -97,13 +97,14 @@ def full_rows(graph: Graph, nodes: Rows, metric: Metric, options: BuildOptions) 
         _swap(native, store)
 
 
-def require_fit(graph: Graph, vectors: NDArray[np.float32], metric: Metric) -> None:
-    """Checks that its codes suit more rows.
+def require_fit(graph: Graph, vectors: NDArray[np.float32], metric: Metric, rows: int) -> None:
+    """Checks that its codes suit more rows, ``rows`` in all.
 
     Raises:
         CannotExtend: They do not.
     """
-    sample = codes.error_sample(space_of(graph, metric), vectors)
+    codes.require_enough(graph.codec, rows, graph.learned)
+    sample = space_of(graph, metric).held_out(vectors)
     error = codes.error(faiss.downcast_index(graph.native.storage), graph.codec, sample)
     codes.require_fit(graph.codec, error, graph.error)
 
@@ -119,17 +120,17 @@ def _swap(native: Any, store: Any) -> Any:
 
 def _taken_over(
     graph: Graph, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions
-) -> tuple[Any, float] | None:
-    """An empty store that has learned what an earlier graph's did, and its error; None where there is none that fits."""
+) -> tuple[Any, float, int] | None:
+    """An empty store that has learned what an earlier graph's did, its error and from how many rows; or None."""
     if options.trained is None or len(vectors) == 0:
         return None
     try:
         earlier = hnsw_file.learned(options.trained, metric, vectors.shape[1])
         if (earlier.codec, earlier.storage.exponent) != (graph.codec, graph.storage.exponent):
             return None
-        require_fit(earlier, vectors, metric)
+        require_fit(earlier, vectors, metric, len(vectors))
     except (Corruption, CannotExtend):
         return None
     store = faiss.clone_index(faiss.downcast_index(earlier.native.storage))
     store.reset()
-    return store, earlier.error
+    return store, earlier.error, earlier.learned

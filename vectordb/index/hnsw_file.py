@@ -30,7 +30,8 @@ class Graph(NamedTuple):
         storage: Precision and scale of the rows, or of what their codes are made from.
         groups: Which rows of the matrix share one of its nodes; None where none do.
         codec: Codes that stand in the place of the rows.
-        error: How well they described the rows that they were learned from.
+        error: How badly they described rows that they were not learned from.
+        learned: How many rows there were when they were learned.
     """
 
     native: Any
@@ -38,6 +39,7 @@ class Graph(NamedTuple):
     groups: Groups | None
     codec: Codec = Codec()
     error: float = 0.0
+    learned: int = 0
 
 
 def write(path: Path, graph: Graph, metric: Metric) -> None:
@@ -54,6 +56,7 @@ def write(path: Path, graph: Graph, metric: Metric) -> None:
         "grouped": groups is not None,
         "codec": list(graph.codec),
         "error": graph.error,
+        "learned": graph.learned,
     }
     extra = np.empty(0, np.uint32) if groups is None else np.concatenate([groups.starts, groups.rows])
     faiss_file.write(path, Owner(_KIND, (rows, native.d), metric), Stored(native, facts, extra))
@@ -72,7 +75,7 @@ def read(path: Path, shape: tuple[int, ...], metric: Metric, *, mapped: bool) ->
         raise corrupt(path, "holds another faiss index than it says")
     groups = _groups(path, extra, int(native.ntotal), shape[0]) if facts["grouped"] else None
     storage = Storage(bool(facts["half"]), int(facts["exponent"]))
-    return Graph(native, storage, groups, Codec(*facts["codec"]), float(facts["error"]))
+    return Graph(native, storage, groups, Codec(*facts["codec"]), float(facts["error"]), int(facts["learned"]))
 
 
 def learned(path: Path, metric: Metric, dim: int) -> Graph:
@@ -83,7 +86,7 @@ def learned(path: Path, metric: Metric, dim: int) -> Graph:
     """
     native, facts, _ = faiss_file.learned(path, _KIND, metric, dim)
     storage = Storage(bool(facts["half"]), int(facts["exponent"]))
-    return Graph(native, storage, None, Codec(*facts["codec"]), float(facts["error"]))
+    return Graph(native, storage, None, Codec(*facts["codec"]), float(facts["error"]), int(facts["learned"]))
 
 
 def _groups(path: Path, both: np.ndarray[Any, Any], distinct: int, rows: int) -> Groups:

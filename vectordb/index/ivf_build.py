@@ -11,7 +11,7 @@ from vectordb.errors import Corruption
 from vectordb.index import codes, faiss_file
 from vectordb.index.base import BuildCancelled, BuildOptions, CannotExtend, Capabilities
 from vectordb.index.codes import Codec
-from vectordb.index.duplicates import Rows
+from vectordb.index.duplicates import Rows, first_equal
 from vectordb.index.kmeans import assignments, kmeans
 from vectordb.index.native import faiss, nearest
 from vectordb.index.native_index import Parts, in_memory, restored
@@ -95,6 +95,9 @@ def _trained(lists: Lists, space: Space, vectors: NDArray[np.float32], options: 
     codec, nlist = lists.codec, lists.count(len(vectors))
     most = max(nlist, _MOST_SAMPLE_BYTES // (4 * space.dim))
     sample = space.sample(vectors, min(_ROWS_PER_LIST * nlist, most))
+    # Equal rows make equal centroids, one of which has them all while a search reads the others.
+    sample = sample[first_equal(sample, options.cancelled) == np.arange(len(sample))]
+    nlist = max(1, min(nlist, len(sample)))
     centroids = kmeans(sample, nlist, _ITERATIONS, options.cancelled, options.threads)
     quantizer = faiss.IndexFlat(space.dim, space.native_metric)
     quantizer.add(centroids)
@@ -106,8 +109,8 @@ def _trained(lists: Lists, space: Space, vectors: NDArray[np.float32], options: 
         codes.set_codewords(native.pq, words)
         native.precompute_table()
     native.is_trained = True
-    parts = Parts(native, codec, space, ())
-    return parts._replace(errors=_errors(parts, codes.error_sample(space, vectors), options))
+    parts = Parts(native, codec, space, (), len(vectors))
+    return parts._replace(errors=_errors(parts, space.held_out(vectors), options))
 
 
 def _empty(codec: Codec, space: Space, quantizer: Any, nlist: int) -> Any:
@@ -178,8 +181,9 @@ def _require_fit(
     nlist, wanted = int(parts.native.nlist), lists.count(rows)
     if not nlist <= _GROWTH * wanted or not wanted <= _GROWTH * nlist or (lists.nlist and nlist != wanted):
         raise CannotExtend(f"{rows} rows want {wanted} lists, there are {nlist}")
+    codes.require_enough(parts.codec, rows, parts.learned)
     parts.space.require_fit(vectors, options.cancelled)
-    found = _errors(parts, codes.error_sample(parts.space, vectors), options)
+    found = _errors(parts, parts.space.held_out(vectors), options)
     codes.require_fit(Codec(), found[0], parts.errors[0])
     codes.require_fit(parts.codec, found[1], parts.errors[1])
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SLICE_WORK = 4_000_000_000
 """Multiplications of one uninterruptible assignment: about 0.1 s of one thread."""
+_WORTH_THREADS = 500_000_000
 _SEED = 0x5EED
 _SPLIT = 1.0 / 1024.0
 """How far the halves of a split cluster are moved apart, as faiss does it."""
@@ -67,7 +68,8 @@ def assignments(
     for start in range(0, len(rows), step):
         if cancelled():
             raise BuildCancelled
-        with native_threads(threads):
+        # Two threads on a little work cost more than they save, on busy processors a hundred times.
+        with native_threads(threads if centroids.size * min(step, len(rows)) > _WORTH_THREADS else 1):
             block = np.ascontiguousarray(rows[start : start + step], np.float32)
             _, labels = faiss.knn(block, centroids, 1, faiss.METRIC_L2)
         yield start, np.maximum(labels[:, 0], 0)

@@ -27,7 +27,8 @@ class Parts(NamedTuple):
         native: The index.
         codec: How it keeps rows.
         space: The space that it sees them in.
-        errors: How well what was learned described the rows that it was learned from.
+        errors: How badly what was learned described rows that it was not learned from.
+        learned: How many rows there were when it was learned.
         path: The file that it is mapped from, or None if it is in memory.
     """
 
@@ -35,6 +36,7 @@ class Parts(NamedTuple):
     codec: Codec
     space: Space
     errors: tuple[float, ...]
+    learned: int
     path: Path | None = None
 
 
@@ -103,7 +105,7 @@ class NativeIndex:
         if asked is None:
             return nothing(count, limit)
         found = self._find(asked, k, allowed, params or {})
-        if self._space.by_product:
+        if self._space.by_product and not self._parts.codec.hashes:
             np.negative(found.distances, out=found.distances)
         # Missing rows stand at the end of each query, with a distance of no meaning.
         found.distances[found.rows < 0] = np.inf
@@ -114,7 +116,8 @@ class NativeIndex:
     def save(self, path: Path) -> None:
         """See :meth:`vectordb.index.base.VectorIndex.save`; the format is in ``faiss_file``."""
         parts = self._parts
-        facts = {"codec": list(parts.codec), "exponent": parts.space.exponent, "errors": list(parts.errors)}
+        space = parts.space
+        facts = {"codec": list(parts.codec), "exponent": space.exponent, "errors": list(parts.errors), "learned": parts.learned}
         faiss_file.write(path, self._owner, Stored(parts.native, facts, np.empty(0, np.uint32)))
 
     def memory_bytes(self) -> int:
@@ -148,7 +151,7 @@ def restored(path: Path, stored: Stored, metric: Metric, *, inner: bool, mapped:
     facts = stored.facts
     codec = Codec(*facts["codec"])
     space = Space(metric, int(facts["dim"]), int(facts["exponent"]), codec.rotates, inner)
-    return Parts(stored.native, codec, space, tuple(facts["errors"]), path if mapped else None)
+    return Parts(stored.native, codec, space, tuple(facts["errors"]), int(facts["learned"]), path if mapped else None)
 
 
 def in_memory(kind: str, parts: Parts) -> Any:

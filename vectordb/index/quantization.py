@@ -46,7 +46,7 @@ QUANTIZATIONS: Mapping[str, Mapping[str, Parameter]] = {
         **_shared(8.0),
     },
     "rabitq": _shared(8.0),
-    "binary": _shared(16.0),
+    "binary": _shared(24.0),
 }
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _QUERY_RANGE = 2.0**33
 """Beyond it times the data's own range, float32 distances to all rows are the same number."""
+_HELD_OUT = 1_024
+_HELD_OUT_SHARE = 8
 _NORMAL = range(-40, 41)
 """Exponents of queries whose inner products need no scaling."""
 
@@ -87,9 +89,13 @@ class Space:
             yield start, self.rows(block)
 
     def sample(self, vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        """At most ``count`` rows, evenly spread, as faiss sees them: a new float32[m, d]."""
-        picked = np.linspace(0, max(0, len(vectors) - 1), min(count, len(vectors))).astype(np.int64)
+        """At most ``count`` rows to learn from, evenly spread, as faiss sees them: a new float32[m, d]."""
+        picked = np.setdiff1d(_spread(len(vectors), count), _held_out(len(vectors)))
         return self.rows(vectors[picked])
+
+    def held_out(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows that :meth:`sample` never picks, to measure with, as faiss sees them: a new float32[m, d]."""
+        return self.rows(vectors[_held_out(len(vectors))])
 
     def queries(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Queries as faiss sees them, or None where single precision cannot rank the rows for one of them."""
@@ -115,3 +121,11 @@ class Space:
         """
         if self.metric is not Metric.COSINE and not Storage(False, self.exponent).fits(Rows(vectors), cancelled):
             raise CannotExtend("the new rows exceed the range of the stored ones")
+
+
+def _spread(rows: int, count: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, max(0, rows - 1), min(rows, count)).astype(np.int64))
+
+
+def _held_out(rows: int) -> NDArray[np.int64]:
+    return _spread(rows, min(_HELD_OUT, rows // _HELD_OUT_SHARE))

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectordb.index.base import capabilities_of
 from vectordb.metadata.estimate import Estimate, estimate
 from vectordb.metadata.evaluate import evaluate
 from vectordb.metadata.rowset import RowSet, from_rows, to_bits, to_mask
 from vectordb.segments.filter_cache import FilterCache
 from vectordb.segments.part import Block
+from vectordb.segments.vectors import COMPRESSED_SHARE, USUAL_SHARE
 from vectordb.segments.views import View
 
 if TYPE_CHECKING:
@@ -144,7 +146,8 @@ class Segment:
         segment.built = built
         segment.data_disk_bytes = self.data_disk_bytes
         segment.disk_bytes = self.data_disk_bytes + disk_bytes
-        self.data.vectors.set_sparse()
+        lean = capabilities_of(built.index, built.kind).compressed
+        self.data.vectors.set_sparse(COMPRESSED_SHARE if lean else USUAL_SHARE)
         return segment
 
     def view(self, version: int) -> SegmentView:
