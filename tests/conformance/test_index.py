@@ -159,9 +159,9 @@ class Case:
         spec = None
         if self.quantization is not None:
             # Two dimensions a byte: what suits hundreds of dimensions is too little for these few.
-            params = {"m": dim // 2} if self.quantization == "pq" else {}
+            params = {"m": dim // 2 if dim <= DIM else dim // 8} if self.quantization == "pq" else {}
             spec = resolve(QuantizationSpec(self.quantization, params), dim)
-        params = {"m": dim // 2} if self.kind.name == "ivfpq" else {}
+        params = {"m": dim // 2} if self.kind.name == "ivfpq" and dim <= DIM else {}
         return BuildOptions(params=params, quantization=spec, **options)
 
     def built(self, vectors: Floats, **options: Any) -> VectorIndex:

@@ -7,7 +7,7 @@
     pq       IndexPQ, or at 4 bits FastScan  codewords by k-means over a sample
     rabitq   IndexRaBitQ                     the mean
     bits     IndexLSH                        the median of each dimension: one bit says which side
-    planes   IndexLSH                        the median along each of m directions: likewise
+    planes   IndexLSH                        the median along each of m directions, under l2 also its quartiles: likewise
 
 What is learned is measured: ``error`` of a sample is kept with the index, and rows that the codes describe much worse
 than those they were learned from want codes of their own (:func:`require_fit`).
@@ -31,6 +31,7 @@ from vectordb.index.kmeans import kmeans
 from vectordb.index.native import faiss, inner_products, native_threads
 from vectordb.index.rotation import projection
 from vectordb.index.space import Space
+from vectordb.metric import Metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,6 +43,10 @@ _PQ_SAMPLE = {8: 16_384, 4: 8_192}
 _PQ_ITERATIONS = 15
 _MEDIAN_SAMPLE = 4_096
 _MEDIAN_COLUMNS = 64
+_MEDIAN = (0.5,)
+_QUANTILES = (0.25, 0.5, 0.75)
+"""Where planes cut the rows under l2. Planes through the middle see angles only; with these, of vectors whose lengths
+differ up to four times the 84 nearest of 256 bits hold 0.97 of the true 10 instead of 0.90."""
 _SLICE_BYTES = 8 << 20
 _SLICE_WORK = 1_000_000_000
 """Multiplications of one uninterruptible encoding: about 0.1 s of one thread."""
@@ -181,12 +186,16 @@ def _learn_bits(native: Any, space: Space, vectors: NDArray[np.float32], options
         faiss.copy_array_to_vector(directions.ravel(), native.rrot.A)
         native.rrot.is_trained = True
     thresholds = np.zeros(native.nbits, np.float32)
+    quantiles = _QUANTILES if space.metric is Metric.L2 else _MEDIAN
+    quantile = np.resize(np.array(quantiles), native.nbits)
     for first in range(0, native.nbits if len(sample) else 0, _MEDIAN_COLUMNS):
         if options.cancelled():
             raise BuildCancelled
         columns = slice(first, first + _MEDIAN_COLUMNS)
-        along = inner_products(directions[columns], sample) if native.rotate_data else sample[:, columns].T
-        thresholds[columns] = np.median(along, axis=1)
+        along = inner_products(directions[columns], sample) if native.rotate_data else sample[:, columns].T.copy()
+        along.sort(axis=1)
+        place = quantile[columns] * (len(sample) - 1)
+        thresholds[columns] = np.take_along_axis(along, place.astype(np.int64)[:, None], axis=1)[:, 0]
     faiss.copy_array_to_vector(thresholds, native.thresholds)
 
 

@@ -116,8 +116,8 @@ class FlatKind:
         min_filtered_selectivity=0.0,
         quantizations={
             **dict.fromkeys(("fp16", "sq8", "pq", "rabitq"), frozenset({Metric.COSINE, Metric.DOT, Metric.L2})),
-            # The side of a plane says little about a product of vectors of different length.
-            "binary": frozenset({Metric.COSINE, Metric.L2}),
+            # Signs estimate angles; vectors of different length under dot and l2 are ordered otherwise.
+            "binary": frozenset({Metric.COSINE}),
         },
     )
 

@@ -78,9 +78,9 @@ def _nprobe(default: int) -> Parameter:
 
 
 def usual_probes(lists: int, metric: Metric) -> int:
-    """How many lists a search reads by default."""
+    """How many lists a search reads by default: at most half of them."""
     probes = _PROBE_FACTOR * lists**_PROBE_EXPONENT * (_DOT_PROBES if metric is Metric.DOT else 1.0)
-    return min(lists, math.ceil(probes))
+    return min(-(-lists // 2), math.ceil(probes))
 
 
 class IvfIndex(NativeIndex):

@@ -64,7 +64,7 @@ class VectorMatrix:
         Args:
             share: How much of the matrix may stay mapped, between 0 and 1; the last call's holds.
         """
-        if self._map is not None and _CAN_DROP and self.array.nbytes > _LEAST and share != self._share:
+        if self._map is not None and _CAN_DROP and self.array.nbytes > _LEAST:
             windows = self.array.nbytes / _WINDOW
             self._share = share
             self._budget = max(0.5, windows / _PIECES * share / (1.0 - share))
