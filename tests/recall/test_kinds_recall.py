@@ -1,4 +1,4 @@
-"""Recall of every kind that is installed, plain and under every quantization, through the whole engine with defaults."""
+"""Recall of every kind that is installed, plain and quantized, through the whole engine with defaults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ LIMIT = 10
 def _cases() -> list[Any]:
     kinds = {name: registry.get_kind(name).capabilities for name in registry.kind_names()}
     found = [(name, None) for name, able in kinds.items() if Metric.COSINE in able.metrics and not able.exact]
-    found += [(name, q) for name, able in kinds.items() for q, metrics in able.quantizations.items() if "cosine" in metrics]
+    found += [
+        (name, q) for name, able in kinds.items() for q, metrics in able.quantizations.items() if "cosine" in metrics
+    ]
     return [pytest.param(case, id="-".join(filter(None, case))) for case in sorted(found, key=str)]
 
 
@@ -99,7 +101,15 @@ def test_a_wide_limit(words: Indexed, wordnet: Any) -> None:
 
 @pytest.mark.parametrize(
     ("index", "quantization"),
-    [("flat", "pq"), ("flat", "binary"), ("hnsw", "rabitq"), ("ivf", None), ("ivf", "sq8"), ("ivfpq", None), ("lsh", None)],
+    [
+        ("flat", "pq"),
+        ("flat", "binary"),
+        ("hnsw", "rabitq"),
+        ("ivf", None),
+        ("ivf", "sq8"),
+        ("ivfpq", None),
+        ("lsh", None),
+    ],
 )
 def test_recall_after_half_is_deleted_and_after_the_merge(
     database: Any, wordnet: Any, index: str, quantization: str | None

@@ -7,7 +7,7 @@
     pq       IndexPQ, or at 4 bits FastScan  codewords by k-means over a sample
     rabitq   IndexRaBitQ                     the mean
     bits     IndexLSH                        the median of each dimension: one bit says which side
-    planes   IndexLSH                        the median along each of m directions, under l2 also its quartiles: likewise
+    planes   IndexLSH                        the median along each of m directions, under l2 quartiles, too: likewise
 
 What is learned is measured: ``error`` of a sample is kept with the index, and rows that the codes describe much worse
 than those they were learned from want codes of their own (:func:`require_fit`).
@@ -114,9 +114,7 @@ def flat_index(codec: Codec, space: Space, *, random_access: bool) -> Any:
     return faiss.IndexLSH(dim, codec.m, codec.name == "planes", True)
 
 
-def train_flat(
-    native: Any, codec: Codec, space: Space, vectors: NDArray[np.float32], options: BuildOptions
-) -> None:
+def train_flat(native: Any, codec: Codec, space: Space, vectors: NDArray[np.float32], options: BuildOptions) -> None:
     """Teaches an index of :func:`flat_index` from prepared rows float32[n, d].
 
     Raises:
@@ -138,7 +136,7 @@ def train_flat(
 
 
 def ranges(space: Space, vectors: NDArray[np.float32], cancelled: Callable[[], bool]) -> NDArray[np.float32]:
-    """The least and greatest value of each dimension, with a margin: float32[2, d], what faiss learns the ranges of ``sq8`` from."""
+    """The least and greatest value of each dimension, with a margin, from which ``sq8`` learns: float32[2, d]."""
     low = np.full(space.dim, np.inf, np.float32)
     high = -low
     for _, block in space.blocks(vectors, cancelled):

@@ -77,9 +77,7 @@ class CodeIndex(NativeIndex):
         codec, dim = self._parts.codec, self._space.dim
         return self.rows * codes.row_bytes(codec, dim) + codes.learned_bytes(codec, dim)
 
-    def _find(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.uint8] | None, params: Params
-    ) -> Found:
+    def _find(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.uint8] | None, params: Params) -> Found:
         del params  # there are none but the planner's
         scored = len(queries) * self.rows
         if allowed is None:
@@ -162,9 +160,7 @@ def _require_fit(parts: Parts, vectors: NDArray[np.float32], rows: int) -> None:
     codes.require_fit(parts.codec, error, parts.errors[0])
 
 
-def _taken_over(
-    scan: CodeScan, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions
-) -> Parts | None:
+def _taken_over(scan: CodeScan, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> Parts | None:
     """An empty index that has learned what an earlier one did, or None where there is none that fits."""
     if options.trained is None or len(vectors) == 0:
         return None

@@ -273,9 +273,7 @@ class HnswKind:
         family="graph",
         metrics=frozenset(Metric),
         # faiss has no codes under l1: asking for them ends the process.
-        quantizations=dict.fromkeys(
-            ("fp16", "sq8", "pq", "rabitq"), frozenset({Metric.COSINE, Metric.DOT, Metric.L2})
-        ),
+        quantizations=dict.fromkeys(("fp16", "sq8", "pq", "rabitq"), frozenset({Metric.COSINE, Metric.DOT, Metric.L2})),
         filtered=True,
         extends=True,
         build_params={

@@ -90,7 +90,11 @@ def extend(
     if not graph.storage.fits(rows, options.cancelled):
         raise CannotExtend("the new rows exceed the range of the stored ones")
     chosen = graph.codec.name != "fp16"
-    if chosen and graph.storage.half and half_ceiling(rows, metric, graph.storage.exponent, options.cancelled) < CEILING:
+    if (
+        chosen
+        and graph.storage.half
+        and half_ceiling(rows, metric, graph.storage.exponent, options.cancelled) < CEILING
+    ):
         raise CannotExtend("the new rows need single precision")
     if path is None:
         native = faiss.clone_index(graph.native)
@@ -103,7 +107,9 @@ def extend(
         return grown
     hnsw_codes.require_fit(graph, vectors[shape[0] :], metric, len(vectors))
     held = vectors[: shape[0]]
-    nodes = Rows(held) if graph.groups is None else Rows(held, graph.groups.rows[graph.groups.starts[:-1]].astype(np.int64))
+    nodes = (
+        Rows(held) if graph.groups is None else Rows(held, graph.groups.rows[graph.groups.starts[:-1]].astype(np.int64))
+    )
     with hnsw_codes.full_rows(grown, nodes, metric, options) as store:
         _add(native, rows, graph.storage, options)
         hnsw_codes.add(store, grown, rows, metric, options)

@@ -39,9 +39,7 @@ def space_of(graph: Graph, metric: Metric) -> Space:
     return Space(metric, int(graph.native.d), graph.storage.exponent, rotated, inner=False)
 
 
-def encoded(
-    graph: Graph, vectors: NDArray[np.float32], rows: Rows, metric: Metric, options: BuildOptions
-) -> Graph:
+def encoded(graph: Graph, vectors: NDArray[np.float32], rows: Rows, metric: Metric, options: BuildOptions) -> Graph:
     """A graph with codes of its rows in their place, learned from them or taken over from ``options.trained``.
 
     Args:

@@ -1,8 +1,8 @@
 """The file of a graph: a ``faiss_file`` whose extra part tells which rows are equal.
 
-    extra     type            what
-    starts    uint32[u + 1]   only where equal rows are grouped (``duplicates.Groups``)
-    rows      uint32[n]       likewise
+extra     type            what
+starts    uint32[u + 1]   only where equal rows are grouped (``duplicates.Groups``)
+rows      uint32[n]       likewise
 """
 
 from __future__ import annotations

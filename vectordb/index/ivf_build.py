@@ -9,11 +9,11 @@ import numpy as np
 
 from vectordb.errors import Corruption
 from vectordb.index import codes, faiss_file
-from vectordb.index.base import BuildCancelled, BuildOptions, CannotExtend, Capabilities
+from vectordb.index.base import BuildOptions, CannotExtend, Capabilities
 from vectordb.index.codes import Codec
-from vectordb.index.duplicates import Rows, first_equal
+from vectordb.index.duplicates import Rows
 from vectordb.index.kmeans import assignments, kmeans
-from vectordb.index.native import faiss, nearest
+from vectordb.index.native import faiss
 from vectordb.index.native_index import Parts, in_memory, restored
 from vectordb.index.space import Space
 from vectordb.metric import Metric
@@ -94,9 +94,8 @@ def centroids_of(native: Any) -> NDArray[np.float32]:
 def _trained(lists: Lists, space: Space, vectors: NDArray[np.float32], options: BuildOptions) -> Parts:
     codec, nlist = lists.codec, lists.count(len(vectors))
     most = max(nlist, _MOST_SAMPLE_BYTES // (4 * space.dim))
-    sample = space.sample(vectors, min(_ROWS_PER_LIST * nlist, most))
     # Equal rows make equal centroids, one of which has them all while a search reads the others.
-    sample = sample[first_equal(sample, options.cancelled) == np.arange(len(sample))]
+    sample = space.distinct_sample(vectors, min(_ROWS_PER_LIST * nlist, most), options.cancelled)
     nlist = max(1, min(nlist, len(sample)))
     centroids = kmeans(sample, nlist, _ITERATIONS, options.cancelled, options.threads)
     quantizer = faiss.IndexFlat(space.dim, space.native_metric)
@@ -170,9 +169,7 @@ def _add(parts: Parts, vectors: NDArray[np.float32], options: BuildOptions) -> N
         native.quantizer = probing
 
 
-def _require_fit(
-    lists: Lists, parts: Parts, vectors: NDArray[np.float32], rows: int, options: BuildOptions
-) -> None:
+def _require_fit(lists: Lists, parts: Parts, vectors: NDArray[np.float32], rows: int, options: BuildOptions) -> None:
     """Checks that what was learned suits more rows, ``rows`` in all.
 
     Raises:
@@ -188,9 +185,7 @@ def _require_fit(
     codes.require_fit(parts.codec, found[1], parts.errors[1])
 
 
-def _taken_over(
-    lists: Lists, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions
-) -> Parts | None:
+def _taken_over(lists: Lists, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> Parts | None:
     """Empty lists that have learned what earlier ones did, or None where there are none that fit."""
     if options.trained is None or len(vectors) == 0:
         return None

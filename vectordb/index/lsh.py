@@ -42,7 +42,9 @@ class LshKind:
         filtered=True,
         extends=True,
         build_params={
-            "nbits": Parameter(int, 0, 0, _MOST_BITS, "bits a row, a multiple of 8; 0 is two a dimension, at least 256"),
+            "nbits": Parameter(
+                int, 0, 0, _MOST_BITS, "bits a row, a multiple of 8; 0 is two a dimension, at least 256"
+            ),
         },
         search_params={OVERSAMPLING: compressed.oversampling(_OVERSAMPLING)},
         oversampling=_OVERSAMPLING,

@@ -117,16 +117,19 @@ class NativeIndex:
         """See :meth:`vectordb.index.base.VectorIndex.save`; the format is in ``faiss_file``."""
         parts = self._parts
         space = parts.space
-        facts = {"codec": list(parts.codec), "exponent": space.exponent, "errors": list(parts.errors), "learned": parts.learned}
+        facts = {
+            "codec": list(parts.codec),
+            "exponent": space.exponent,
+            "errors": list(parts.errors),
+            "learned": parts.learned,
+        }
         faiss_file.write(path, self._owner, Stored(parts.native, facts, np.empty(0, np.uint32)))
 
     def memory_bytes(self) -> int:
         """Codes, and what was learned; where mapped, what they take once they are all in memory."""
         raise NotImplementedError
 
-    def _find(
-        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.uint8] | None, params: Params
-    ) -> Found:
+    def _find(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.uint8] | None, params: Params) -> Found:
         """Searches queries as faiss sees them."""
         raise NotImplementedError
 

@@ -1,8 +1,8 @@
 """A fixed random rotation: spreads what a vector says evenly over its dimensions, so that one bit each can keep it.
 
-One-bit codes of vectors as they are lose what few dimensions carry: of 784 pixels of handwritten digits, the 160 nearest
-by sign hold 0.968 of the true 10; rotated, 0.998 (RaBitQ at 20: 0.960 and 0.995). Gao & Long 2024 prove their bound for
-rotated vectors only.
+One-bit codes of vectors as they are lose what few dimensions carry: of 784 pixels of handwritten digits, the 160
+nearest by sign hold 0.968 of the true 10; rotated, 0.998 (RaBitQ at 20: 0.960 and 0.995). Gao & Long 2024 prove their
+bound for rotated vectors only.
 
 The rotation is not stored but made again from its dimension, by arithmetic that no library's version changes: signs and
 permutations from a multiplicative hash, mixed by Hadamard matrices (Ailon & Chazelle 2006, "Approximate nearest
@@ -85,7 +85,7 @@ def _matrix(size: int, seed: int) -> NDArray[np.float32]:
 
 
 def _mixed(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hadamard transforms of the columns, over stretches whose lengths are the powers of two that add up to the size."""
+    """Hadamard transforms of the columns, over stretches whose lengths are powers of two that add up to the size."""
     out = rows.copy()
     first = 0
     while first < len(rows):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectordb.index.base import CannotExtend
-from vectordb.index.duplicates import Rows
+from vectordb.index.duplicates import Rows, first_equal
 from vectordb.index.hnsw_storage import Storage, choose_exponent, largest_component
 from vectordb.index.native import FAISS_METRIC
 from vectordb.index.rotation import rotation
@@ -90,8 +90,18 @@ class Space:
 
     def sample(self, vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
         """At most ``count`` rows to learn from, evenly spread, as faiss sees them: a new float32[m, d]."""
-        picked = np.setdiff1d(_spread(len(vectors), count), _held_out(len(vectors)))
-        return self.rows(vectors[picked])
+        return self.rows(vectors[_to_learn_from(len(vectors), count)])
+
+    def distinct_sample(
+        self, vectors: NDArray[np.float32], count: int, cancelled: Callable[[], bool]
+    ) -> NDArray[np.float32]:
+        """As :meth:`sample`, of equal rows one (equal as they are: turned in blocks, they may differ in the last bit).
+
+        Raises:
+            BuildCancelled: ``cancelled()`` turned true.
+        """
+        picked = vectors[_to_learn_from(len(vectors), count)]
+        return self.rows(picked[first_equal(picked, cancelled) == np.arange(len(picked))])
 
     def held_out(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rows that :meth:`sample` never picks, to measure with, as faiss sees them: a new float32[m, d]."""
@@ -125,6 +135,10 @@ class Space:
 
 def _spread(rows: int, count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, max(0, rows - 1), min(rows, count)).astype(np.int64))
+
+
+def _to_learn_from(rows: int, count: int) -> NDArray[np.int64]:
+    return np.setdiff1d(_spread(rows, count), _held_out(rows))
 
 
 def _held_out(rows: int) -> NDArray[np.int64]:

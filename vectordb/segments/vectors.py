@@ -33,8 +33,9 @@ class VectorMatrix:
     index that made reading it unnecessary. After :meth:`set_sparse`, a sixteenth of the file at a time is unmapped, in
     turn, as often as keeps a given share of it mapped under random reads: each read maps a new window with the chance
     that it is among the rest. Its pages remain in the system's cache, so that touching one again costs a minor
-    fault and no reading. Where that share is small, scans leave nothing mapped behind them either. (Measured, 10 rows of 384 out of 176 MB: all mapped 6 µs, so 22 µs; unmapping all of it now
-    and then 40 µs; ten ``pread`` calls 21 µs, but each of those gives up the GIL.)
+    fault and no reading. (Measured, 10 rows of 384 out of 176 MB: all mapped 6 µs, so 22 µs; unmapping all of it now
+    and then 40 µs; ten ``pread`` calls 21 µs, but each of those gives up the GIL.) Where that share is small, scans
+    leave nothing mapped behind them either.
     """
 
     __slots__ = ("_budget", "_hand", "_lock", "_map", "_share", "_touched", "array")
