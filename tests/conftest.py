@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,3 +66,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=slow)
         left_out = set(slow)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def slow_kind(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module of the distribution ``tests/slow_kind``, installed for the test, also for processes that it starts."""
+    from vectordb.index import registry
+
+    folder = str(Path(__file__).with_name("slow_kind"))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", folder, prepend=os.pathsep)
+    registry.clear_cache()
+    module = importlib.import_module("slow_kind")
+    module.BUILDS.clear()
+    yield module
+    registry.clear_cache()

@@ -191,6 +191,16 @@ def wordnet(n: int = 20_000) -> WordNet:
     )
 
 
+def invented_texts(n: int, seed: int = 0) -> list[str]:
+    """``n`` texts of 3 to 20 words out of 600, as frequent as words are (Zipf): ``bado`` above all, then ``bega``."""
+    rng = np.random.default_rng(seed)
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    vocabulary = [syllables[i % 60] + syllables[(7 * i + i // 60 + 8) % 60] for i in range(600)]
+    frequency = 1.0 / np.arange(1, 601)
+    frequency /= frequency.sum()
+    return [" ".join(rng.choice(vocabulary, int(rng.integers(3, 21)), p=frequency)) for _ in range(n)]
+
+
 def clustered(n: int, dim: int, clusters: int, seed: int) -> tuple[Array, Array]:
     """Unit vectors around ``clusters`` centres, as embeddings lie: float32[n, dim] and the centre of each, int64[n]."""
     rng = np.random.default_rng(seed)

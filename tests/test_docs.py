@@ -92,6 +92,19 @@ def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+def test_every_guarantee_names_a_test_that_exists() -> None:
+    guarantees = ROOT / "docs" / "guarantees.md"
+    rows = [line for line in guarantees.read_text().splitlines() if line.startswith("| ") and "| test |" not in line]
+    assert len(rows) >= 20
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`\]\(([^)]+)\)", row)
+        assert named, row
+        for file, function, link in named:
+            path = guarantees.parent / link
+            assert path.name == file
+            assert f"def {function}" in path.read_text(), f"{file} has no {function}"
+
+
 def test_the_bench_has_the_options_shown() -> None:
     readme = (ROOT / "README.md").read_text()
     main = (ROOT / "bench" / "__main__.py").read_text()

@@ -35,7 +35,7 @@ class Metric(StrEnum):
     @property
     def higher_is_better(self) -> bool:
         """Whether a higher score is a better one."""
-        return self in (Metric.COSINE, Metric.DOT)
+        return self is Metric.COSINE or self is Metric.DOT
 
 
 def norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -7,17 +7,20 @@ message into the same requests and hands them to the engine. So every target val
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from vectordb.types import (
+    BackupInfo,
     CollectionConfig,
     CollectionStats,
     DatabaseInfo,
     FilterMode,
+    IndexSpec,
     Plan,
+    QuantizationSpec,
     Record,
     SearchResult,
     WriteResult,
@@ -121,11 +124,16 @@ class DeleteRequest:
 
 @dataclass(slots=True)
 class GetRequest:
-    """Reads records by id, in the asked order; missing ids are left out."""
+    """Reads records by id, in the asked order; missing ids are left out.
+
+    Attributes:
+        encoded: Metadata may come back as its stored bytes (``vectordb.encoding``), for a server that passes it on.
+    """
 
     ids: list[str]
     include: Sequence[str] = ("metadata", "text")
     timeout: float | None = None
+    encoded: bool = field(default=False, init=False)
 
 
 @dataclass(slots=True)
@@ -135,28 +143,55 @@ class ScanRequest:
     Attributes:
         order_by: A field path, ``"-"`` before it for descending; missing last, ties by id. ``None``: in order of
             arrival.
+        encoded: As in :class:`GetRequest`.
     """
 
     where: Filter | None = None
     order_by: str | None = None
     page_size: int = 1000
     include: Sequence[str] = ("metadata", "text")
+    encoded: bool = field(default=False, init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rrf:
+    """Fuses both legs of a hybrid search by their ranks: the sum of ``1 / (k + rank)``."""
+
+    k: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Fuses both legs by their scores, each scaled to 0..1 over its candidates.
+
+    Attributes:
+        weights: Of the vectors' leg and of the texts'.
+    """
+
+    weights: tuple[float, ...]
+
+
+Fusion: TypeAlias = Rrf | Weights
 
 
 @dataclass(slots=True)
 class SearchRequest:
-    """Searches the nearest rows of each query.
+    """Searches the nearest rows of each query: by vector, by text, or (hybrid) by both.
 
     Attributes:
-        vectors: Queries, float32[q, d] as given by the user (not normalised).
+        vectors: Queries, float32[q, d] as given by the user (not normalised); ``None`` to search by text alone.
         limit: Hits a query.
         exact: Scan instead of using an approximate index.
-        min_score: Keep hits at least this good, in the metric's own direction.
+        min_score: Keep hits at least this good, in the metric's own direction; of a hybrid search it bounds the
+            vectors' leg, of a search by text alone the keyword score.
         params: Per-query index parameters, such as ``{"ef": 128}``.
         timeout: Seconds until ``DeadlineExceeded``, or until a partial answer where ``allow_partial``.
+        texts: One text a query; empty to search by vector alone.
+        fusion: How a hybrid search joins its legs; ``None`` is :class:`Rrf`.
+        encoded: As in :class:`GetRequest`.
     """
 
-    vectors: NDArray[np.float32]
+    vectors: NDArray[np.float32] | None
     limit: int = 10
     where: Filter | None = None
     filter_mode: FilterMode = FilterMode.AUTO
@@ -167,6 +202,9 @@ class SearchRequest:
     allow_partial: bool = False
     include: Sequence[str] = DEFAULT_INCLUDE
     vector_name: str = ""
+    texts: Sequence[str] = ()
+    fusion: Fusion | None = None
+    encoded: bool = field(default=False, init=False)
 
 
 @dataclass(slots=True)
@@ -176,6 +214,22 @@ class CreateRequest:
     config: CollectionConfig
     exist_ok: bool = False
     timeout: float | None = field(default=None)
+
+
+@dataclass(slots=True)
+class ReindexRequest:
+    """Gives a collection another index and/or quantization; ``None`` leaves it as it is, kind ``none`` takes the
+    quantization away.
+
+    Attributes:
+        wait: Answer when it is done.
+        wanted: False once nobody waits for the answer any more; the reindex goes on.
+    """
+
+    index: IndexSpec | None = None
+    quantization: QuantizationSpec | None = None
+    wait: bool = True
+    wanted: Callable[[], bool] = lambda: True
 
 
 class Backend(Protocol):
@@ -215,6 +269,18 @@ class Backend(Protocol):
 
     def optimize(self, collection: str, wait: bool) -> None: ...
 
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        """The collection's configuration after it; without ``wait`` the present one."""
+        ...
+
+    def cancel_reindex(self, collection: str) -> bool:
+        """Whether one was running."""
+        ...
+
     def stats(self, collection: str) -> CollectionStats: ...
+
+    def backup(self, destination: str) -> BackupInfo:
+        """Writes a backup of the whole database to a folder, or a URL, as the engine's process sees it."""
+        ...
 
     def close(self) -> None: ...

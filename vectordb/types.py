@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -114,7 +115,10 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class CollectionConfig:
-    """Everything that is fixed when a collection is created."""
+    """Everything that is fixed when a collection is created, and index and quantization, which ``reindex`` changes.
+
+    ``analyzer``: how its texts become words for keyword search: ``standard``, or a language whose stems are searched.
+    """
 
     name: str
     dim: int
@@ -123,6 +127,7 @@ class CollectionConfig:
     quantization: QuantizationSpec | None = None
     fields: Mapping[str, FieldSpec] | None = None
     tuning: Tuning = Tuning()
+    analyzer: str = "standard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,11 @@ class Hit(NamedTuple):
     vector: NDArray[np.float32] | None = None
 
 
+def hits_of(rows: Iterable[tuple[str, float, Any, Any, Any]]) -> list[Hit]:
+    """Rows of all five fields as hits; ``Hit(...)`` would cost a call of a Python function each."""
+    return list(map(tuple.__new__, repeat(Hit), rows))
+
+
 @dataclass(frozen=True, slots=True)
 class WriteResult(_Readable):
     """What a write did: rows written, the collection's version that wrote them, and their ids in the given order."""
@@ -162,7 +172,8 @@ class SegmentPlan(NamedTuple):
         segment: The segment's name, or ``"tail"``.
         strategy: ``exact`` (every row), ``exact_filtered`` (exact over the matching rows), the index's family such as
             ``graph`` (unfiltered, or walking only matching rows when ``filtered`` is true), ``graph_post`` (search,
-            then filter, widening), ``empty`` (nothing can match), ``skipped`` (the time ran out before).
+            then filter, widening), ``text`` (keyword search over the postings), ``empty`` (nothing can match),
+            ``skipped`` (the time ran out before).
         rows: Rows of the segment, deleted ones included.
         estimated: Rows expected to pass the filter and be alive.
         matched: Rows that did; ``None`` where the strategy never counted them.
@@ -185,7 +196,10 @@ class SegmentPlan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a search was, or would be, run: one entry a segment, the tail last. A sequence of its segments."""
+    """How a search was, or would be, run: one entry a segment, the tail last. A sequence of its segments.
+
+    A hybrid search has two runs of entries: those of the vectors, then those of the texts.
+    """
 
     segments: tuple[SegmentPlan, ...]
     filter_mode: FilterMode = FilterMode.AUTO
@@ -301,7 +315,7 @@ class SegmentStats(_Readable):
 
 @dataclass(frozen=True, slots=True)
 class OptimizerStats(_Readable):
-    """What the background optimizer does: ``idle``, ``sealing``, ``indexing``, ``merging``, ``failed``.
+    """What goes on in the background: ``idle``, ``sealing``, ``indexing``, ``merging``, ``reindexing``, ``failed``.
 
     Attributes:
         progress: Fraction of the running job, 0 to 1.
@@ -325,6 +339,7 @@ class CollectionStats(_Readable):
         indexed_rows: Rows (dead ones included) under an approximate index.
         tail_rows: Rows not yet sealed.
         version: The last committed version.
+        index, quantization: What searches use now; during a reindex the old form.
     """
 
     rows: int
@@ -337,6 +352,28 @@ class CollectionStats(_Readable):
     index: IndexSpec
     segments: tuple[SegmentStats, ...]
     optimizer: OptimizerStats
+    quantization: QuantizationSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackupInfo(_Readable):
+    """One backup of a database.
+
+    Attributes:
+        id: Names it at its destination; ids sort by age.
+        created: UTC, ISO 8601.
+        collections: Committed version of each collection by name.
+        files: How many files it has.
+        total_bytes: Their size.
+        new_bytes: Of these, what the destination did not have yet.
+    """
+
+    id: str
+    created: str
+    collections: Mapping[str, int]
+    files: int
+    total_bytes: int
+    new_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

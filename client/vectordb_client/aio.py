@@ -19,7 +19,7 @@ from vectordb.api import Collection, Database, build
 from vectordb.errors import InvalidArgument
 from vectordb.metric import Metric
 from vectordb.requests import Backend, WriteMode, WriteRequest
-from vectordb.types import CollectionConfig, IndexSpec, Record, WriteResult
+from vectordb.types import CollectionConfig, CollectionStats, IndexSpec, QuantizationSpec, Record, WriteResult
 
 if TYPE_CHECKING:
     from vectordb_client.transport.base import AsyncBackend
@@ -99,6 +99,10 @@ class AsyncCollection:
     def index(self) -> IndexSpec:
         return self._face.index
 
+    @property
+    def quantization(self) -> QuantizationSpec | None:
+        return self._face.quantization
+
     def __repr__(self) -> str:
         return repr(self._face).replace("<Collection", "<AsyncCollection", 1)
 
@@ -110,16 +114,28 @@ class AsyncCollection:
     get = _awaited(Collection.get)
     count = _awaited(Collection.count)
     search = _awaited(Collection.search)
+    search_text = _awaited(Collection.search_text)
     # mypy: their **options could be named like the first parameter.
     search_batch = _awaited(Collection.search_batch)  # type: ignore[arg-type]
     explain = _awaited(Collection.explain)  # type: ignore[arg-type]
-    stats = _awaited(Collection.stats)
+    cancel_reindex = _awaited(Collection.cancel_reindex)
 
     # Written out where the twin drops its backend's answer, or does more than one call.
 
     async def optimize(self, wait: bool = True) -> None:
         """As ``Collection.optimize``: seals, indexes and merges what is pending; returns at once without ``wait``."""
         await self._backend.optimize(self.name, wait)
+
+    async def reindex(self, index: Any = None, quantization: Any = None, wait: bool = True) -> None:
+        """As ``Collection.reindex``: another index and/or quantization, built beside the serving ones."""
+        request = build.reindex_request(index, quantization, wait)
+        self._face.config = await self._backend.reindex(self.name, request)
+
+    async def stats(self) -> CollectionStats:
+        """As ``Collection.stats``."""
+        found = await self._backend.stats(self.name)
+        self._face._note(found)
+        return found
 
     async def scan(
         self,
@@ -206,6 +222,7 @@ class AsyncDatabase:
     collection = _opened(Database.collection)
     list_collections = _awaited_db(Database.list_collections)
     info = _awaited_db(Database.info)
+    backup = _awaited_db(Database.backup)
 
     async def delete_collection(self, name: str) -> None:
         """Deletes a collection and all it holds.

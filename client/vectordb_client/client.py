@@ -26,12 +26,14 @@ def connect(
     tls: Tls | None = None,
     timeout: float | None = DEFAULT_TIMEOUT,
     retries: int = DEFAULT_RETRIES,
+    share: bool = True,
     **options: Any,
 ) -> Database:
     """Opens a database: embedded in this process, or behind a server. Thread-safe; close it, or use ``with``.
 
     A server is not contacted before the first call, which then raises ``Unavailable`` where nobody answers. A folder
-    is opened now; further handles on it in this process share one engine. Handles do not survive a fork.
+    is opened now; further handles on it in this process share one engine, and other processes that connect to it are
+    carried to this one, or take over when it ends. Handles do not survive a fork.
 
     Args:
         target: A folder, ``":memory:"``, or a server: ``"host:port"``, ``"unix:/path"``, ``"grpc://host:port"``,
@@ -42,11 +44,12 @@ def connect(
         timeout: Default seconds of point calls; ``None`` for no limit. It does not bound scans, bulk loads and
             ``wait=True``.
         retries: How often a call that failed on its way is repeated, within its timeout; 0 for never. Servers only.
+        share: Whether other processes may use the folder through the one that has it open. Folders only.
         **options: Options of the embedded engine, such as ``durability="async"``. Folders and memory only.
 
     Raises:
         InvalidArgument: The target or an option makes no sense.
-        DirectoryLocked: Another process owns the folder.
+        DirectoryLocked: Another process owns the folder, and does not share it or ``share`` is false.
     """
     place = parse_target(target)
     _check_timeout(timeout)
@@ -54,7 +57,7 @@ def connect(
         from vectordb_client.transport.grpc import GrpcBackend
 
         return Database(GrpcBackend(_server_options(place, api_key, tls, timeout, retries, options)), timeout=timeout)
-    return Database(_local(place, api_key, tls, options), timeout=timeout)
+    return Database(_local(place, api_key, tls, timeout, {"shared": share, **options}), timeout=timeout)
 
 
 async def connect_async(
@@ -64,6 +67,7 @@ async def connect_async(
     tls: Tls | None = None,
     timeout: float | None = DEFAULT_TIMEOUT,
     retries: int = DEFAULT_RETRIES,
+    share: bool = True,
     **options: Any,
 ) -> AsyncDatabase:
     """As :func:`connect`, with awaitable methods; for use in the running event loop."""
@@ -82,7 +86,7 @@ async def connect_async(
     from vectordb_client.transport.threads import ThreadedBackend
 
     # Opening a folder may replay a log.
-    backend = await asyncio.to_thread(_local, place, api_key, tls, options)
+    backend = await asyncio.to_thread(_local, place, api_key, tls, timeout, {"shared": share, **options})
     return AsyncDatabase(ThreadedBackend(backend), timeout=timeout)
 
 
@@ -115,7 +119,7 @@ def _server_options(
     return ServerOptions(place.address, checked_api_key(api_key), secure, timeout, retries)
 
 
-def _local(place: Target, api_key: str | None, tls: Tls | None, options: dict[str, Any]) -> Any:
+def _local(place: Target, api_key: str | None, tls: Tls | None, timeout: float | None, options: dict[str, Any]) -> Any:
     for name, value in (("api_key", api_key), ("tls", tls)):
         if value is not None:
             raise InvalidArgument(
@@ -123,6 +127,11 @@ def _local(place: Target, api_key: str | None, tls: Tls | None, options: dict[st
                 "'grpc://host:port')",
                 field=name,
             )
-    from vectordb_client.transport.local import open_local
+    if place.kind is Kind.MEMORY:
+        from vectordb_client.transport.local import open_local
 
-    return open_local(place.address, options)
+        del options["shared"]
+        return open_local(place.address, options)
+    from vectordb_client.transport.folder import open_folder
+
+    return open_folder(place.address, options, timeout)

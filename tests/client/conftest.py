@@ -177,6 +177,18 @@ class FakeServicer(VectorDBServiceServicer):
             self.backend.optimize(message.collection, message.wait)
         return service_pb2.OptimizeResponse()
 
+    def Reindex(self, message: Any, context: Any) -> Any:  # noqa: N802
+        answer = service_pb2.ReindexResponse()
+        with self._rpc("Reindex", message, context):
+            config_to_message(
+                self.backend.reindex(message.collection, wire.reindex_from_message(message)), answer.config
+            )
+        return answer
+
+    def CancelReindex(self, message: Any, context: Any) -> Any:  # noqa: N802
+        with self._rpc("CancelReindex", message, context):
+            return service_pb2.CancelReindexResponse(cancelled=self.backend.cancel_reindex(message.collection))
+
     def GetStats(self, message: Any, context: Any) -> Any:  # noqa: N802
         answer = service_pb2.GetStatsResponse()
         with self._rpc("GetStats", message, context):

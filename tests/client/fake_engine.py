@@ -15,6 +15,7 @@ from vectordb.filter import matches
 from vectordb.metric import scores
 from vectordb.requests import WriteMode
 from vectordb.types import (
+    BackupInfo,
     CollectionStats,
     DatabaseInfo,
     Durability,
@@ -181,11 +182,26 @@ class FakeEngine:
     def optimize(self, collection: str, wait: bool) -> None:
         self._enter("optimize", wait, collection)
 
+    def reindex(self, collection: str, request: Any) -> Any:
+        self._enter("reindex", request, collection)
+        old = self.configs[collection]
+        self.configs[collection] = replace(old, index=request.index or old.index)
+        return self.configs[collection]
+
+    def cancel_reindex(self, collection: str) -> bool:
+        self._enter("cancel_reindex", None, collection)
+        return False
+
     def stats(self, collection: str) -> CollectionStats:
         self._enter("stats", None, collection)
         n = len(self.rows[collection])
-        index = self.configs[collection].index
-        return CollectionStats(n, 0, 0, n, self.version, 0, 0, index, (), OptimizerStats("idle"))
+        config = self.configs[collection]
+        optimizer = OptimizerStats("idle")
+        return CollectionStats(n, 0, 0, n, self.version, 0, 0, config.index, (), optimizer, config.quantization)
+
+    def backup(self, destination: str) -> BackupInfo:
+        self._enter("backup", destination)
+        return BackupInfo("b1", "2026-01-31T12:00:00+00:00", dict.fromkeys(self.configs, 1), 3, 4096, 1024)
 
     def close(self) -> None:
         self.closed += 1

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from vectordb import errors
+from vectordb.types import IndexSpec
 from vectordb_client import AsyncCollection, AsyncDatabase, Collection, Database, aio, col, connect, connect_async
 from vectordb_client.transport import retry
 from vectordb_client.transport.local import EngineRegistry, LocalBackend
@@ -121,6 +122,9 @@ def test_every_method(opened: Opened) -> None:
             assert await c.delete(ids=["d"]) == 1
             assert (await c.stats()).rows == 3
             await c.optimize()
+            await c.reindex({"kind": "hnsw", "m": 8})
+            assert (c.index, c.quantization) == (IndexSpec("hnsw", {"m": 8}), None)
+            assert await c.cancel_reindex() is False
             await db.delete_collection("docs")
             with pytest.raises(errors.CollectionNotFound):
                 await c.count()

@@ -169,10 +169,13 @@ def test_no_deadline_for_scans_bulk_loads_and_waiting(server: Any) -> None:
         list(c.scan(page_size=1))
         c.bulk_upsert([{"id": "x"}], progress=False)
         c.optimize(wait=True)
+        c.reindex("hnsw")
         # grpc tells a call without a deadline that it has centuries left.
         assert all(left is None or left > 1e8 for left in server.servicer.remaining)
-        c.optimize(wait=False)
-        assert server.servicer.remaining[-1] <= 1.05
+        for call in (lambda: c.optimize(wait=False), lambda: c.reindex("flat", wait=False), c.cancel_reindex):
+            call()
+            assert server.servicer.remaining[-1] <= 1.05
+        assert c.index.kind == "flat"
 
 
 def test_message_over_the_servers_limit_names_the_fix(make_server: Any) -> None:

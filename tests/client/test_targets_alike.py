@@ -148,7 +148,7 @@ def test_a_folder_is_shared_in_a_process_and_locked_for_its_children(tmp_path: P
             with pytest.raises(errors.Closed, match="fork"):
                 first["docs"]
             with pytest.raises(errors.DirectoryLocked) as caught:
-                connect(tmp_path / "data")
+                connect(tmp_path / "data", share=False)
             assert caught.value.pid == os.getppid()
             with connect(":memory:") as own:
                 assert own.create_collection("mine", 16).count() == 0

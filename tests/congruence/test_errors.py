@@ -105,6 +105,19 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], st
     "dim": (lambda d, c: d.create_collection("e", 0), errors.InvalidArgument, "dim"),
     "metric": (lambda d, c: d.create_collection("e", 4, metric="hamming"), errors.InvalidArgument, "'cosine'"),
     "index": (lambda d, c: d.create_collection("e", 4, index="btree"), errors.InvalidArgument, "btree"),
+    "reindex nothing": (lambda d, c: c.reindex(), errors.InvalidArgument, "index, quantization"),
+    "reindex kind": (lambda d, c: c.reindex("btree", wait=False), errors.InvalidArgument, "btree"),
+    "reindex parameter": (lambda d, c: c.reindex({"kind": "hnsw", "links": 3}), errors.InvalidArgument, "links"),
+    "reindex parameter value": (lambda d, c: c.reindex({"kind": "hnsw", "m": 1}), errors.InvalidArgument, "'m'"),
+    "reindex without kind": (lambda d, c: c.reindex({"m": 16}), errors.InvalidArgument, "'kind'"),
+    "reindex auto": (lambda d, c: c.reindex({"kind": "auto", "m": 16}), errors.InvalidArgument, "no parameters"),
+    "reindex quantization": (lambda d, c: c.reindex(quantization="zip"), errors.InvalidArgument, "zip"),
+    "reindex unable": (lambda d, c: c.reindex("flat", "pq"), errors.InvalidArgument, "pq"),
+    "reindex none": (
+        lambda d, c: c.reindex(quantization={"kind": "none", "m": 2}),
+        errors.InvalidArgument,
+        "no parameters",
+    ),
     "index parameter": (
         lambda d, c: d.create_collection("e", 4, index={"kind": "hnsw", "links": 3}),
         errors.InvalidArgument,
@@ -112,6 +125,50 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], st
     ),
     "quantization": (lambda d, c: d.create_collection("e", 4, quantization="pq"), errors.InvalidArgument, "pq"),
     "field type": (lambda d, c: d.create_collection("e", 4, fields={"a": "blob"}), errors.InvalidArgument, "blob"),
+    "no words": (lambda d, c: c.search_text(" \n"), errors.InvalidArgument, "text in row 0 is empty"),
+    "words of no text": (lambda d, c: c.search_text(5), errors.InvalidArgument, "text in row 0"),
+    "several words": (lambda d, c: c.search_text(["a", "b"]), errors.InvalidArgument, "text in row 0"),
+    "missing words": (lambda d, c: c.search_batch(np.ones((2, 4)), text=["a", None]), errors.InvalidArgument, "row 1"),
+    "surrogate words": (lambda d, c: c.search_text("\ud800"), errors.InvalidArgument, "UTF-8"),
+    "too many words": (lambda d, c: c.search_text("a " * 40_000), errors.InvalidArgument, "at most 65536"),
+    "limit of words": (lambda d, c: c.search_text("a", limit=0), errors.InvalidArgument, "limit"),
+    "filter of words": (lambda d, c: c.search_text("a", where=col("note") == "x"), errors.InvalidFilter, "note"),
+    "texts and vectors": (
+        lambda d, c: c.search_batch(np.ones((2, 4)), text=["a"]),
+        errors.InvalidArgument,
+        "2 vectors and 1 texts",
+    ),
+    "fusion": (lambda d, c: c.search(ONE[0], text="a", fusion="best"), errors.InvalidArgument, "fusion 'best'"),
+    "fusion shape": (lambda d, c: c.search(ONE[0], text="a", fusion={"rrf": 60}), errors.InvalidArgument, "fusion"),
+    "fusion option": (
+        lambda d, c: c.search(ONE[0], text="a", fusion={"rrf": {"c": 60}}),
+        errors.InvalidArgument,
+        "fusion",
+    ),
+    "fusion k": (lambda d, c: c.search(ONE[0], text="a", fusion={"rrf": {"k": 0}}), errors.InvalidArgument, "above 0"),
+    "fusion without text": (lambda d, c: c.search(ONE[0], fusion="rrf"), errors.InvalidArgument, "give text too"),
+    "three weights": (
+        lambda d, c: c.search(ONE[0], text="a", fusion={"weights": [1, 2, 3]}),
+        errors.InvalidArgument,
+        "two numbers",
+    ),
+    "no weight": (
+        lambda d, c: c.search(ONE[0], text="a", fusion={"weights": [0, 0.0]}),
+        errors.InvalidArgument,
+        "not both 0",
+    ),
+    "bad weight": (
+        lambda d, c: c.search(ONE[0], text="a", fusion={"weights": [1, float("nan")]}),
+        errors.InvalidArgument,
+        "two numbers",
+    ),
+    "weights of words": (
+        lambda d, c: c.search(ONE[0], text="a", fusion={"weights": "ab"}),
+        errors.InvalidArgument,
+        "fusion",
+    ),
+    "analyzer": (lambda d, c: d.create_collection("e", 4, analyzer="klingon"), errors.InvalidArgument, "'standard'"),
+    "analyzer type": (lambda d, c: d.create_collection("e", 4, analyzer=None), errors.InvalidArgument, "analyzer"),
     "option": (lambda d, c: d.create_collection("e", 4, shards=2), errors.InvalidArgument, "shards"),
     "option value": (lambda d, c: d.create_collection("e", 4, seal_bytes=0), errors.InvalidArgument, "seal_bytes"),
 }
@@ -140,7 +197,8 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 
 def _digest(db: Any) -> Any:
     collection = db.collection("c")
-    return db.list_collections(), collection.stats().version, [repr(r) for r in collection.scan()]
+    stats = collection.stats()
+    return db.list_collections(), stats.version, stats.index, stats.optimizer, [repr(r) for r in collection.scan()]
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -23,6 +23,7 @@ import vectordb
 from vectordb import col, errors
 from vectordb.filter import Filter, matches
 from vectordb.metric import Metric, distances, prepared, scores
+from vectordb.types import IndexSpec
 from vectordb_client import connect
 
 DIM = 3
@@ -35,6 +36,9 @@ _records = st.lists(
     min_size=1,
     max_size=8,
     unique_by=lambda record: record[0],
+)
+_indexes = st.sampled_from(
+    [IndexSpec("flat"), IndexSpec("hnsw"), IndexSpec("hnsw", {"m": 4, "ef_construction": 16}), IndexSpec("auto")]
 )
 _scalars = st.one_of(st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, "a", "b"]))
 _conditions = st.one_of(
@@ -69,6 +73,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.model: dict[str, Stored] = {}
+        self.forms: list[IndexSpec] = []  # what serves, or may after a reindex that nobody waited for
         self.version = 0
         self.start()
 
@@ -84,6 +89,7 @@ class Machine(RuleBasedStateMachine):
         self.collection = self.db.create_collection(
             "c", DIM, metric=metric, index=index, seal_bytes=DIM * 4 * 10, merge_factor=2
         )
+        self.forms = [self.collection.index]
 
     def _done(self, version: int) -> None:
         assert version > self.version
@@ -169,8 +175,31 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def optimize(self) -> None:
         self.collection.optimize()
+        # A reindex ends before what it holds is merged.
+        self._settled(self.forms[-1])
         stats = self.collection.stats()
         assert (stats.rows, stats.tail_rows, stats.deleted) == (len(self.model), 0, 0)
+
+    @rule(index=_indexes, wait=st.booleans())
+    def reindex(self, index: IndexSpec, wait: bool) -> None:
+        self.collection.reindex(index, wait=wait)
+        self.forms.append(index)
+        if wait:
+            self._settled(index)
+
+    @rule()
+    def cancel_reindex(self) -> None:
+        self.collection.cancel_reindex()
+        stats = self.collection.stats()
+        assert stats.optimizer.state != "reindexing"
+        assert stats.index in self.forms
+        self.forms = [stats.index]
+
+    def _settled(self, index: IndexSpec) -> None:
+        self.forms = [index]
+        stats = self.collection.stats()
+        assert self.collection.index == stats.index == index
+        assert index.kind != "flat" or stats.indexed_rows == 0
 
     @rule()
     def close_and_open(self) -> None:
@@ -241,7 +270,7 @@ class Machine(RuleBasedStateMachine):
         for hit in result:
             assert hit.score == by_id[hit.id]
             assert hit.metadata == self.model[hit.id].metadata
-        if exact or self.collection.index.kind == "flat":
+        if exact or all(form.kind == "flat" for form in self.forms):
             assert [(h.score, h.id) for h in result] == expected[:limit]
 
     @rule(vectors=st.lists(_vectors, min_size=1, max_size=3), where=st.none() | _filters)
@@ -267,6 +296,8 @@ class Machine(RuleBasedStateMachine):
         if hasattr(self, "collection"):
             stats = self.collection.stats()
             assert (stats.rows, stats.version) == (len(self.model), self.version)
+            assert stats.index in self.forms
+            assert stats.optimizer.state != "failed"
 
 
 def _rank(value: Any) -> tuple[int, Any]:

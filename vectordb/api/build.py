@@ -12,10 +12,14 @@ from vectordb.ids import as_ids
 from vectordb.metric import Metric
 from vectordb.requests import (
     DeleteRequest,
+    Fusion,
     GetRequest,
+    ReindexRequest,
+    Rrf,
     ScanRequest,
     SearchRequest,
     UpdateMetadataRequest,
+    Weights,
     WriteMode,
     WriteRequest,
 )
@@ -78,20 +82,66 @@ def scan_request(where: Any, order_by: str | None, page_size: int, include: Any)
 def search_request(config: CollectionConfig, vectors: Any, *, single: bool, **options: Any) -> SearchRequest:
     """``options``: the keyword arguments of ``Collection.search`` after the vector."""
     where = options.pop("where", None)
+    text, fusion = options.pop("text", None), options.pop("fusion", None)
     mode = options.pop("filter_mode", FilterMode.AUTO)
+    queries = query_matrix(vectors, config, single=single)
     return SearchRequest(
-        query_matrix(vectors, config, single=single),
+        queries,
         where=None if where is None else as_filter(where),
         filter_mode=mode if type(mode) is FilterMode else choice(FilterMode, mode, "filter_mode"),
         include=include_of(options.pop("include", ("metadata",))),
+        texts=() if text is None else _texts(text, len(queries)),
+        fusion=None if fusion is None else fusion_of(fusion),
         **options,
     )
 
 
+def text_request(text: Any, where: Any, include: Any, **options: Any) -> SearchRequest:
+    """``options``: the other keyword arguments of ``Collection.search_text``."""
+    return SearchRequest(None, where=as_filter(where), include=include_of(include), texts=(text,), **options)
+
+
+def _texts(text: Any, queries: int) -> tuple[Any, ...]:
+    """One text for all queries, or one each; contents are checked by the engine."""
+    return tuple(text) if isinstance(text, list | tuple) else (text,) * queries
+
+
+def fusion_of(value: Any) -> Fusion:
+    """``"rrf"``, ``{"rrf": {"k": 60}}`` or ``{"weights": [0.7, 0.3]}``; values are checked by the engine.
+
+    Raises:
+        InvalidArgument: It is something else; ``field`` is ``fusion``.
+    """
+    if isinstance(value, Rrf | Weights):
+        return value
+    if value == "rrf":
+        return Rrf()
+    try:
+        if isinstance(value, Mapping) and len(value) == 1:
+            (name, given), *_ = value.items()
+            if name == "rrf" and isinstance(given, Mapping) and set(given) <= {"k"}:
+                return Rrf(**{key: float(number) for key, number in given.items()})
+            if name == "weights" and not isinstance(given, str | bytes):
+                return Weights(tuple(map(float, given)))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidArgument(
+        f"fusion {value!r:.60} is unknown; 'rrf', {{'rrf': {{'k': 60}}}} or {{'weights': [0.7, 0.3]}}", field="fusion"
+    )
+
+
+def reindex_request(index: Any, quantization: Any, wait: bool) -> ReindexRequest:
+    return ReindexRequest(None if index is None else _index_spec(index), _quantization_spec(quantization), wait)
+
+
 def collection_config(
-    name: str, dim: int, metric: Any, index: Any, quantization: Any, fields: Any, tuning: Mapping[str, Any]
+    name: str, dim: int, metric: Any, index: Any, quantization: Any, fields: Any, options: Mapping[str, Any]
 ) -> CollectionConfig:
     """The configuration that ``create_collection`` describes; contents are checked by the engine."""
+    tuning = dict(options)
+    analyzer = tuning.pop("analyzer", "standard")
+    if not isinstance(analyzer, str):
+        raise InvalidArgument(f"analyzer is a name such as 'standard' or 'english', got {analyzer!r}", field="analyzer")
     return CollectionConfig(
         name=name,
         dim=dim,
@@ -100,6 +150,7 @@ def collection_config(
         quantization=_quantization_spec(quantization),
         fields=_field_specs(fields),
         tuning=_tuning(tuning),
+        analyzer=analyzer,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from dataclasses import replace
 from typing import Any
 
 from vectordb.api import build
@@ -16,6 +17,7 @@ from vectordb.types import (
     FilterMode,
     IndexSpec,
     Plan,
+    QuantizationSpec,
     Record,
     SearchResult,
     WriteResult,
@@ -24,6 +26,9 @@ from vectordb.types import (
 
 class Collection:
     """Handle of one collection. Thread-safe; made by ``Database``, not by hand.
+
+    ``config``, ``index`` and ``quantization`` are as of the handle's making or its last ``stats`` or ``reindex``:
+    another client may have reindexed since.
 
     Everywhere: ``ids`` are strings, integers or UUIDs, one or many; ``where`` is a filter
     (``col("year") >= 2000`` or its JSON form); ``timeout`` is in seconds and overrides the connection's.
@@ -49,6 +54,10 @@ class Collection:
     @property
     def index(self) -> IndexSpec:
         return self.config.index
+
+    @property
+    def quantization(self) -> QuantizationSpec | None:
+        return self.config.quantization
 
     def __repr__(self) -> str:
         c = self.config
@@ -228,18 +237,25 @@ class Collection:
         allow_partial: bool = False,
         include: Any = ("metadata",),
         vector_name: str = "",
+        text: str | None = None,
+        fusion: Any = None,
     ) -> SearchResult:
-        """The nearest records of one vector, best first, equal scores by id.
+        """The nearest records of one vector, best first, equal scores by id; with ``text`` a hybrid search.
 
         Args:
             vector: ``dim`` numbers.
             limit: At most so many hits, 1 to 10,000.
             filter_mode: ``pre``, ``in``, ``post`` or ``auto``: when the filter is applied.
             exact: Compare with every record (that matches) instead of using an approximate index.
-            min_score: Keep hits at least this good, in the metric's own direction.
+            min_score: Keep hits at least this good, in the metric's own direction. It bounds the vector's leg of a
+                hybrid search.
             params: Parameters of the index for this query, e.g. ``{"ef": 200}``.
             timeout: Past it ``DeadlineExceeded``, or what was found so far with ``allow_partial``.
             include: Any of ``"metadata"``, ``"text"``, ``"vector"``.
+            text: Words to search for too, as for :meth:`search_text`. Each leg finds its best 100 (or ``limit``, where
+                that is more), and ``fusion`` joins them; the score is the fused one.
+            fusion: ``"rrf"`` (by ranks, the default), ``{"rrf": {"k": 60}}``, or ``{"weights": [0.7, 0.3]}``: of the
+                vector's and the text's scores, each scaled to 0..1 over its leg's candidates.
         """
         request = build.search_request(
             self.config,
@@ -255,11 +271,42 @@ class Collection:
             allow_partial=allow_partial,
             include=include,
             vector_name=vector_name,
+            text=text,
+            fusion=fusion,
+        )
+        return self._backend.search(self.config.name, request)[0]
+
+    def search_text(
+        self,
+        text: str,
+        limit: int = 10,
+        where: Any = None,
+        *,
+        min_score: float | None = None,
+        timeout: float | None = None,
+        allow_partial: bool = False,
+        include: Any = ("metadata",),
+    ) -> SearchResult:
+        """The records whose texts fit the words best, by BM25; equal scores by id.
+
+        Args:
+            text: Words, any of which is enough; also ``begin*``, ``"a phrase"``, ``fuzzy~`` and ``fuzzy~1`` (edits).
+            min_score: Keep hits whose BM25 score is at least this.
+            limit, where, timeout, allow_partial, include: As for :meth:`search`.
+        """
+        request = build.text_request(
+            text,
+            where,
+            include,
+            limit=limit,
+            min_score=min_score,
+            timeout=self._limit(timeout),
+            allow_partial=allow_partial,
         )
         return self._backend.search(self.config.name, request)[0]
 
     def search_batch(self, vectors: Any, limit: int = 10, **options: Any) -> list[SearchResult]:
-        """One result a vector, in one trip; ``options`` as for :meth:`search`."""
+        """One result a vector, in one trip; ``options`` as for :meth:`search` (``text`` for all, or a list)."""
         return self._backend.search(self.name, self._search_request(vectors, limit, False, options))
 
     def explain(self, vector: Any, limit: int = 10, *, analyze: bool = False, **options: Any) -> Plan:
@@ -276,10 +323,38 @@ class Collection:
         self._backend.optimize(self.name, wait)
 
     def stats(self) -> CollectionStats:
-        """Rows, sizes, segments and what the optimizer does."""
-        return self._backend.stats(self.name)
+        """Rows, sizes, segments and what goes on in the background."""
+        found = self._backend.stats(self.name)
+        self._note(found)
+        return found
+
+    def reindex(self, index: Any = None, quantization: Any = None, wait: bool = True) -> None:
+        """Gives the collection another index and/or quantization while searches and writes go on.
+
+        The new indexes are built beside the serving ones and take their place in one step. It survives a restart, and
+        ``stats().optimizer`` tells its progress. Another call with another form takes the place of a running one.
+
+        Args:
+            index: As for ``create_collection``; ``None`` leaves it as it is.
+            quantization: Likewise; ``"none"`` takes it away.
+            wait: Return when it is done, or at once.
+
+        Raises:
+            InvalidArgument: The index cannot do that; nothing was changed.
+            FailedPrecondition: While this call waited it was cancelled, or another ``reindex`` took its place.
+            VectorDBError: Why a build failed. The old form goes on serving.
+        """
+        self.config = self._backend.reindex(self.name, build.reindex_request(index, quantization, wait))
+
+    def cancel_reindex(self) -> bool:
+        """Takes a running reindex back, and what it has built; whether there was one."""
+        return self._backend.cancel_reindex(self.name)
 
     # Helpers
+
+    def _note(self, stats: CollectionStats) -> None:
+        if (stats.index, stats.quantization) != (self.index, self.quantization):
+            self.config = replace(self.config, index=stats.index, quantization=stats.quantization)
 
     def _limit(self, timeout: float | None) -> float | None:
         return self._timeout if timeout is None else timeout

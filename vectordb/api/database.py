@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ from vectordb.api import build
 from vectordb.api.collection import Collection
 from vectordb.metric import Metric
 from vectordb.requests import Backend, CreateRequest
-from vectordb.types import DatabaseInfo
+from vectordb.types import BackupInfo, DatabaseInfo
 
 
 class Database:
@@ -47,7 +48,9 @@ class Database:
                 parameters, such as ``{"kind": "pq", "m": 48, "oversampling": 4.0}``.
             fields: Optional types of metadata fields, ``{"year": "int", "note": {"type": "text", "indexed": False}}``.
             exist_ok: Return the existing collection if it has the same configuration.
-            **config: Thresholds, see :class:`vectordb.types.Tuning`.
+            **config: ``analyzer``: how texts become words for keyword search, ``"standard"`` (default: Unicode words,
+                lower case) or a language such as ``"english"``, whose stems are searched; and thresholds, see
+                :class:`vectordb.types.Tuning`.
 
         Raises:
             AlreadyExists: The name is taken. FailedPrecondition: with ``exist_ok``, and the configuration differs.
@@ -82,6 +85,19 @@ class Database:
     def info(self) -> DatabaseInfo:
         """Versions, folder, collections, and why writes are refused where they are."""
         return self._backend.info()
+
+    def backup(self, destination: str | os.PathLike[str]) -> BackupInfo:
+        """Writes a backup of everything as of now, while reads and writes go on; ``vectordb restore`` brings it back.
+
+        A destination holds any number of backups; each adds only what changed since the ones before.
+
+        Args:
+            destination: A folder, or any URL that fsspec knows; of a server, as the server's process sees it.
+
+        Raises:
+            FailedPrecondition: The database is in memory, or the URL needs a package that is not installed.
+        """
+        return self._backend.backup(os.fspath(destination))
 
     def close(self) -> None:
         """Releases the target. Idempotent; calls after it raise ``Closed``."""

@@ -47,11 +47,8 @@ def describe(target: str, api_key: str | None = None) -> dict[str, Any]:
         NotFound: ``target`` is a folder without a database in it; it is not made.
     """
     from vectordb_client import connect
-    from vectordb_client.targets import Kind, parse_target
 
-    parsed = parse_target(target)
-    if parsed.kind is Kind.FOLDER and not (Path(target) / "FORMAT").is_file():
-        raise NotFound(f"there is no database in the folder {target!r}", path=target)
+    require_database(target)
     with connect(target, api_key=api_key) as db:
         info = db.info()
         collections = []
@@ -87,6 +84,18 @@ def describe(target: str, api_key: str | None = None) -> dict[str, Any]:
         "read_only_reason": info.read_only_reason,
         "collections": collections,
     }
+
+
+def require_database(target: str) -> None:
+    """So that no command makes a database by a slip of the finger.
+
+    Raises:
+        NotFound: ``target`` is a folder without a database in it.
+    """
+    from vectordb_client.targets import Kind, parse_target
+
+    if parse_target(target).kind is Kind.FOLDER and not (Path(target) / "FORMAT").is_file():
+        raise NotFound(f"there is no database in the folder {target!r}", path=target)
 
 
 def size(count: float) -> str:

@@ -10,9 +10,16 @@ from vectordb.errors import VectorDBError
 # Command: (module, help). A module has either a function `command` or a typer application `app`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("vectordb.cli.serve", "Serve a folder over gRPC."),
+    "health": ("vectordb.cli.health", "Whether a server serves: for probes."),
     "info": ("vectordb.cli.info", "What a folder or a running server holds."),
     "verify": ("vectordb.cli.verify", "Check every checksum and cross-check of a folder."),
+    "doctor": ("vectordb.cli.doctor", "What this machine and a folder offer a database."),
+    "backup": ("vectordb.cli.backup", "Back up a database while it is in use."),
+    "restore": ("vectordb.cli.restore", "Make a database folder from a backup."),
+    "export": ("vectordb.cli.export", "Write a collection to a Parquet file."),
+    "import": ("vectordb.cli.import_", "Read a Parquet file into a collection."),
     "demo": ("vectordb.cli.demo", "The main job from beginning to end on real text."),
+    "key": ("vectordb.cli.key", "Make API keys for a server."),
     "config": ("vectordb.cli.config", "The server's settings."),
 }
 

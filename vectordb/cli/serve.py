@@ -6,14 +6,15 @@ import inspect
 import logging
 import os
 import signal
-import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vectordb.errors import InvalidArgument
+from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.server.config import SETTINGS, Config, load
+from vectordb.server.logs import set_up
 
 if TYPE_CHECKING:
     from vectordb.server.app import Server
@@ -27,15 +28,14 @@ def command(config: str | None = None, **flags: Any) -> None:
     settings = load(flags, config)
     # grpc's core writes its own lines about a failed bind; the error that is raised says it better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # The level is ours: other libraries are only heard when something is wrong.
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("vectordb").setLevel(settings.log_level.upper())
-    stop = threading.Event()
+    set_up(settings.log_level, settings.log_format)
+    # A pipe and no event: a handler that runs while the main thread holds the event's lock would wait for itself.
+    told, tell = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: os.write(tell, b"."))
     server = _server(settings)
     print(f"listening on {server.start()}", flush=True)
-    stop.wait()
+    os.read(told, 1)
     server.stop()
     logging.shutdown()
     if any(thread.name.startswith("vectordb-") and not thread.daemon for thread in threading.enumerate()):
@@ -47,13 +47,21 @@ def _server(settings: Config) -> Server:
     from vectordb.server.app import Server
 
     def engine() -> Any:
-        from vectordb.engine.database import Engine
+        from vectordb.engine.database import MEMORY, Engine
+        from vectordb.server.sharing import Door
 
         known = list(inspect.signature(Engine).parameters)[1:]
         for name in settings.engine:
             if name not in known:
                 raise InvalidArgument(f"the engine has no option {name!r}; known are {', '.join(known)}", field=name)
-        return Engine(settings.data, **settings.engine)
+        if settings.data == MEMORY:
+            return Engine(settings.data, **settings.engine)
+        opened = Engine(settings.data, **{"shared": True, **settings.engine})
+        try:
+            Door(opened, Path(settings.data).expanduser().absolute())
+        except FailedPrecondition as error:
+            logging.getLogger("vectordb.server").warning("%s", error.message)
+        return opened
 
     return Server(engine, settings)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from vectordb.engine.manifest import ref_of
+from vectordb.engine.manifest import refs_of
 from vectordb.errors import AlreadyExists, CollectionNotFound, FailedPrecondition
 from vectordb.storage import codec, keys
-from vectordb.storage.base import Family, Storage
-from vectordb.storage.catalogue import decode_config, decode_manifest, encode_config
+from vectordb.storage.base import Batch, Family, Storage
+from vectordb.storage.catalogue import Choice, decode_config, decode_manifest, encode_config
 from vectordb.storage.codec import State
 from vectordb.storage.keys import Kind
 from vectordb.types import CollectionConfig, Tuning
@@ -62,7 +62,7 @@ class Catalogue:
         for number, _ in self._collections.values():
             manifest = self._storage.get(Family.META, keys.manifest_key(number))
             if manifest is not None:
-                refs.extend(ref_of(entry) for entry in decode_manifest(manifest))
+                refs.extend(ref for entry in decode_manifest(manifest) for ref in refs_of(entry))
         return refs
 
     def create(self, config: CollectionConfig, exist_ok: bool) -> tuple[CollectionConfig, int | None]:
@@ -94,6 +94,16 @@ class Catalogue:
         self._storage.sync()
         self._collections[config.name] = number, config
         return config, number
+
+    def change(self, batch: Batch, number: int, config: CollectionConfig, target: Choice | None) -> None:
+        """Gives a collection another configuration, and what it is being reindexed to, by a batch that has more in it.
+
+        Not for the caller of the other methods: under the collection's ``manifest_lock``, while it is there.
+        """
+        batch.put(Family.META, keys.config_key(number), encode_config(config, target))
+        self._storage.write(batch)
+        self._storage.sync()
+        self._collections[config.name] = number, config
 
     def delete(self, name: str) -> None:
         """Removes a collection and everything stored for it."""

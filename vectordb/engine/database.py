@@ -6,12 +6,13 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import vectordb
 from vectordb.api.database import Database as _Face
+from vectordb.engine import backup as backups
 from vectordb.engine import checks, reads
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.live import LiveCollection
@@ -19,8 +20,9 @@ from vectordb.engine.locking import DirectoryLock
 from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
+from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
-from vectordb.engine.writer import Call, Committer, Operation
+from vectordb.engine.writer import Call, Committer, Operation, Syncs
 from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
@@ -28,6 +30,7 @@ from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
     GetRequest,
+    ReindexRequest,
     ScanRequest,
     SearchRequest,
     UpdateMetadataRequest,
@@ -41,6 +44,7 @@ from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.storage.memory import MemoryStorage
 from vectordb.storage.rocks import DEFAULT_CACHE_BYTES, RocksStorage
 from vectordb.types import (
+    BackupInfo,
     CollectionConfig,
     CollectionStats,
     DatabaseInfo,
@@ -64,6 +68,7 @@ class Engine:
         durability: ``"sync"``: acknowledged writes survive a power loss; ``"async"``: the end of the process.
         cache_bytes: Bound of RocksDB's block cache.
         accept_loss: Open although acknowledged data is known to be lost, and go on with what is left.
+        shared: A door follows by which other processes may use the folder (``server/sharing.py``).
 
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.
@@ -78,6 +83,7 @@ class Engine:
         durability: str | Durability = Durability.SYNC,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         accept_loss: bool = False,
+        shared: bool = False,
     ) -> None:
         try:
             self._durability = Durability(durability)
@@ -88,6 +94,8 @@ class Engine:
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
         self._closed: str | None = None
+        self._closing: list[Callable[[], None]] = []
+        self._shared = shared
         self._folder: Path | None = None
         self._directory_lock: DirectoryLock | None = None
         self._acked: AckedPage | None = None
@@ -100,6 +108,7 @@ class Engine:
             self._open_folder(self._folder, cache_bytes, accept_loss)
         self._committer = Committer(self._storage, self._acked, self._durability)
         self._optimizer = Optimizer(self._storage, self._segments)
+        self._reindexer = Reindexer(self._storage, self._segments, self._catalogue, self._optimizer.wake)
         _ENGINES.add(self)
 
     def _open_folder(self, folder: Path, cache_bytes: int, accept_loss: bool) -> None:
@@ -108,7 +117,7 @@ class Engine:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise FailedPrecondition(f"cannot create folder {folder}: {error.strerror}", path=str(folder)) from None
-        self._directory_lock = DirectoryLock(folder)
+        self._directory_lock = DirectoryLock(folder, shared=self._shared)
         try:
             open_format(folder, release=vectordb.__version__)
             self._storage = RocksStorage(folder / "rocksdb", cache_bytes=cache_bytes)
@@ -250,21 +259,59 @@ class Engine:
     def optimize(self, collection: str, wait: bool) -> None:
         self._optimizer.request(self._live(collection), wait)
 
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        live = self._live(collection)
+        choice = checks.check_reindex(live.config, request)
+        self._check_writable()
+        target = self._reindexer.begin(live, choice)
+        if request.wait and target is not None:
+            self._reindexer.wait(live, target, request.wanted)
+        return live.config
+
+    def cancel_reindex(self, collection: str) -> bool:
+        return self._reindexer.cancel(self._live(collection))
+
     def stats(self, collection: str) -> CollectionStats:
         live = self._live(collection)
-        return collection_stats(live, self._optimizer.stats(live))
+        return collection_stats(live, self._reindexer.stats(live, self._optimizer.stats(live)))
 
-    def announce(self, address: str | None) -> None:
-        """Notes in the folder's LOCK file where the owner serves, for the error message of others."""
+    def backup(self, destination: str) -> BackupInfo:
+        folder, store, storage = self._folder, self._segments, self._storage
+        if folder is None or store is None or not isinstance(storage, RocksStorage):
+            raise FailedPrecondition("a database in memory has no files to back up; export its collections instead")
+        with self._lock:
+            self._check_open()
+            staging, versions = backups.stage(folder, storage, store, self._catalogue, list(self._lives.values()))
+        try:
+            return backups.save(staging, versions, destination)
+        finally:
+            backups.discard(staging)
+
+    @property
+    def syncs(self) -> Syncs:
+        """How often the log was synced, and how long that took."""
+        return self._committer.syncs
+
+    def announce(self, address: str | None = None, door: str | None = None) -> None:
+        """Notes in the folder's LOCK file where the owner serves, and at which door other processes may knock."""
         if self._directory_lock is not None:
-            self._directory_lock.announce(address)
+            self._directory_lock.announce(address=address, door=door)
+
+    def at_close(self, step: Callable[[], None]) -> None:
+        """Has ``step`` done first when the engine closes."""
+        self._closing.append(step)
 
     def close(self) -> None:
         """Finishes queued writes, stops background work and releases the folder; within seconds. Idempotent."""
         with self._lock:
+            steps, self._closing = self._closing, []
+        for step in steps:
+            step()
+        with self._lock:
             if self._closed is not None:
                 return
             self._closed = "the database is closed; open it again"
+        self._reindexer.close()
         self._optimizer.close()
         self._committer.close()
         with self._lock:
@@ -297,6 +344,7 @@ class Engine:
                 live = open_collection(number, config, self._storage, self._segments)
                 # Watched before others can find it: they may ask the optimizer about it at once.
                 self._optimizer.watch(live)
+                self._reindexer.watch(live)
                 self._lives[name] = live
             return live
 

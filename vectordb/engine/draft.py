@@ -7,7 +7,7 @@ A draft then holds all that storage must write and all that must be published af
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -137,9 +137,8 @@ class Draft:
             at = offsets if present is None else (np.flatnonzero(present) + first).tolist()
             self.vectors.append((keys.vector_keys_at(number, at), codec.encode_vectors(matrix)))
         effects = self.effects
-        effects.batches.append(
-            RowBatch.dense(first, version, checked.ids, checked.metadata, checked.prepared, checked.has_vector)
-        )
+        batch = RowBatch.dense(first, version, checked.ids, checked.metadata, checked.prepared, checked.has_vector)
+        effects.batches.append(batch if checked.texts is None else replace(batch, texts=checked.texts))
         effects.next_offset += n
         effects.alive += sum(entry is None for entry in entries)
 

@@ -6,19 +6,22 @@ readers see it; what happened to the rows meanwhile is carried over under the co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from vectordb.engine.manifest import write_manifest
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.segments.build import build_index, carry_over, extendable, seal
 from vectordb.segments.columns import SealOptions
+from vectordb.segments.opening import INDEX
 from vectordb.storage import keys
 
 if TYPE_CHECKING:
+    from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
-    from vectordb.segments.segment import Segment
+    from vectordb.segments.segment import Segment, SegmentView
     from vectordb.segments.store import SegmentStore
     from vectordb.segments.tail import TailSection
     from vectordb.segments.views import View
@@ -34,6 +37,7 @@ class Workshop:
         threads: Native threads to build with.
         cancelled: True once the database closes or the collection is deleted.
         progress: Told the fraction done of the running job.
+        form: The form that served when the job was chosen. The job comes to nothing once another does.
     """
 
     live: LiveCollection
@@ -42,9 +46,14 @@ class Workshop:
     threads: int
     cancelled: Callable[[], bool]
     progress: Callable[[float], None]
+    form: Form
 
-    def seal_options(self, *, keep_first: bool, share: float) -> SealOptions:
-        """``share``: how much of the job the sealing is, for the progress."""
+    def is_moot(self) -> bool:
+        """Whether the job came to nothing."""
+        return self.cancelled() or self.live.form is not self.form
+
+    def seal_options(self, *, keep_first: bool, share: float, merging: bool) -> SealOptions:
+        """``share``: how much of the job the sealing is, for the progress. A sealed tail suits every form."""
         live = self.live
         return SealOptions(
             collection=live.number,
@@ -52,19 +61,28 @@ class Workshop:
             metric=live.config.metric,
             fields=live.config.fields,
             keep_first=keep_first,
-            cancelled=self.cancelled,
+            cancelled=self.is_moot if merging else self.cancelled,
             progress=lambda fraction: self.progress(share * fraction),
         )
 
     def build_options(self, *, done: float) -> BuildOptions:
         """``done``: how much of the job precedes the build."""
         return BuildOptions(
-            params=self.live.wanted.params,
-            quantization=self.live.wanted.quantization,
+            params=self.form.resolved.params,
+            quantization=self.form.resolved.quantization,
+            trained=trained_file(self.store, self.form, self.live.segments),
             threads=self.threads,
-            cancelled=self.cancelled,
+            cancelled=self.is_moot,
             progress=lambda fraction: self.progress(done + (1.0 - done) * fraction),
         )
+
+
+def trained_file(store: SegmentStore | None, form: Form, segments: Iterable[Segment]) -> Path | None:
+    """The file of the newest saved index of a form, whose trained state another build may take over."""
+    if store is None:
+        return None
+    files = [store.path(s.ref) / INDEX for s in segments if form.fits(s)]
+    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def seal_tail(shop: Workshop) -> None:
@@ -77,7 +95,7 @@ def seal_tail(shop: Workshop) -> None:
         views = [s.view(version) for s in sections]
     if not views:
         return
-    segment = seal(views, shop.store, shop.seal_options(keep_first=False, share=1.0))
+    segment = seal(views, shop.store, shop.seal_options(keep_first=False, share=1.0, merging=False))
     _publish(shop, [], sections, views, segment, upto)
 
 
@@ -90,18 +108,30 @@ def merge_segments(shop: Workshop, start: int, stop: int, most_dead: float) -> N
     live = shop.live
     with live.lock:
         sources = list(live.segments[start:stop])
+        if shop.is_moot() or any(live.is_held(s) for s in sources):
+            raise BuildCancelled
+        live.merging = frozenset(s.name for s in sources)
         version = live.state.version
         views = [s.view(version) for s in sources]
-    indexed = live.kind is not None and any(s.built is not None for s in sources)
+    try:
+        _merge(shop, sources, views, most_dead)
+    finally:
+        with live.lock:
+            live.merging = frozenset()
+
+
+def _merge(shop: Workshop, sources: Sequence[Segment], views: Sequence[SegmentView], most_dead: float) -> None:
+    form = shop.form
+    indexed = form.kind is not None and any(s.built is not None for s in sources)
     options = shop.build_options(done=0.1 if indexed else 1.0)
     base = None
-    if indexed and live.kind is not None and views[0].dead < max(1.0, most_dead * views[0].rows):
-        base = extendable(views, live.kind, options)
+    if indexed and form.kind is not None and views[0].dead < max(1.0, most_dead * views[0].rows):
+        base = extendable(views, form.kind, options)
     share = 0.1 if indexed else 1.0
-    segment = seal(views, shop.store, shop.seal_options(keep_first=base is not None, share=share))
+    segment = seal(views, shop.store, shop.seal_options(keep_first=base is not None, share=share, merging=True))
     try:
-        if segment is not None and indexed and live.kind is not None and live.wants_index(segment):
-            segment = build_index(segment, shop.store, live.kind, options, base)
+        if segment is not None and indexed and form.kind is not None and form.wants_index(segment):
+            segment = build_index(segment, shop.store, form.kind, options, base)
     except BaseException:
         if segment is not None and shop.store is not None:
             shop.store.remove(segment.name)
@@ -113,14 +143,15 @@ def index_segment(shop: Workshop, at: int) -> None:
     """Builds the index of one segment beside it and puts it in place."""
     live = shop.live
     segment = live.segments[at]
-    if live.kind is None:
+    if shop.form.kind is None:
         return
-    indexed = build_index(segment, shop.store, live.kind, shop.build_options(done=0.0))
+    indexed = build_index(segment, shop.store, shop.form.kind, shop.build_options(done=0.0))
     with live.manifest_lock:
-        _check_wanted(shop, indexed)
+        if live.is_gone or live.form is not shop.form:
+            _discard(shop, indexed.ref)
         if shop.store is not None:
             names = [indexed if s is segment else s for s in live.segments]
-            write_manifest(shop.storage, live.number, names)
+            write_manifest(shop.storage, live.number, names, shadows=live.shadows)
         with live.lock:
             live.replace([segment], indexed)
 
@@ -137,12 +168,14 @@ def _publish(
     live = shop.live
     version = views[0].version
     with live.manifest_lock:
-        _check_wanted(shop, new)
+        # A collection that was deleted meanwhile gets nothing published; one of another form nothing that was merged.
+        if live.is_gone or (old and live.form is not shop.form):
+            _discard(shop, None if new is None else new.name)
         if shop.store is not None:
             at = live.segments.index(old[0]) if old else len(live.segments)
             fresh = [] if new is None else [new]
             named = [*live.segments[:at], *fresh, *live.segments[at + len(old) :]]
-            write_manifest(shop.storage, live.number, named, _folded(live.number, views))
+            write_manifest(shop.storage, live.number, named, _folded(live.number, views), live.shadows)
         with live.lock:
             if new is not None:
                 carry_over(sources, new, version)
@@ -155,12 +188,11 @@ def _publish(
             shop.store.remove(segment.name)
 
 
-def _check_wanted(shop: Workshop, new: Segment | None) -> None:
-    """A collection that was deleted meanwhile gets nothing published."""
-    if shop.live.is_gone:
-        if new is not None and shop.store is not None:
-            shop.store.remove(new.name)
-        raise BuildCancelled
+def _discard(shop: Workshop, ref: str | None) -> NoReturn:
+    """Removes what nobody wants any more."""
+    if ref is not None and shop.store is not None:
+        shop.store.remove(ref)
+    raise BuildCancelled
 
 
 def _folded(number: int, views: Sequence[View]) -> list[bytes]:

@@ -5,7 +5,8 @@ Who changes what, under which lock:
     lock          segments, tail, changes of rows, snapshot: held for moments, by the committer after each sync and by
                   the optimizer when it swaps segments
     commit_gate   held by the committer from its first write to publication: with it nothing is half written
-    manifest_lock held by the optimizer's threads from choosing segments to naming their replacement
+    manifest_lock held by the optimizer's threads, and by calls that begin or end a reindex, from choosing segments to
+                  naming their replacement
 
 Readers take no lock: they read ``snapshot`` once.
 """
@@ -22,10 +23,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectordb.engine.draft import Death, Effects, Overlay
+from vectordb.engine.form import Form, Target
 from vectordb.engine.results import Results
 from vectordb.engine.sweep import Sweep
-from vectordb.errors import Closed, CollectionNotFound, Corruption
-from vectordb.index.registry import Resolved, get_kind, resolve
+from vectordb.errors import Closed, CollectionNotFound, Corruption, VectorDBError
 from vectordb.segments.snapshot import Snapshot
 from vectordb.storage.base import Storage
 from vectordb.storage.codec import IdEntry, State
@@ -34,7 +35,6 @@ from vectordb.types import CollectionConfig
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vectordb.index.base import IndexKind
     from vectordb.segments.segment import Segment
     from vectordb.segments.tail import Tail, TailSection
 
@@ -47,6 +47,10 @@ class LiveCollection:
         state: Committed version, next offset and live rows; changed by the committer alone.
         results: Results of calls with an idempotency key; changed by the committer alone.
         snapshot: What readers see now.
+        form: The form that serves; changed in the step that swaps it.
+        target: The running reindex; changed under ``manifest_lock`` and ``lock``.
+        merging: Names of the segments that are being merged; guarded by ``lock``.
+        reindex_error: Why the last reindex failed.
         unsynced: While a group is being written: where its ids were before.
         sweep: What may be removed from storage once no snapshot needs it.
     """
@@ -55,6 +59,7 @@ class LiveCollection:
         self, number: int, config: CollectionConfig, storage: Storage, state: State, contents: Contents
     ) -> None:
         self.number = number
+        self.form = Form(config)
         self.config = config
         self.name = config.name
         self.storage = storage
@@ -70,7 +75,9 @@ class LiveCollection:
         self.wake: Callable[[], None] = lambda: None
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()  # guarded by self.lock
         self._gone: str | None = None
-        self.kind, self.wanted = _index_kind(config)
+        self.target: Target | None = None
+        self.reindex_error: VectorDBError | None = None
+        self.merging: frozenset[str] = frozenset()
         self.snapshot = self._show()
 
     # Publication
@@ -112,6 +119,12 @@ class LiveCollection:
         at = self.segments.index(old[0]) if old else len(self.segments)
         fresh = () if new is None else (new,)
         self.segments = (*self.segments[:at], *fresh, *self.segments[at + len(old) :])
+        self._show()
+
+    def swap(self, form: Form, segments: Sequence[Segment]) -> None:
+        """Lets the collection have another form, in which the segments are the same rows; under ``lock``."""
+        self.form, self.config = form, form.config
+        self.segments = tuple(segments)
         self._show()
 
     def _show(self) -> Snapshot:
@@ -171,18 +184,26 @@ class LiveCollection:
     @property
     def unindexed_bytes(self) -> int:
         """Raw vector bytes that are searched exactly although an index is due for them."""
-        if self.kind is None:
+        if self.form.kind is None:
             return 0
         return self.tail.rows * self.row_bytes + sum(
-            s.vector_count * self.row_bytes for s in self.segments if s.built is None and self.wants_index(s)
+            s.vector_count * self.row_bytes for s in self.segments if self.needs_index(s)
         )
 
-    def wants_index(self, segment: Segment) -> bool:
-        """Whether an approximate index is due for a segment of this size."""
-        if self.kind is None or not segment.vector_count:
-            return False
-        large = segment.vector_count * self.row_bytes >= self.config.tuning.index_bytes
-        return large or self.config.index.kind != "auto"
+    def needs_index(self, segment: Segment) -> bool:
+        """Whether the serving form's index is due for a segment that has none, and no reindex cares for it."""
+        return segment.built is None and self.form.wants_index(segment) and not self.is_held(segment)
+
+    def is_held(self, segment: Segment) -> bool:
+        """Whether a running reindex needs the segment to stay as it is."""
+        target = self.target
+        return target is not None and target.holds(segment)
+
+    @property
+    def shadows(self) -> Mapping[str, Segment]:
+        """What a running reindex has built, by the name of the segment."""
+        target = self.target
+        return {} if target is None else target.shadows
 
 
 class Contents:
@@ -193,11 +214,3 @@ class Contents:
         self.tail = tail
         self.results = results
         self.sweep = sweep
-
-
-def _index_kind(config: CollectionConfig) -> tuple[IndexKind | None, Resolved]:
-    """The approximate kind that large segments get, with all its parameters; None where search stays exact."""
-    wanted = resolve(config.index, config.metric, config.quantization, config.dim)
-    kind = get_kind(wanted.kind)
-    stays_exact = kind.capabilities.exact and wanted.quantization is None
-    return None if stays_exact else kind, wanted

@@ -14,16 +14,24 @@ from pathlib import Path
 
 from vectordb.errors import DirectoryLocked, FailedPrecondition
 
+COMING = ""
+"""The door of an owner that has not opened it yet."""
+
 
 class DirectoryLock:
     """The held lock of one folder.
+
+    Args:
+        shared: Others are told that a door is to come, by which they may enter (``server/sharing.py``).
 
     Raises:
         DirectoryLocked: Another process, or another engine of this process, owns the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
         self._folder = folder
+        self._address: str | None = None
+        self._door: str | None = COMING if shared else None
         path = folder / "LOCK"
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -37,11 +45,18 @@ class DirectoryLock:
             owner = self._read_owner()
             os.close(self._fd)
             raise _locked(folder, owner) from None
-        self.announce(None)
+        self.announce()
 
-    def announce(self, address: str | None) -> None:
-        """Writes who owns the folder, and where it serves, for the error message of others."""
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "address": address}
+    def announce(self, *, address: str | None = None, door: str | None = None) -> None:
+        """Writes who owns the folder, where it serves and at which door others may knock; ``None``: as before."""
+        self._address = address or self._address
+        self._door = door or self._door
+        owner = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "address": self._address,
+            "door": self._door,
+        }
         data = json.dumps(owner).encode()
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, data, 0)
@@ -76,5 +91,10 @@ def _locked(folder: Path, owner: dict[str, object]) -> DirectoryLocked:
         who = f"this process ({pid})"
     served = f", which serves it at {address}: connect there" if address else "; close it there, or serve the folder"
     return DirectoryLocked(
-        f"folder {folder} is in use by {who}{served}", path=str(folder), pid=pid, host=host, address=address
+        f"folder {folder} is in use by {who}{served}",
+        path=str(folder),
+        pid=pid,
+        host=host,
+        address=address,
+        door=owner.get("door"),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vectordb.segments.store import split
 from vectordb.storage import keys
-from vectordb.storage.base import Family, Storage
+from vectordb.storage.base import Batch, Family, Storage
 from vectordb.storage.catalogue import SegmentEntry, encode_manifest
 from vectordb.types import IndexSpec
 
@@ -15,22 +16,46 @@ if TYPE_CHECKING:
     from vectordb.segments.segment import Segment
 
 
-def write_manifest(storage: Storage, number: int, segments: Sequence[Segment], folded: Iterable[bytes] = ()) -> None:
-    """Names the segments, durably, and forgets the overlay records ``folded`` (META keys) that they include."""
+def write_manifest(
+    storage: Storage,
+    number: int,
+    segments: Sequence[Segment],
+    folded: Iterable[bytes] = (),
+    shadows: Mapping[str, Segment] = MappingProxyType({}),
+) -> None:
+    """Names the segments, durably, and forgets the overlay records ``folded`` (META keys) that they include.
+
+    Args:
+        shadows: What a running reindex has built, by the name of the segment.
+    """
     batch = storage.batch()
-    batch.put(Family.META, keys.manifest_key(number), encode_manifest(_entry(s) for s in segments))
+    put_manifest(batch, number, segments, shadows)
     for key in folded:
         batch.delete(Family.META, key)
     storage.write(batch)
     storage.sync()
 
 
+def put_manifest(
+    batch: Batch, number: int, segments: Sequence[Segment], shadows: Mapping[str, Segment] = MappingProxyType({})
+) -> None:
+    """Adds the names to a batch; see :func:`write_manifest`."""
+    entries = (_entry(s, shadows.get(s.name)) for s in segments)
+    batch.put(Family.META, keys.manifest_key(number), encode_manifest(entries))
+
+
+def refs_of(entry: SegmentEntry) -> list[str]:
+    """All that an entry names: its segment with the serving index, and the index that is to follow."""
+    following = [] if entry.next_index_name is None else [f"{entry.name}/{entry.next_index_name}"]
+    return [ref_of(entry), *following]
+
+
 def ref_of(entry: SegmentEntry) -> str:
-    """What the segment store knows an entry by."""
+    """What the segment store knows an entry's serving form by."""
     return entry.name if entry.index_name is None else f"{entry.name}/{entry.index_name}"
 
 
-def _entry(segment: Segment) -> SegmentEntry:
+def _entry(segment: Segment, shadow: Segment | None) -> SegmentEntry:
     built = segment.built
     return SegmentEntry(
         name=segment.name,
@@ -41,4 +66,5 @@ def _entry(segment: Segment) -> SegmentEntry:
         index=None if built is None else IndexSpec(built.info.kind, dict(built.info.params)),
         index_name=split(segment.ref)[1],
         state="sealed" if built is None else "indexed",
+        next_index_name=None if shadow is None else split(shadow.ref)[1],
     )

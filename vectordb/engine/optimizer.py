@@ -21,9 +21,10 @@ from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
 from vectordb.storage import keys
 from vectordb.storage.base import Family, Storage
-from vectordb.types import OptimizerStats
+from vectordb.types import OptimizerStats, Tuning
 
 if TYPE_CHECKING:
+    from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
     from vectordb.segments.store import SegmentStore
 
@@ -87,14 +88,20 @@ class Optimizer:
             self._changed.notify_all()
         live.wake = lambda: self._nudge(live)
 
+    def wake(self) -> None:
+        """Looks at all collections now: something changed."""
+        with self._changed:
+            self._changed.notify_all()
+
     def _nudge(self, live: LiveCollection) -> None:
         """After a commit: wakes the sealer when the tail is full."""
         if live.seal_due:
-            with self._changed:
-                self._changed.notify_all()
+            self.wake()
 
     def request(self, live: LiveCollection, wait: bool) -> None:
         """Seals, merges and indexes all there is now; returns when done, or at once without ``wait``.
+
+        What a running reindex works on is merged after it, so that it is merged only once.
 
         Raises:
             VectorDBError: With ``wait``: why a job failed. Closed, CollectionNotFound: It ended meanwhile.
@@ -157,7 +164,7 @@ class Optimizer:
     # The threads
 
     def _run(self, step: Callable[[_Work], bool]) -> None:
-        _lower_priority()
+        lower_priority()
         while not self._closing:
             with self._changed:
                 works = list(self._works.values())
@@ -179,7 +186,8 @@ class Optimizer:
         return any(
             work.retry_at <= now
             and (
-                (work.asked > work.sealed and not work.sealing) or (work.sealed > work.merged and work.building is None)
+                (work.asked > work.sealed and not work.sealing)
+                or (work.sealed > work.merged and work.building is None and work.live.target is None)
             )
             for work in self._works.values()
         )
@@ -222,7 +230,7 @@ class Optimizer:
             work.sealing_progress = fraction
 
         try:
-            jobs.seal_tail(self._workshop(live, progress, all_processors=False))
+            jobs.seal_tail(self._workshop(live, live.form, progress, all_processors=False))
             with self._changed, live.lock:
                 if asked > work.sealed:
                     work.sealed = asked
@@ -247,11 +255,17 @@ class Optimizer:
         return live.sweep.run(self._storage, live.oldest_version(), _SWEEP_AT_ONCE) > 0
 
     def _build(self, work: _Work) -> bool:
-        live = work.live
+        live, form = work.live, work.live.form
         with self._changed:
             sealed = work.sealed
             asked = sealed > work.merged
             job = next_job(_facts(live, work if asked else None), live.config.tuning, asked=asked)
+            if job is None and asked and live.target is not None:
+                # Done once the reindex is, which holds segments that it merges; the usual work goes on.
+                asked = False
+                job = next_job(_facts(live, None), live.config.tuning, asked=False)
+                if job is None:
+                    return False
             if job is None:
                 if asked:
                     work.merged = sealed
@@ -265,9 +279,9 @@ class Optimizer:
         def progress(fraction: float) -> None:
             work.building_progress = fraction
 
+        # A user who waits gets the whole machine; in the background one processor is left to searches.
+        shop = self._workshop(live, form, progress, all_processors=asked)
         try:
-            # A user who waits gets the whole machine; in the background one processor is left to searches.
-            shop = self._workshop(live, progress, all_processors=asked)
             if isinstance(job, Merge):
                 # An asked merge leaves no more dead rows than would have it rewritten once more.
                 jobs.merge_segments(shop, job.start, job.stop, REWRITE_DEAD_ASKED if asked else MAX_DEAD)
@@ -275,17 +289,21 @@ class Optimizer:
                 jobs.index_segment(shop, job.at)
             with self._changed:
                 work.error = None
+        except Exception:
+            if shop.is_moot():
+                raise BuildCancelled from None
+            raise
         finally:
             with self._changed:
                 work.building = None
         return True
 
     def _workshop(
-        self, live: LiveCollection, progress: Callable[[float], None], *, all_processors: bool
+        self, live: LiveCollection, form: Form, progress: Callable[[float], None], *, all_processors: bool
     ) -> jobs.Workshop:
-        processors = len(os.sched_getaffinity(0))
-        threads = live.config.tuning.build_threads or (processors if all_processors else max(1, processors - 1))
-        return jobs.Workshop(live, self._storage, self._store, threads, lambda: self._closing or live.is_gone, progress)
+        threads = build_threads(live.config.tuning, all_processors)
+        cancelled = lambda: self._closing or live.is_gone  # noqa: E731
+        return jobs.Workshop(live, self._storage, self._store, threads, cancelled, progress, form)
 
 
 def _facts(live: LiveCollection, asked: _Work | None) -> list[Facts]:
@@ -304,13 +322,20 @@ def _facts(live: LiveCollection, asked: _Work | None) -> list[Facts]:
                 rows=segment.rows,
                 dead=part.dead,
                 overlaid=len(part.changed_rows()),
-                wants_index=segment.built is None and live.wants_index(segment),
+                wants_index=live.needs_index(segment),
+                held=live.is_held(segment),
             )
         )
     return facts
 
 
-def _lower_priority() -> None:
+def build_threads(tuning: Tuning, all_processors: bool) -> int:
+    """Native threads for a build: all processors, or all but one."""
+    processors = len(os.sched_getaffinity(0))
+    return tuning.build_threads or (processors if all_processors else max(1, processors - 1))
+
+
+def lower_priority() -> None:
     """Lets searches go first. Threads that OpenMP makes for a build inherit it."""
     try:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -8,7 +8,8 @@ every segment covers one range of offsets. What waits for merging soon is merged
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from vectordb.types import Tuning
@@ -24,13 +25,14 @@ REWRITE_OVERLAID = 0.20
 
 class Facts(NamedTuple):
     """What the policy knows of a segment: raw vector bytes (as if every row had a vector), rows, dead rows, rows with
-    a changed payload, and whether it still wants an index."""
+    a changed payload, whether it still wants an index, and whether a running reindex needs it to stay as it is."""
 
     bytes: int
     rows: int
     dead: int
     overlaid: int
     wants_index: bool
+    held: bool = False
 
 
 class Merge(NamedTuple):
@@ -56,13 +58,22 @@ def next_job(segments: Sequence[Facts], tuning: Tuning, *, asked: bool) -> Job |
         segments: In offset order.
         asked: The user called ``optimize``: as few segments as ``max_segment_bytes`` allows, hardly any dead rows.
     """
-    merge = _asked_merge(segments, tuning) if asked else _tiered_merge(segments, tuning)
-    if merge is not None:
-        return merge
+    for start, free in _free(segments):
+        merge = _asked_merge(free, tuning) if asked else _tiered_merge(free, tuning)
+        if merge is not None:
+            return Merge(start + merge.start, start + merge.stop)
     waiting = [i for i, s in enumerate(segments) if s.wants_index]
     if waiting:
         return Index(max(waiting, key=lambda i: segments[i].bytes))
     return None
+
+
+def _free(segments: Sequence[Facts]) -> Iterator[tuple[int, Sequence[Facts]]]:
+    """The stretches of neighbours that may be merged, each with the place where it begins."""
+    for held, group in groupby(enumerate(segments), key=lambda place: place[1].held):
+        if not held:
+            places = list(group)
+            yield places[0][0], [facts for _, facts in places]
 
 
 def _asked_merge(segments: Sequence[Facts], tuning: Tuning) -> Merge | None:

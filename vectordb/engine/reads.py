@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -16,13 +17,17 @@ from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.query.deadline import Deadline
 from vectordb.query.executor import execute, explain
+from vectordb.query.fusion import execute_hybrid
+from vectordb.query.keyword import execute_text, explain_text
 from vectordb.query.spec import SearchSpec, Winners
-from vectordb.requests import GetRequest, ScanRequest, SearchRequest
+from vectordb.requests import GetRequest, Rrf, ScanRequest, SearchRequest
 from vectordb.segments.part import Part
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family
 from vectordb.storage.codec import IdEntry
-from vectordb.types import Hit, Plan, Record, SearchResult
+from vectordb.text.analyzers import analyzer
+from vectordb.text.query import TextQuery, parse
+from vectordb.types import Hit, Plan, Record, SearchResult, SegmentPlan, hits_of
 from vectordb.validate import check_filter
 
 if TYPE_CHECKING:
@@ -45,13 +50,19 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     started = time.perf_counter()
     queries = checks.check_search(live.config, request)
     snapshot = live.snapshot
-    outcome = execute(snapshot.parts, queries, _spec(live, request), Deadline.after(request.timeout))
-    plan = Plan(outcome.plan.segments, request.filter_mode, snapshot.version, outcome.plan.timings_ms)
+    spec, deadline = _spec(live, request, snapshot.version), Deadline.after(request.timeout)
+    if not request.texts:
+        outcome = execute(snapshot.parts, queries, spec, deadline)
+    elif request.vectors is None:
+        outcome = execute_text(snapshot.parts, _text_queries(live, request), spec, deadline)
+    else:
+        both = (queries, _text_queries(live, request))
+        outcome = execute_hybrid(snapshot.parts, both, spec, request.fusion or Rrf(), deadline)
     results = []
     for winners in outcome.winners:
-        hits = _hits(live, snapshot.parts, winners, request.include)
+        hits = _hits(live, snapshot.parts, winners, request)
         took_ms = (time.perf_counter() - started) * 1e3
-        results.append(SearchResult(hits, plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
+        results.append(SearchResult(hits, outcome.plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
     return results
 
 
@@ -64,78 +75,108 @@ def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) 
         return Plan(result.plan.segments, result.plan.filter_mode, result.plan.version, timings)
     checks.check_search(live.config, request)
     snapshot = live.snapshot
-    segments = explain(snapshot.parts, _spec(live, request), live.config.dim)
+    spec = _spec(live, request, snapshot.version)
+    segments: tuple[SegmentPlan, ...] = ()
+    if request.vectors is not None:
+        segments = explain(snapshot.parts, spec, live.config.dim)
+    if request.texts:
+        segments += explain_text(snapshot.parts, _text_queries(live, request), spec)
     return Plan(segments, request.filter_mode, snapshot.version)
 
 
-def _spec(live: LiveCollection, request: SearchRequest) -> SearchSpec:
+def _text_queries(live: LiveCollection, request: SearchRequest) -> list[TextQuery]:
+    how = analyzer(live.config.analyzer)
+    return [parse(text, how) for text in request.texts]
+
+
+def _spec(live: LiveCollection, request: SearchRequest, version: int) -> SearchSpec:
     return SearchSpec(
-        limit=request.limit,
-        where=request.where,
-        filter_mode=request.filter_mode,
-        exact=request.exact,
-        min_score=request.min_score,
-        params=request.params,
-        allow_partial=request.allow_partial,
-        metric=live.config.metric,
+        request.limit,
+        request.where,
+        request.filter_mode,
+        request.exact,
+        request.min_score,
+        request.params,
+        request.allow_partial,
+        live.config.metric,
+        version,
     )
 
 
-def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, include: Sequence[str]) -> list[Hit]:
-    if not include:
-        return list(map(Hit, winners.ids, winners.scores.tolist()))
-    records = _read(live, _locate(parts, winners.parts, winners.rows), include)
-    return [
-        Hit(id_, score, metadata, text, vector)
-        for id_, score, (_, metadata, text, vector) in zip(winners.ids, winners.scores.tolist(), records, strict=True)
-    ]
+def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, request: SearchRequest) -> list[Hit]:
+    metadata: Iterable[Any] = repeat(None)
+    texts: Iterable[Any] = repeat(None)
+    vectors: Iterable[Any] = repeat(None)
+    if request.include:
+        stored = _Stored(live, _locate(parts, winners.parts, winners.rows), request)
+        metadata, texts, vectors = stored.metadata(), stored.texts(), stored.vectors()
+    return hits_of(zip(winners.ids, winners.scores.tolist(), metadata, texts, vectors, strict=False))
 
 
-def _locate(parts: Sequence[Part], owners: NDArray[np.int64], rows: NDArray[np.int64]) -> list[IdEntry]:
-    """Where the payloads of rows int64[k] of several parts are stored; ``owners`` int64[k] has each row's part."""
+class _Located(NamedTuple):
+    """Where the payloads of some rows are stored: their offsets and payload versions."""
+
+    offsets: list[int]
+    versions: list[int]
+
+
+def _locate(parts: Sequence[Part], owners: NDArray[np.int64], rows: NDArray[np.int64]) -> _Located:
+    """Rows int64[k] of several parts; ``owners`` int64[k] has each row's part."""
     if not len(rows):
-        return []
-    first = int(owners[0])
+        return _Located([], [])
+    first = owners.item(0)
     if (owners == first).all():
         part = parts[first]
-        return list(map(IdEntry, part.offsets(rows).tolist(), part.payload_versions(rows).tolist()))
+        return _Located(part.offsets(rows).tolist(), part.payload_versions(rows).tolist())
     offsets = np.empty(len(rows), np.uint64)
     versions = np.empty(len(rows), np.uint64)
     for index in np.unique(owners).tolist():
         mine = owners == index
         offsets[mine] = parts[index].offsets(rows[mine])
         versions[mine] = parts[index].payload_versions(rows[mine])
-    return list(map(IdEntry, offsets.tolist(), versions.tolist()))
+    return _Located(offsets.tolist(), versions.tolist())
 
 
-_Parts = tuple[bytes, dict[str, Any] | None, str | None, "NDArray[np.float32] | None"]
+class _Stored:
+    """Stored rows, read by column. Columns that are not included are endless ``None``."""
 
+    def __init__(
+        self, live: LiveCollection, located: _Located, request: SearchRequest | GetRequest | ScanRequest
+    ) -> None:
+        """Raises: Corruption: A payload is missing."""
+        self._live, self._located, self._request = live, located, request
+        found = live.storage.get_many(Family.ROWS, keys.payload_keys_at(live.number, *located))
+        if None in found:
+            row = found.index(None)
+            raise live.missing_payload(located.offsets[row], located.versions[row])
+        self._payloads = cast("list[bytes]", found)
 
-def _read(live: LiveCollection, located: Sequence[IdEntry], include: Sequence[str]) -> list[_Parts]:
-    """Id, and the included metadata, text and vector, of stored rows."""
-    number = live.number
-    stored = live.storage.get_many(Family.ROWS, [keys.payload_key(number, *entry) for entry in located])
-    with_metadata, with_text = "metadata" in include, "text" in include
-    vectors: Sequence[bytes | None] = ()
-    if "vector" in include:
-        vectors = live.storage.get_many(
-            Family.VECTORS, keys.vector_keys_at(number, [entry.offset for entry in located])
-        )
-    found: list[_Parts] = []
-    for i, data in enumerate(stored):
-        if data is None:
-            raise live.missing_payload(*located[i])
-        payload = codec.decode_payload(data)
-        vector = vectors[i] if vectors else None
-        found.append(
-            (
-                payload.id,
-                decode_metadata(payload.metadata) if with_metadata else None,
-                payload.text.decode() if with_text and payload.text is not None else None,
-                None if vector is None else np.frombuffer(vector, "<f4"),
-            )
-        )
-    return found
+    def ids(self) -> list[str]:
+        return [codec.payload_id(data).decode() for data in self._payloads]
+
+    def metadata(self) -> Iterable[Any]:
+        if "metadata" not in self._request.include:
+            return repeat(None)
+        if self._request.encoded:
+            return map(codec.payload_metadata, self._payloads)
+        return map(decode_metadata, map(codec.payload_metadata, self._payloads))
+
+    def texts(self) -> Iterable[str | None]:
+        if "text" not in self._request.include:
+            return repeat(None)
+        texts = map(codec.payload_text, self._payloads)
+        return [None if text is None else text.decode() for text in texts]
+
+    def vectors(self) -> Iterable[NDArray[np.float32] | None]:
+        if "vector" not in self._request.include:
+            return repeat(None)
+        number, offsets = self._live.number, self._located.offsets
+        found = self._live.storage.get_many(Family.VECTORS, keys.vector_keys_at(number, offsets))
+        return [None if data is None else np.frombuffer(data, "<f4") for data in found]
+
+    def records(self) -> Iterator[Record]:
+        versions = self._located.versions
+        return map(Record, self.ids(), self.vectors(), self.metadata(), self.texts(), versions)
 
 
 def get(live: LiveCollection, request: GetRequest) -> list[Record]:
@@ -153,12 +194,8 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
                 timeout=request.timeout,
             )
         chosen = found[start : start + _GET_SLICE]
-        records.extend(
-            Record(id_.decode(), vector, metadata, text, version)
-            for (_, version), (id_, metadata, text, vector) in zip(
-                chosen, _read(live, chosen, request.include), strict=True
-            )
-        )
+        located = _Located([entry.offset for entry in chosen], [entry.payload_version for entry in chosen])
+        records.extend(_Stored(live, located, request).records())
     del snapshot  # held until here: it keeps the rows from being purged
     return records
 
@@ -219,12 +256,7 @@ def _pages(live: LiveCollection, snapshot: Snapshot, request: ScanRequest) -> It
         chosen = slice(start, start + request.page_size)
         located = _locate(snapshot.parts, which[chosen], flat[chosen])
         live.check_open()
-        yield [
-            Record(id_.decode(), vector, metadata, text, version)
-            for (_, version), (id_, metadata, text, vector) in zip(
-                located, _read(live, located, request.include), strict=True
-            )
-        ]
+        yield list(_Stored(live, located, request).records())
 
 
 def _live_rows(part: Part, where: Filter | None) -> NDArray[np.int64]:

@@ -3,9 +3,10 @@
 1. undo       pieces of a large commit that never got its last batch are taken back; rows beyond the state's
               next offset, which no commit covered, are removed
 2. segments   those that the manifest names are checked and mapped; a damaged one is set aside and rebuilt from
-              storage; a damaged index is left out and built again later
-3. changes    tombstones and payload changes since sealing are applied; dead rows in no segment are swept
-4. tail       rows that no segment covers are read back
+              storage; a damaged index is left out and built again later, the words of its texts at once
+3. reindex    what a running one has built is opened beside it, so that it goes on from there
+4. changes    tombstones and payload changes since sealing are applied; dead rows in no segment are swept
+5. tail       rows that no segment covers are read back
 """
 
 from __future__ import annotations
@@ -17,30 +18,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectordb.engine.form import Form, Target
 from vectordb.engine.live import Contents, LiveCollection
-from vectordb.engine.manifest import ref_of, write_manifest
+from vectordb.engine.manifest import ref_of, refs_of, write_manifest
 from vectordb.engine.results import Results
 from vectordb.engine.sweep import Sweep
-from vectordb.errors import Corruption
+from vectordb.errors import Corruption, VectorDBError
 from vectordb.metric import prepared
 from vectordb.segments.build import seal
 from vectordb.segments.columns import SealOptions
-from vectordb.segments.opening import open_segment
+from vectordb.segments.opening import open_index, open_segment
 from vectordb.segments.rows import RowBatch
 from vectordb.segments.tail import Tail, TailSection
+from vectordb.segments.texts import open_text, publish_text
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family, Storage
-from vectordb.storage.catalogue import SegmentEntry, decode_manifest
+from vectordb.storage.catalogue import SegmentEntry, decode_manifest, decode_target, encode_config
 from vectordb.storage.codec import State, Tombstone
 from vectordb.storage.keys import Kind
+from vectordb.text.analyzers import analyzer
+from vectordb.text.build import build
+from vectordb.text.merge import Moved, merged
 from vectordb.types import CollectionConfig
 
 if TYPE_CHECKING:
     from vectordb.segments.segment import Segment
     from vectordb.segments.store import SegmentStore
+    from vectordb.text.analyzers import Analyzer
+    from vectordb.text.index import TextIndex
 
 _log = logging.getLogger("vectordb.engine")
 _ROWS_AT_ONCE = 4_096
+_TEXTS_AT_ONCE = 1_024
 _REBUILT_AT_ONCE = 256 << 20
 
 
@@ -62,18 +71,23 @@ def open_collection(
     sealed_upto = entries[-1].hi if entries else 0
     sweep = Sweep(number)
     sweep.add_superseded(reader.superseded)
-    if [s.ref for s in found] != [ref_of(entry) for entry in entries]:
-        write_manifest(storage, number, found)
+    target, reindex_error = _resumed(reader, entries, found, store)
+    shadows = {} if target is None else target.shadows
+    names = [(s.ref, shadows[s.name].ref if s.name in shadows else None) for s in found]
+    if [ref for pair in names for ref in pair if ref] != [ref for entry in entries for ref in refs_of(entry)]:
+        write_manifest(storage, number, found, shadows=shadows)
     _restore_deaths(found, reader.tombstones, sweep)
     _restore_overlays(found, reader)
-    tail = Tail(config.dim, sealed_upto, config.fields)
+    tail = Tail(config.dim, sealed_upto, config.fields, config.analyzer)
     for batch in reader.batches(sealed_upto, state.next_offset):
         tail.append(batch)
     results = Results(
         (keys.parse_tail(key).decode(), codec.decode_result(value))
         for key, value in storage.scan(Family.META, *keys.kind_range(number, Kind.RESULT))
     )
-    return LiveCollection(number, config, storage, state, Contents(found, tail, results, sweep))
+    live = LiveCollection(number, config, storage, state, Contents(found, tail, results, sweep))
+    live.target, live.reindex_error = target, reindex_error
+    return live
 
 
 def _undo(number: int, state: State, storage: Storage) -> None:
@@ -142,6 +156,12 @@ class StoredRows:
                 )
         return [codec.payload_metadata(value) for value in found if value is not None]
 
+    def texts(self, offsets: list[int], versions: list[int]) -> list[bytes | None]:
+        """Texts of rows by the payload versions they were sealed with; None where there is no text, or the row died."""
+        latest = [max(v, self.overlays.get(o, 0)) for o, v in zip(offsets, versions, strict=True)]
+        found = self.storage.get_many(Family.ROWS, keys.payload_keys_at(self.number, offsets, latest))
+        return [None if value is None else codec.payload_text(value) for value in found]
+
     def batches(self, low: int, high: int) -> Iterator[RowBatch]:
         """Live rows with offsets in ``[low, high)``, in order."""
         rows: list[tuple[int, int, bytes]] = []
@@ -188,6 +208,7 @@ class StoredRows:
             metadata=[payload.metadata for payload in payloads],
             vectors=vectors,
             has_vector=None if vectors is None or present.all() else present,
+            texts=[payload.text for payload in payloads],
         )
 
 
@@ -197,14 +218,73 @@ def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore |
     opened = open_segment(store, ref_of(entry), reader.config.fields)
     for problem in opened.problems:
         _log.warning("collection %r: %s", reader.config.name, problem)
-    return [opened.segment] if opened.segment is not None else list(_rebuilt(entry, reader, store))
+    if opened.segment is None:
+        return list(_rebuilt(entry, reader, store))
+    how = analyzer(reader.config.analyzer)
+    text = open_text(store, opened.segment, how.fingerprint)
+    for problem in text.problems:
+        _log.warning("collection %r: %s", reader.config.name, problem)
+    if not text.there:
+        _log.info("collection %r: the texts of segment %s are indexed anew", reader.config.name, entry.name)
+        publish_text(store, opened.segment, _indexed_texts(opened.segment, reader, how))
+    return [opened.segment]
+
+
+def _indexed_texts(segment: Segment, reader: StoredRows, how: Analyzer) -> TextIndex:
+    """The index over a segment's texts, made anew from storage, some at a time."""
+    view = segment.view(0)
+    parts = []
+    for start in range(0, segment.rows, _TEXTS_AT_ONCE):
+        rows = np.arange(start, min(start + _TEXTS_AT_ONCE, segment.rows))
+        texts = reader.texts(view.offsets(rows).tolist(), view.payload_versions(rows).tolist())
+        parts.append(Moved(build(texts, how), np.arange(len(rows)), rows))
+    return merged(parts, segment.rows)
+
+
+def _resumed(
+    reader: StoredRows, entries: Sequence[SegmentEntry], found: Sequence[Segment], store: SegmentStore | None
+) -> tuple[Target | None, VectorDBError | None]:
+    """The reindex that was under way with all it has built that is sound, or why it cannot go on."""
+    key = keys.config_key(reader.number)
+    record = reader.storage.get(Family.META, key)
+    choice = None if record is None else decode_target(record)
+    target = None
+    error: VectorDBError | None = None
+    if choice is not None:
+        try:
+            target = Target(Form(reader.config).of(choice), found)
+        except VectorDBError as problem:
+            # Its kind is not installed any more, say. That must not keep anybody from the rows.
+            _log.warning("collection %r: it is not reindexed any more: %s", reader.config.name, problem.message)
+            error = problem
+            batch = reader.storage.batch()
+            batch.put(Family.META, key, encode_config(reader.config))
+            reader.storage.write(batch)
+            reader.storage.sync()
+    segments = {segment.name: segment for segment in found}
+    for entry in entries:
+        segment = segments.get(entry.name)
+        if entry.next_index_name is None or segment is None or store is None:
+            continue
+        ref = f"{entry.name}/{entry.next_index_name}"
+        shadow = None
+        if target is not None:
+            shadow, problems = open_index(segment, store, ref)
+            segment.serve()
+            for problem_ in problems:
+                _log.warning("collection %r: %s", reader.config.name, problem_)
+        if target is not None and shadow is not None and target.form.fits(shadow):
+            target.shadows[segment.name] = shadow
+        else:
+            store.remove(ref)
+    return target, error
 
 
 def _rebuilt(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> Iterator[Segment]:
     """Seals the live rows of an entry's range again from storage, some at a time; indexes follow in the background."""
     config = reader.config
     options = SealOptions(reader.number, config.dim, config.metric, config.fields)
-    section, version = TailSection(config.dim, entry.lo, config.fields), 1
+    section, version = TailSection(config.dim, entry.lo, config.fields, config.analyzer), 1
     for batch in reader.batches(entry.lo, entry.hi):
         section.append(batch)
         version = max(version, int(batch.payload_versions.max()))
@@ -212,7 +292,7 @@ def _rebuilt(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> It
             made = seal([section.view(version)], store, options)
             if made is not None:
                 yield made
-            section = TailSection(config.dim, section.hi, config.fields)
+            section = TailSection(config.dim, section.hi, config.fields, config.analyzer)
     made = seal([section.view(version)], store, options)
     if made is not None:
         yield made

@@ -14,7 +14,8 @@ def collection_stats(live: LiveCollection, optimizer: OptimizerStats) -> Collect
     """Rows, sizes and segments as of one snapshot."""
     with live.lock:
         snapshot, segments, tail_rows = live.snapshot, live.segments, live.tail.rows
-        tail_bytes = live.tail.memory_bytes()
+        tail_bytes, config = live.tail.memory_bytes(), live.config
+        shadows = list(live.shadows.values())
     details = tuple(
         SegmentStats(
             name=segment.name,
@@ -32,9 +33,14 @@ def collection_stats(live: LiveCollection, optimizer: OptimizerStats) -> Collect
         indexed_rows=sum(s.rows for s in segments if s.built is not None),
         tail_rows=tail_rows,
         version=snapshot.version,
-        memory_bytes=tail_bytes + sum(d.memory_bytes for d in details),
-        disk_bytes=sum(d.disk_bytes for d in details) + live.storage.disk_bytes(),
-        index=live.config.index,
+        memory_bytes=tail_bytes
+        + sum(d.memory_bytes for d in details)
+        + sum(s.built.index.memory_bytes() for s in shadows if s.built is not None),
+        disk_bytes=sum(d.disk_bytes for d in details)
+        + sum(s.disk_bytes - s.data_disk_bytes for s in shadows)
+        + live.storage.disk_bytes(),
+        index=config.index,
         segments=details,
         optimizer=optimizer,
+        quantization=config.quantization,
     )

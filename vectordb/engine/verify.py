@@ -12,11 +12,11 @@ import numpy as np
 
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.locking import DirectoryLock
-from vectordb.engine.manifest import ref_of
+from vectordb.engine.manifest import refs_of
 from vectordb.errors import VectorDBError
 from vectordb.segments.opening import map_segment
 from vectordb.segments.segment import Segment
-from vectordb.segments.store import SegmentStore
+from vectordb.segments.store import SegmentStore, text_ref
 from vectordb.storage import codec, keys
 from vectordb.storage.acked import lost, read_acked
 from vectordb.storage.base import Family, Storage
@@ -146,8 +146,11 @@ class _Collection:
                 yield f"segment {entry.name} is missing (it is rebuilt on opening)"
                 continue
             damage = self._store.verify(entry.name)
-            if entry.index_name is not None and not damage:
-                damage = self._store.verify(ref_of(entry))
+            if not damage:
+                beside = [ref for ref in refs_of(entry) if ref != entry.name]
+                if self._store.info(entry.name)[0].documents:
+                    beside.append(text_ref(entry.name))
+                damage = [problem for ref in beside for problem in self._store.verify(ref)]
             yield from (f"{problem} (it is rebuilt on opening)" for problem in damage)
             if not damage:
                 segment = map_segment(self._store, entry.name, self._config.fields)

@@ -54,6 +54,16 @@ class Operation(Protocol):
         ...
 
 
+class Syncs:
+    """How often the log was synced, and the seconds that took. Written by the committer's thread alone."""
+
+    __slots__ = ("count", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+
+
 @dataclass(slots=True)
 class Call:
     """An operation that waits for the committer."""
@@ -76,6 +86,7 @@ class Committer:
         self._ready = threading.Condition()
         self._closing = False  # guarded by self._ready
         self.read_only_reason: str | None = None
+        self.syncs = Syncs()
         self._thread = threading.Thread(target=self._run, name="vectordb-committer", daemon=True)
         self._thread.start()
 
@@ -262,7 +273,10 @@ class Committer:
                 piece += 1
 
     def _sync(self, drafts: list[Draft]) -> None:
+        started = time.perf_counter()
         sequence = self._storage.sync()
+        self.syncs.count += 1
+        self.syncs.seconds += time.perf_counter() - started
         if self._acked is not None:
             self._acked.store(sequence, {draft.number: draft.effects.version for draft in drafts})
 

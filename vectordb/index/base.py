@@ -51,6 +51,7 @@ class Effort:
         row: Microseconds a compared row, whatever its dimension.
         square: Microseconds a squared width: a beam looks for its best slot once an expansion.
         call: Microseconds a call.
+        filtered: Microseconds more a compared row where the index is told which rows are allowed.
     """
 
     factor: float
@@ -60,6 +61,7 @@ class Effort:
     row: float = 0.0
     square: float = 0.0
     call: float = 15.0
+    filtered: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from vectordb.index.base import Capabilities, Neighbours, Params
 from vectordb.index.codes import Codec
 from vectordb.index.faiss_file import Owner, Stored
 from vectordb.index.native import faiss, single_threaded
+from vectordb.index.scaling import nothing, widened
 from vectordb.index.space import Space
 from vectordb.metric import Metric
 
@@ -109,9 +110,8 @@ class NativeIndex:
             np.negative(found.distances, out=found.distances)
         # Missing rows stand at the end of each query, with a distance of no meaning.
         found.distances[found.rows < 0] = np.inf
-        if k < limit:
-            found = widened(found, limit)
-        return Neighbours(found.rows, found.distances, found.scored)
+        rows_found, distances = widened(found.rows, found.distances, limit)
+        return Neighbours(rows_found, distances, found.scored)
 
     def save(self, path: Path) -> None:
         """See :meth:`vectordb.index.base.VectorIndex.save`; the format is in ``faiss_file``."""
@@ -163,18 +163,3 @@ def in_memory(kind: str, parts: Parts) -> Any:
         return faiss.clone_index(parts.native)
     owner = Owner(kind, (int(parts.native.ntotal), parts.space.dim), parts.space.metric)
     return faiss_file.read(parts.path, owner, mapped=False).native
-
-
-def nothing(queries: int, limit: int) -> Neighbours:
-    """No rows for any query."""
-    return Neighbours(np.full((queries, limit), -1, np.int64), np.full((queries, limit), np.inf, np.float32), 0)
-
-
-def widened(found: Found, limit: int) -> Found:
-    """Padded to ``limit`` columns."""
-    missing = ((0, 0), (0, limit - found.rows.shape[1]))
-    return Found(
-        np.pad(found.distances, missing, constant_values=np.inf),
-        np.pad(found.rows, missing, constant_values=-1),
-        found.scored,
-    )

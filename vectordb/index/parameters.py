@@ -57,6 +57,8 @@ def _value(owner: str, name: str, parameter: Parameter, value: object) -> Value:
 
 def _as_type(wanted: type, value: object) -> Value | None:
     """The value as a plain Python object of the wanted type, or None: a bool is no number, an int is a float."""
+    if type(value) is wanted:
+        return value  # type: ignore[return-value]
     if wanted is bool:
         return bool(value) if isinstance(value, (bool, np.bool_)) else None
     if isinstance(value, (bool, np.bool_)):

@@ -36,6 +36,10 @@ _BUILT_IN = {
     "ivf": "vectordb.index.ivf:IVF",
     "ivfpq": "vectordb.index.ivf:IVFPQ",
     "lsh": "vectordb.index.lsh:LSH",
+    "hnswlib": "vectordb.index.hnswlib_graph:HNSWLIB",
+    "annoy": "vectordb.index.annoy_trees:ANNOY",
+    "scann": "vectordb.index.scann_leaves:SCANN",
+    "vamana": "vectordb.index.svs_vamana:VAMANA",
 }
 
 _lock = threading.Lock()
@@ -72,6 +76,8 @@ def get_kind(name: str) -> IndexKind:
         raise InvalidArgument(f"unknown index kind {name!r}; choose one of {names}", kind=name)
     try:
         loaded = entry.load()
+    except FailedPrecondition:
+        raise  # it says which extra is missing
     except Exception as error:
         raise FailedPrecondition(
             f"index kind {name!r} ({entry.value}) cannot be loaded: {error}; install what it needs or choose another",

@@ -110,9 +110,11 @@ class Space:
     def queries(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Queries as faiss sees them, or None where single precision cannot rank the rows for one of them."""
         if self.metric is Metric.DOT:
-            exponent = math.frexp(float(np.abs(queries).max()))[1]
-            # A power of two changes no order.
-            scaled = queries if exponent in _NORMAL else np.ldexp(queries, -exponent)
+            scaled = queries
+            if math.frexp(float(np.abs(queries).max()))[1] not in _NORMAL:
+                # Each query by itself, by a power of two: that changes no order.
+                tops = np.frexp(np.abs(queries).max(axis=1, keepdims=True))[1]
+                scaled = np.ldexp(queries, -tops).astype(np.float32, copy=False)
         elif self.metric is Metric.COSINE:
             scaled = queries
         else:

@@ -48,9 +48,10 @@ def visits(effort: Effort, rows: int, width: float | None) -> int:
     return min(rows, math.ceil(compared))
 
 
-def walk(effort: Effort, rows: int, dim: int, width: float | None) -> float:
-    """One search of an index over ``rows`` vectors."""
-    compared = visits(effort, rows, width) * (dim * effort.dimension + effort.row)
+def walk(effort: Effort, rows: int, dim: int, width: float | None, *, filtered: bool = False) -> float:
+    """One search of an index over ``rows`` vectors; ``filtered``: it is told which of them are allowed."""
+    row = effort.row + (effort.filtered if filtered else 0.0)
+    compared = visits(effort, rows, width) * (dim * effort.dimension + row)
     return effort.call + compared + effort.square * (width or 0.0) ** 2
 
 

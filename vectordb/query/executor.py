@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vectordb.index.base import capabilities_of
 from vectordb.metadata import rowset
@@ -70,7 +70,7 @@ def execute(
     if spec.where is not None:
         timings["filter"] = run.filter_seconds * 1e3
         timings["search"] -= timings["filter"]
-    outcome = Outcome(winners, Plan(tuple(plans), spec.filter_mode, 0, timings))
+    outcome = Outcome(winners, Plan(tuple(plans), spec.filter_mode, spec.version, timings))
     if run.incomplete:
         outcome.incomplete_reason = DEADLINE
         outcome.searched_fraction = run.searched / sum(part.rows for part in parts)
@@ -182,12 +182,13 @@ def _facts(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
 def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
     """The plan of a part without a filter, kept: planning takes longer than all else around an index search."""
     index, kind = part.index, part.kind
-    if ask.params or index is None or kind is None:
+    if index is None or kind is None:
         facts = _facts(part, dim, None)
         return facts, plan(facts, ask)
     capabilities = capabilities_of(index, kind)
+    params = tuple(ask.params.items()) if ask.params else None
     # Capabilities hold dicts and have no hash. The kept facts keep them alive, so that their address is theirs alone.
-    key = (id(capabilities), part.rows, part.dead, part.vector_count, dim, ask.limit, ask.exact)
+    key = (id(capabilities), part.rows, part.dead, part.vector_count, dim, ask.limit, ask.exact, params)
     known = _plans.get(key)
     if known is None:
         facts = PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities)
@@ -199,7 +200,7 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
 
 
 _KEPT_PLANS = 512
-_plans: dict[tuple[int, ...], tuple[PartFacts, Step]] = {}
+_plans: dict[tuple[Any, ...], tuple[PartFacts, Step]] = {}
 
 
 def _indexed_first(parts: Sequence[Part]) -> Sequence[int]:

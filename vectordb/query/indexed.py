@@ -191,7 +191,7 @@ def _fitting(state: _Search, params: Mapping[str, Any], k: int, queries: int) ->
         return 1, params
     width = planner.width_of(capabilities, params)
     effort = costs.effort_of(capabilities, facts.vectors)
-    cost = costs.walk(effort, facts.vectors, facts.dim, width)
+    cost = costs.walk(effort, facts.vectors, facts.dim, width, filtered=state.told is not None)
     left = deadline.remaining() * 1e6
     if cost <= left:
         return max(1, min(queries, int(min(SLICE_MICROSECONDS, left) / cost))), params

@@ -51,7 +51,7 @@ def winners(found: Sequence[Found], parts: Sequence[Part], limit: int, metric: M
     if len(found) == 1:
         number, rows, distances = found[0]
         numbers = None
-        if len(rows) > limit and distances[limit] != distances[limit - 1]:
+        if len(rows) > limit and distances.item(limit) != distances.item(limit - 1):
             rows, distances = rows[:limit], distances[:limit]
     elif not found:
         none = np.empty(0, np.int64)

@@ -210,7 +210,7 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
         return exact._replace(reason=LARGE_LIMIT)
     params = settings(capabilities, ask.params, rescored, max(span, ask.limit * BEAM + BEAM_EXTRA))
     k = max(rescored, spanned(capabilities, params, span))
-    cost = _cost(facts, capabilities, params, rescored) + costs.BITMAP
+    cost = _cost(facts, capabilities, params, rescored, filtered=True) + costs.BITMAP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
     return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, rescored, params, None, cost)
@@ -231,10 +231,12 @@ def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: fl
     return Step(Way.INDEX_POST, capabilities.family + "_post", exact.estimated, k, rescored, params, None, cost)
 
 
-def _cost(facts: PartFacts, capabilities: Capabilities, params: Mapping[str, Any], rescored: int) -> float:
+def _cost(
+    facts: PartFacts, capabilities: Capabilities, params: Mapping[str, Any], rescored: int, *, filtered: bool = False
+) -> float:
     """Microseconds of one search of the index, with the scoring of its candidates where those are many."""
     effort = costs.effort_of(capabilities, facts.vectors)
-    walk = costs.walk(effort, facts.vectors, facts.dim, width_of(capabilities, params))
+    walk = costs.walk(effort, facts.vectors, facts.dim, width_of(capabilities, params), filtered=filtered)
     return walk + rescored * facts.dim * costs.RESCORE if capabilities.oversampling > 1.0 else walk
 
 
@@ -282,7 +284,8 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
     if k > facts.vectors * LARGE_SHARE:
         return False
     assert facts.capabilities is not None
-    cost = _cost(facts, facts.capabilities, spanning(facts.capabilities, step.params, k), step.rescored)
+    params, filtered = spanning(facts.capabilities, step.params, k), step.way is Way.INDEX_FILTERED
+    cost = _cost(facts, facts.capabilities, params, step.rescored, filtered=filtered)
     if facts.estimate is None:
         return cost <= PATIENCE * costs.scan(facts.vectors, facts.dim)
     return cost <= PATIENCE * costs.scan_matches(step.estimated, facts.vectors, facts.dim)

@@ -73,7 +73,8 @@ class Run:
 
     def final_distances(self, query: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Final distances of prepared vectors float32[c, d] to one query: the scores that users see, smaller closer."""
-        return distances(scores(self.queries[query], vectors, self.spec.metric), self.spec.metric)
+        metric = self.spec.metric
+        return distances(scores(self.queries[query], vectors, metric), metric)
 
 
 class Report:

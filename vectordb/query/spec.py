@@ -26,6 +26,7 @@ class SearchSpec:
         min_score: Keep hits at least this good, in the metric's own direction.
         params: Search parameters of the index, such as ``{"ef": 128}``; a kind takes those that it knows.
         allow_partial: Past the deadline answer with what was found, instead of raising.
+        version: Of the snapshot, for the plan.
     """
 
     limit: int
@@ -36,6 +37,7 @@ class SearchSpec:
     params: Mapping[str, Any] | None = None
     allow_partial: bool = False
     metric: Metric = Metric.COSINE
+    version: int = 0
 
 
 @dataclass(slots=True)
@@ -63,7 +65,7 @@ class Outcome:
 
     Attributes:
         winners: One entry a query.
-        plan: How each part was searched; ``version`` is left at 0 for the caller to set.
+        plan: How each part was searched.
         incomplete_reason: ``"deadline"`` when something was left unsearched, else ``None``.
         searched_fraction: How much of the parts' rows was searched, the mean over the queries.
     """

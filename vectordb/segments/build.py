@@ -10,11 +10,15 @@ purge their rows and tombstones all the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
 
+from vectordb.index import apart
 from vectordb.index.base import BuildOptions, CannotExtend
 from vectordb.segments.changes import Changes
 from vectordb.segments.columns import Merge, SealOptions
@@ -33,12 +37,14 @@ from vectordb.segments.opening import (
     map_segment,
 )
 from vectordb.segments.segment import BuiltIndex, Segment, SegmentData, SegmentView
+from vectordb.segments.texts import publish_text
 from vectordb.segments.vectors import VectorMatrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.index.base import IndexKind, VectorIndex
+    from vectordb.metric import Metric
     from vectordb.segments.store import SegmentStore
     from vectordb.segments.tail import TailSection
     from vectordb.segments.views import View
@@ -69,6 +75,7 @@ def seal(sources: Sequence[View], store: SegmentStore | None, options: SealOptio
     offsets = merge.offsets()
     vector_rows = merge.vector_rows()
     dead_rows, dead_versions = merge.dead()
+    text = merge.text()
     info = SegmentInfo(
         name=uuid4().hex,
         collection=options.collection,
@@ -82,10 +89,17 @@ def seal(sources: Sequence[View], store: SegmentStore | None, options: SealOptio
         vector_count=merge.rows if vector_rows is None else len(vector_rows),
         covered_version=merge.version,
         dead=len(dead_rows),
+        documents=text.documents,
     )
     if store is not None:
         _write(merge, info, offsets, vector_rows, store)
-        return map_segment(store, info.name, options.fields)
+        segment = map_segment(store, info.name, options.fields)
+        try:
+            publish_text(store, segment, text)
+        except BaseException:
+            store.remove(info.name)
+            raise
+        return segment
     vectors = np.empty((info.vector_count, info.dim), np.float32)
     start = 0
     for block in merge.vectors():
@@ -96,7 +110,9 @@ def seal(sources: Sequence[View], store: SegmentStore | None, options: SealOptio
     data = SegmentData(info, None if info.dense else offsets, ids, merge.payload_versions(), columns, merge.postings())
     changes = Changes(options.fields)
     changes.restore_deleted(dead_rows, dead_versions, info.rows)
-    return Segment(data, changes)
+    segment = Segment(data, changes)
+    publish_text(None, segment, text)
+    return segment
 
 
 def _write(
@@ -158,6 +174,8 @@ def build_index(
 ) -> Segment:
     """Stage 2: the same segment with an index, which shares columns and changes with the given one.
 
+    A kind with ``Capabilities.builds_apart`` is built by a child process (``index/apart.py``).
+
     Args:
         segment: Must have at least one vector.
         store: Where to publish the index; None keeps it in memory.
@@ -171,11 +189,9 @@ def build_index(
     Raises:
         BuildCancelled: Cancelled; nothing is left behind.
         ResourceExhausted: The disk is full; likewise.
+        VectorDBError: The kind's own; ``Internal`` where its child process crashed.
     """
     vectors, metric = segment.data.vectors.array, segment.data.info.metric
-    index = _extended(base, vectors, options)
-    if index is None:
-        index = kind.build(vectors, metric, options)
     info = IndexInfo(
         name=f"index-{uuid4().hex}",
         segment=segment.name,
@@ -185,27 +201,66 @@ def build_index(
         quantization=options.quantization,
     )
     if store is None:
-        return segment.with_index(BuiltIndex(index, kind, info))
+        if not kind.capabilities.builds_apart:
+            return segment.with_index(BuiltIndex(_built(vectors, metric, kind, options, base), kind, info))
+        scratch = apart.Scratch()
+        _build_apart(segment, kind, options, _base_file(base, store), scratch.path / INDEX)
+        loaded = kind.load(scratch.path / INDEX, vectors, metric, options)
+        return segment.with_index(BuiltIndex(loaded, kind, info, scratch))
     with store.draft() as draft:
         path = draft.path / INDEX
-        index.save(path)
+        if kind.capabilities.builds_apart:
+            _build_apart(segment, kind, options, _base_file(base, store), path)
+        else:
+            # Not kept: loaded again it is mapped, and can leave memory when it is not used.
+            _built(vectors, metric, kind, options, base).save(path)
         size = path.stat().st_size
         draft.adopt()
         ref = store.publish_index(draft, info)
-    # Loaded again: mapped, it can leave memory when it is not used.
-    del index
     loaded = kind.load(store.path(ref) / INDEX, vectors, metric, options)
     return segment.with_index(BuiltIndex(loaded, kind, info), ref, size)
 
 
-def _extended(base: SegmentView | None, vectors: NDArray[np.float32], options: BuildOptions) -> VectorIndex | None:
-    if base is None or base.index is None:
+def _built(
+    vectors: NDArray[np.float32], metric: Metric, kind: IndexKind, options: BuildOptions, base: SegmentView | None
+) -> VectorIndex:
+    """The index, in this process: extended from ``base`` where that is possible."""
+    if base is not None and base.index is not None:
+        try:
+            extended: VectorIndex = base.index.extended(vectors, options)  # type: ignore[attr-defined]
+            return extended
+        except CannotExtend:
+            pass
+    return kind.build(vectors, metric, options)
+
+
+def _build_apart(
+    segment: Segment, kind: IndexKind, options: BuildOptions, base: tuple[Path, int] | None, out: Path
+) -> None:
+    """Writes the index's file, in a process of its own: extended from ``base`` (a file and its rows) where possible."""
+    matrix, info = segment.data.vectors, segment.data.info
+    with TemporaryDirectory(prefix="vectordb-") as folder:
+        vectors = matrix.path
+        if vectors is None:
+            vectors = apart.write_vectors(Path(folder) / VECTORS, matrix.array, options.cancelled)
+        job = apart.Job(kind.name, vectors, (len(matrix.array), info.dim), info.metric, out)
+        if base is not None:
+            try:
+                apart.build(replace(job, base=base[0], base_rows=base[1]), options)
+                return
+            except CannotExtend:
+                pass
+        apart.build(job, options)
+
+
+def _base_file(base: SegmentView | None, store: SegmentStore | None) -> tuple[Path, int] | None:
+    """The index file of a merge's first source and how many rows it is over."""
+    if base is None or base.built is None:
         return None
-    try:
-        extended: VectorIndex = base.index.extended(vectors, options)  # type: ignore[attr-defined]
-    except CannotExtend:
-        return None
-    return extended
+    info, scratch = base.built.info, base.built.scratch
+    if scratch is not None:
+        return scratch.path / INDEX, base.vector_count
+    return None if store is None else (store.path(f"{info.segment}/{info.name}") / INDEX, base.vector_count)
 
 
 def carry_over(sources: Sequence[Segment | TailSection], target: Segment, since: int) -> None:

@@ -12,12 +12,14 @@ import numpy as np
 from vectordb.index.base import BuildCancelled
 from vectordb.metadata.postings import Postings
 from vectordb.metadata.rowset import to_mask
+from vectordb.text.merge import Moved, merged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.metric import Metric
     from vectordb.segments.views import View
+    from vectordb.text.index import TextIndex
     from vectordb.types import FieldSpec
 
 BLOCK_BYTES = 4 << 20
@@ -140,6 +142,15 @@ class Merge:
         if len(parts) == 1 and len(parts[0][1]) == parts[0][0].n:
             return parts[0][0]
         return Postings.merge(parts)
+
+    def text(self) -> TextIndex:
+        """The words of the kept rows' texts."""
+        parts = []
+        for (view, kept), base in zip(self._each(), self._bases, strict=False):
+            for index, start, rows in view.text(self._poll):
+                low, high = kept.searchsorted((start, start + rows)).tolist()
+                parts.append(Moved(index, kept[low:high] - start, np.arange(base + low, base + high)))
+        return merged(parts, self.rows, self._poll)
 
     def _each(self) -> Iterator[tuple[View, NDArray[np.int64]]]:
         yield from zip(self._sources, self._kept, strict=True)

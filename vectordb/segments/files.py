@@ -19,7 +19,17 @@ from uuid import uuid4
 import xxhash
 
 from vectordb.errors import ResourceExhausted
-from vectordb.segments.info import INDEX_FILE, SEGMENT_FILE, FileEntry, Files, IndexInfo, SegmentInfo, write_info
+from vectordb.segments.info import (
+    INDEX_FILE,
+    SEGMENT_FILE,
+    TEXT_FILE,
+    FileEntry,
+    Files,
+    IndexInfo,
+    SegmentInfo,
+    TextInfo,
+    write_info,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
 TEMPORARY = "tmp-"
 """Prefix of folders under construction or removal."""
 
+_JSON = {SegmentInfo: SEGMENT_FILE, IndexInfo: INDEX_FILE, TextInfo: TEXT_FILE}
 _CHUNK = 1 << 20
 """Bytes hashed at a time: enough for xxhash to release the GIL, little enough to poll for cancellation."""
 _WRITE = 1 << 16
@@ -112,9 +123,9 @@ class Draft:
                 sync_file(path)
                 self._files[name] = FileEntry(path.stat().st_size, checksum(path))
 
-    def publish(self, info: SegmentInfo | IndexInfo, final: Path) -> Files:
+    def publish(self, info: SegmentInfo | IndexInfo | TextInfo, final: Path) -> Files:
         """Writes the JSON file, syncs everything and renames the folder to ``final``, durably."""
-        json_path = self.path / (SEGMENT_FILE if isinstance(info, SegmentInfo) else INDEX_FILE)
+        json_path = self.path / _JSON[type(info)]
         write_info(json_path, info, self._files)
         sync_file(json_path)
         sync_directory(self.path)

@@ -1,6 +1,7 @@
-"""What a segment's folder says about itself: ``segment.json`` and, for each index built over it, ``index.json``.
+"""What a segment's folder says about itself: ``segment.json`` and, for what is built over it, ``index.json`` (one an
+index) and ``text.json``.
 
-Both have the form ``{"checksum": ..., "body": {...}}``: the XXH3-128 of the body's canonical JSON guards the facts that
+All have the form ``{"checksum": ..., "body": {...}}``: the XXH3-128 of the body's canonical JSON guards the facts that
 guard everything else (sizes and checksums of all other files).
 """
 
@@ -23,6 +24,7 @@ FORMAT = 1
 
 SEGMENT_FILE = "segment.json"
 INDEX_FILE = "index.json"
+TEXT_FILE = "text.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class SegmentInfo:
         covered_version: Tombstones and payload changes up to this version are folded in; later ones are not.
         dead: Dead rows that were kept (see ``build.py``).
         vector_name: The vector field; ``""`` is the default one.
+        documents: Rows whose text has a word; None where it is not known (segments of before texts were indexed).
     """
 
     name: str
@@ -58,6 +61,22 @@ class SegmentInfo:
     covered_version: int
     dead: int = 0
     vector_name: str = ""
+    documents: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextInfo:
+    """The facts of the index over a segment's texts.
+
+    Attributes:
+        segment: Name of the segment.
+        fingerprint: Of the analyzer that made the words.
+        documents: Rows that have a word.
+    """
+
+    segment: str
+    fingerprint: str
+    documents: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +112,7 @@ Files = dict[str, FileEntry]
 """Every file of a folder but the JSON itself, by its path below that folder (with ``/``)."""
 
 
-def write_info(path: Path, info: SegmentInfo | IndexInfo, files: Files) -> None:
+def write_info(path: Path, info: SegmentInfo | IndexInfo | TextInfo, files: Files) -> None:
     """Writes the JSON file (the caller syncs it)."""
     facts = {f.name: getattr(info, f.name) for f in fields(info)}
     if isinstance(info, IndexInfo):
@@ -122,6 +141,12 @@ def read_index_info(path: Path) -> tuple[IndexInfo, Files]:
     if body["quantization"] is not None:
         body["quantization"] = QuantizationSpec(**body["quantization"])
     return IndexInfo(**body), files
+
+
+def read_text_info(path: Path) -> tuple[TextInfo, Files]:
+    """Reads and checks ``text.json``; raises as :func:`read_segment_info`."""
+    body, files = _read(path)
+    return TextInfo(**body), files
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Files]:

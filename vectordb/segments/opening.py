@@ -76,6 +76,18 @@ def open_segment(
         return Opened(None, problems)
     if index is None:
         return Opened(segment, [])
+    opened = open_index(segment, store, ref, cancelled)
+    return opened if opened.segment is not None else Opened(segment, opened.problems)
+
+
+def open_index(
+    segment: Segment, store: SegmentStore, ref: str, cancelled: Callable[[], bool] = lambda: False
+) -> Opened:
+    """The same segment with an index that was published for it, or nothing where that is damaged, which sets it aside.
+
+    Raises:
+        InterruptedError: ``cancelled`` turned true.
+    """
     problems = store.check(ref, cancelled)
     if not problems:
         try:
@@ -84,7 +96,7 @@ def open_segment(
             # Whatever a third party's loader raises: an index is only a cache.
             problems = [f"index of '{store.path(ref)}' does not load: {err}"]
     store.quarantine(ref)
-    return Opened(segment, problems)
+    return Opened(None, problems)
 
 
 def map_segment(store: SegmentStore, name: str, fields: Mapping[str, FieldSpec] | None) -> Segment:

@@ -6,7 +6,7 @@ numbering (*positions*), since a row may have no vector: ``vector_rows`` maps po
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from vectordb.index.base import IndexKind, VectorIndex
     from vectordb.metadata.estimate import Estimate
     from vectordb.metadata.rowset import RowSet
+    from vectordb.text.bm25 import Totals
+    from vectordb.text.index import Piece
 
 
 class Block(NamedTuple):
@@ -96,4 +98,16 @@ class Part(Protocol):
     def sort_keys(self, path: str, rows: NDArray[np.int64]) -> list[tuple[int, object] | None]:
         """What ``order_by`` sorts the given rows by: (rank of the type, value); None where the field is missing, null
         or a list. Ranks: 0 bool, 1 number, 2 datetime, 3 string."""
+        ...
+
+    def text(self, poll: Callable[[], None]) -> Sequence[Piece]:
+        """The words of the rows' texts, dead rows included; rows in no piece have none.
+
+        Args:
+            poll: Called now and then while texts are indexed; raises to stop.
+        """
+        ...
+
+    def text_totals(self, poll: Callable[[], None]) -> Totals:
+        """Living rows that have a word, and how many words they have; ``poll`` as for :meth:`text`."""
         ...

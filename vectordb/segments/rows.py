@@ -23,6 +23,7 @@ class RowBatch:
         metadata: n encoded metadata maps (``vectordb.encoding``), ``b""`` for the empty map.
         vectors: Prepared float32[n, d], or None when no row has a vector. Rows without one may hold anything.
         has_vector: bool[n], or None when all rows have a vector (none, where ``vectors`` is None).
+        texts: UTF-8 or None a row; None where no row has a text.
     """
 
     offsets: NDArray[np.uint64]
@@ -31,6 +32,7 @@ class RowBatch:
     metadata: Sequence[bytes]
     vectors: NDArray[np.float32] | None = None
     has_vector: NDArray[np.bool_] | None = None
+    texts: Sequence[bytes | None] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.offsets)
@@ -39,6 +41,8 @@ class RowBatch:
             lengths.add(len(self.vectors))
         if self.has_vector is not None:
             lengths.add(len(self.has_vector))
+        if self.texts is not None:
+            lengths.add(len(self.texts))
         if lengths - {n}:
             raise ValueError(f"columns of one batch differ in length: {sorted(lengths | {n})}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,14 @@ from vectordb.segments.filter_cache import FilterCache
 from vectordb.segments.part import Block
 from vectordb.segments.vectors import COMPRESSED_SHARE, USUAL_SHARE
 from vectordb.segments.views import View
+from vectordb.text.build import no_poll
+from vectordb.text.index import Piece, TextIndex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.filter import Filter
+    from vectordb.index.apart import Scratch
     from vectordb.index.base import IndexKind, VectorIndex
     from vectordb.metadata.postings import Postings
     from vectordb.segments.changes import Changes
@@ -40,6 +43,9 @@ class SegmentData:
         vectors: Prepared float32[m, dim].
         vector_rows: int32[m] ascending, the row of each vector; None where every row has one.
         postings: Postings of the rows' metadata.
+
+    Attributes:
+        text: The words of the rows' texts; None where no row has one. Set once, before the segment is shared.
     """
 
     __slots__ = (
@@ -50,6 +56,7 @@ class SegmentData:
         "offsets",
         "payload_versions",
         "postings",
+        "text",
         "vector_rows",
         "vectors",
     )
@@ -69,6 +76,7 @@ class SegmentData:
         self.payload_versions = payload_versions
         self.vectors, self.vector_rows = matrix
         self.postings = postings
+        self.text: TextIndex | None = None
         self.matching = FilterCache()
         self._with_vector: RowSet | None = None
 
@@ -83,11 +91,16 @@ class SegmentData:
 
 @dataclass(frozen=True, slots=True)
 class BuiltIndex:
-    """An index over a segment's matrix: itself, its kind, and how it was built."""
+    """An index over a segment's matrix: itself, its kind, and how it was built.
+
+    Attributes:
+        scratch: Keeps the file of an index that was built apart for a database in memory.
+    """
 
     index: VectorIndex
     kind: IndexKind
     info: IndexInfo
+    scratch: Scratch | None = None
 
 
 class Segment:
@@ -146,9 +159,32 @@ class Segment:
         segment.built = built
         segment.data_disk_bytes = self.data_disk_bytes
         segment.disk_bytes = self.data_disk_bytes + disk_bytes
-        lean = capabilities_of(built.index, built.kind).compressed
-        self.data.vectors.set_sparse(COMPRESSED_SHARE if lean else USUAL_SHARE)
-        return segment
+        return segment.serve()
+
+    def without_index(self) -> Segment:
+        """The same segment without an index; it shares columns and changes, as :meth:`with_index`."""
+        return Segment(self.data, self.changes, self.name, self.data_disk_bytes).serve()
+
+    def serve(self) -> Segment:
+        """Says that of all segments with these columns searches use this one: whether it has an index decides how they
+        read the vectors. Gives itself back."""
+        if self.built is None:
+            self.data.vectors.set_dense()
+        else:
+            lean = capabilities_of(self.built.index, self.built.kind).compressed
+            self.data.vectors.set_sparse(COMPRESSED_SHARE if lean else USUAL_SHARE)
+        return self
+
+    def set_text(self, text: TextIndex, disk_bytes: int) -> None:
+        """Gives it the index over its rows' texts, before it is shared.
+
+        Args:
+            text: Over all rows.
+            disk_bytes: Size of its file.
+        """
+        self.data.text = text
+        self.data_disk_bytes += disk_bytes
+        self.disk_bytes += disk_bytes
 
     def view(self, version: int) -> SegmentView:
         """The segment as of ``version``, in constant time."""
@@ -190,6 +226,7 @@ class Segment:
         """Bytes of memory that it may take, mapped ones included."""
         data = self.data
         columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.matching.nbytes
+        columns += 0 if data.text is None else data.text.nbytes
         index = 0 if self.built is None else self.built.index.memory_bytes()
         return columns + data.vectors.resident_bytes + index + self.changes.nbytes
 
@@ -275,6 +312,11 @@ class SegmentView(View):
             return row if 0 <= row < self.rows else -1
         row = int(np.searchsorted(column, np.uint64(offset)))
         return row if row < self.rows and int(column[row]) == offset else -1
+
+    def text(self, poll: Callable[[], None] = no_poll) -> Sequence[Piece]:
+        """The words of the rows' texts."""
+        text = self._data.text
+        return () if text is None else (Piece(text, 0, self.rows),)
 
     def _base_postings(self) -> Postings:
         return self._data.postings

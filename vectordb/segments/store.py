@@ -2,7 +2,8 @@
 
 A *reference* names what the manifest names: ``"<segment>"`` for a segment without an index, or
 ``"<segment>/<index>"``. An index is a folder published into its segment's, so that a segment's own files never change
-and another index can be built beside the one in use.
+and another index can be built beside the one in use. ``"<segment>/text"`` is the index over its texts: a folder too, so
+that it can be made anew by itself, but one that is always there and that no manifest names.
 
 A full check reads every byte. Its result is remembered in a *stamp* outside the folder (size, inode, mtime and ctime of
 every file): while those are unchanged, opening trusts it; a copied, restored or edited file is checked in full before
@@ -23,14 +24,18 @@ from vectordb.segments.files import TEMPORARY, Draft, checksum, remove_tree, syn
 from vectordb.segments.info import (
     INDEX_FILE,
     SEGMENT_FILE,
+    TEXT_FILE,
     Files,
     IndexInfo,
     SegmentInfo,
+    TextInfo,
     read_index_info,
     read_segment_info,
+    read_text_info,
 )
 
 DAMAGED = "damaged-"
+TEXT = "text"
 _STAMP = ".stamp"
 _KEPT = 4
 """Damaged folders kept for inspection; older ones are removed."""
@@ -42,6 +47,11 @@ def split(ref: str) -> tuple[str, str | None]:
     """The names of segment and index (or None) in a reference."""
     segment, _, index = ref.partition("/")
     return segment, index or None
+
+
+def text_ref(segment: str) -> str:
+    """The reference of a segment's text index."""
+    return f"{segment}/{TEXT}"
 
 
 class SegmentStore:
@@ -75,6 +85,17 @@ class SegmentStore:
         draft.publish(info, self.root / ref)
         self._stamp(ref)
         return ref
+
+    def publish_text(self, draft: Draft, info: TextInfo) -> str:
+        """Makes a draft the text index of its segment and stamps it; returns its reference."""
+        ref = text_ref(info.segment)
+        draft.publish(info, self.root / ref)
+        self._stamp(ref)
+        return ref
+
+    def text_info(self, ref: str) -> tuple[TextInfo, Files]:
+        """The facts of a segment's text index (``"<segment>/text"``); raises ``Corruption``."""
+        return read_text_info(self.root / ref / TEXT_FILE)
 
     def info(self, ref: str) -> tuple[SegmentInfo, Files]:
         """The facts of a reference's segment; raises ``Corruption``."""
@@ -155,7 +176,8 @@ class SegmentStore:
         Args:
             named: The references in the manifests of all collections.
         """
-        keep = set(named) | {split(ref)[0] for ref in named}
+        segments = {split(ref)[0] for ref in named}
+        keep = {*named, *segments, *map(text_ref, segments)}
         removed = [ref for ref in self.refs() if ref not in keep]
         for ref in removed:
             self.remove(ref)
@@ -180,10 +202,16 @@ class SegmentStore:
 
     def _facts(self, ref: str) -> tuple[Facts, Files]:
         """What the file system says about every file of a folder, and what its JSON says."""
-        is_index = split(ref)[1] is not None
-        _, files = self.index_info(ref) if is_index else self.info(ref)
+        inner = split(ref)[1]
+        files: Files
+        if inner is None:
+            json_file, (_, files) = SEGMENT_FILE, self.info(ref)
+        elif inner == TEXT:
+            json_file, (_, files) = TEXT_FILE, self.text_info(ref)
+        else:
+            json_file, (_, files) = INDEX_FILE, self.index_info(ref)
         facts: Facts = {}
-        for name in (INDEX_FILE if is_index else SEGMENT_FILE, *files):
+        for name in (json_file, *files):
             found = os.stat(self.root / ref / name)
             facts[name] = [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
         return facts, files

@@ -8,7 +8,7 @@ that they were made from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from vectordb.segments.changes import Changes
 from vectordb.segments.chunks import ChunkedMatrix, GrowingColumn, OffsetRuns
 from vectordb.segments.part import Block
 from vectordb.segments.views import View
+from vectordb.text.analyzers import STANDARD, analyzer
+from vectordb.text.build import no_poll
+from vectordb.text.runs import TextRuns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from vectordb.metadata.estimate import Estimate
     from vectordb.metadata.postings import Postings
     from vectordb.segments.rows import RowBatch
+    from vectordb.text.index import Piece
     from vectordb.types import FieldSpec
 
 TAIL = "tail"
@@ -55,6 +59,7 @@ class TailSection:
         "_offsets",
         "_payload_versions",
         "_text_bytes",
+        "_texts",
         "changes",
         "dim",
         "hi",
@@ -63,7 +68,9 @@ class TailSection:
         "vector_count",
     )
 
-    def __init__(self, dim: int, first_offset: int, fields: Mapping[str, FieldSpec] | None) -> None:
+    def __init__(
+        self, dim: int, first_offset: int, fields: Mapping[str, FieldSpec] | None, words: str = STANDARD
+    ) -> None:
         self.dim = dim
         self.lo = self.hi = first_offset
         self.rows = self.vector_count = 0
@@ -75,6 +82,7 @@ class TailSection:
         self._offsets = OffsetRuns()
         self._payload_versions = GrowingColumn(np.uint64)
         self._text_bytes = 0
+        self._texts = TextRuns(analyzer(words))
 
     def append(self, batch: RowBatch) -> None:
         """Appends rows, whose offsets must be at least ``hi``. They show in views made afterwards.
@@ -93,12 +101,18 @@ class TailSection:
         self._has_vector.append(mask)
         self._ids.extend(batch.ids)
         self._metadata.append(batch.metadata)
+        self._texts.append(batch.texts, len(batch))
         self._offsets.append(batch.offsets)
         self._payload_versions.append(batch.payload_versions)
         self._text_bytes += sum(map(len, batch.ids)) + sum(map(len, batch.metadata)) + _ROW_OVERHEAD * len(batch)
         self.vector_count += int(np.count_nonzero(mask))
         self.rows += len(batch)
         self.hi = int(batch.offsets[-1]) + 1
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the rows' texts."""
+        return self._texts.bytes
 
     def view(self, version: int) -> TailView:
         """The rows appended so far, as of ``version``, in constant time. To be called under the commit lock."""
@@ -127,9 +141,8 @@ class TailSection:
 
     def memory_bytes(self) -> int:
         """Bytes of memory, about."""
-        return (
-            self._matrix.nbytes + self._text_bytes + 9 * self.rows + self._metadata.memory_bytes + self.changes.nbytes
-        )
+        columns = self._matrix.nbytes + self._text_bytes + 9 * self.rows
+        return columns + self._metadata.memory_bytes + self._texts.memory_bytes + self.changes.nbytes
 
 
 class TailView(View):
@@ -226,6 +239,10 @@ class TailView(View):
         """The row of one offset, dead or alive, or -1."""
         return self._section._offsets.to_row(offset, self.rows)
 
+    def text(self, poll: Callable[[], None] = no_poll) -> Sequence[Piece]:
+        """The words of the rows' texts; those that were not asked for before are indexed now."""
+        return self._section._texts.pieces(self.rows, poll)
+
     def _base_postings(self) -> Postings:
         return self._section._metadata.view(self.rows).postings()
 
@@ -249,17 +266,21 @@ class Tail:
         dim: Length of the vectors.
         first_offset: Where the tail begins: the end of the last segment.
         fields: The collection's declared fields.
+        words: Name of the collection's analyzer.
 
     Attributes:
         sections: In offset order, the last one open; replaced as a whole.
     """
 
-    __slots__ = ("_fields", "dim", "sections")
+    __slots__ = ("_fields", "_words", "dim", "sections")
 
-    def __init__(self, dim: int, first_offset: int, fields: Mapping[str, FieldSpec] | None = None) -> None:
+    def __init__(
+        self, dim: int, first_offset: int, fields: Mapping[str, FieldSpec] | None = None, words: str = STANDARD
+    ) -> None:
         self.dim = dim
         self._fields = fields
-        self.sections: tuple[TailSection, ...] = (TailSection(dim, first_offset, fields),)
+        self._words = words
+        self.sections: tuple[TailSection, ...] = (TailSection(dim, first_offset, fields, words),)
 
     @property
     def lo(self) -> int:
@@ -278,8 +299,12 @@ class Tail:
 
     @property
     def open_bytes(self) -> int:
-        """Bytes of raw vectors in the open section alone: what is not yet being sealed."""
-        return 4 * self.dim * self.sections[-1].rows
+        """Bytes of raw vectors in the open section alone: what is not yet being sealed.
+
+        Texts are kept in memory until they are sealed, so where they are long a quarter of their bytes counts instead.
+        """
+        last = self.sections[-1]
+        return max(4 * self.dim * last.rows, last.text_bytes // 4)
 
     def memory_bytes(self) -> int:
         """Bytes of memory, about."""
@@ -298,7 +323,7 @@ class Tail:
         """
         last = self.sections[-1]
         if last.rows:
-            self.sections = (*self.sections, TailSection(self.dim, last.hi, self._fields))
+            self.sections = (*self.sections, TailSection(self.dim, last.hi, self._fields, self._words))
         return self.sections[-1].lo
 
     def views(self, version: int, upto: int | None = None) -> tuple[TailView, ...]:

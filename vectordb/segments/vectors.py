@@ -36,12 +36,17 @@ class VectorMatrix:
     fault and no reading. (Measured, 10 rows of 384 out of 176 MB: all mapped 6 µs, so 22 µs; unmapping all of it now
     and then 40 µs; ten ``pread`` calls 21 µs, but each of those gives up the GIL.) Where that share is small, scans
     leave nothing mapped behind them either.
+
+    Attributes:
+        array: The matrix.
+        path: The file that it is mapped from; None in memory.
     """
 
-    __slots__ = ("_budget", "_hand", "_lock", "_map", "_share", "_touched", "array")
+    __slots__ = ("_budget", "_hand", "_lock", "_map", "_share", "_touched", "array", "path")
 
-    def __init__(self, array: NDArray[np.float32], mapped: mmap.mmap | None = None) -> None:
+    def __init__(self, array: NDArray[np.float32], mapped: mmap.mmap | None = None, path: Path | None = None) -> None:
         self.array = array
+        self.path = path
         self._map = mapped
         self._share = 1.0
         self._budget = 0.0  # rows read between two drops, once the matrix is sparse
@@ -57,7 +62,7 @@ class VectorMatrix:
             ValueError: The file is shorter.
         """
         array, mapped = map_array(path, np.dtype("<f4"), count * dim)
-        return cls(array.reshape(count, dim), mapped)
+        return cls(array.reshape(count, dim), mapped, path)
 
     def set_sparse(self, share: float = USUAL_SHARE) -> None:
         """Says that from now on most reads are of single rows, since an index does the searching; unmaps all.
@@ -70,6 +75,10 @@ class VectorMatrix:
             self._share = share
             self._budget = max(0.5, windows / _PIECES * share / (1.0 - share))
             self._map.madvise(mmap.MADV_DONTNEED)
+
+    def set_dense(self) -> None:
+        """Takes :meth:`set_sparse` back: most reads are of all rows."""
+        self._share, self._budget = 1.0, 0.0
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """A copy of the given rows: float32[k, d]."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vectordb.metadata.rowset import to_rows
 from vectordb.segments.filter_cache import FilterCache
+from vectordb.text.bm25 import Totals
+from vectordb.text.build import no_poll
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from vectordb.metadata.rowset import RowSet
     from vectordb.segments.changes import Changes
     from vectordb.segments.part import Block
+    from vectordb.text.index import Piece
 
 _ANSWERS = 1 << 20
 """Bytes of answers that one view keeps of its own."""
@@ -39,6 +42,7 @@ class View(ABC):
         "_answers",
         "_dead",
         "_overlay",
+        "_text_totals",
         "dead",
         "hi",
         "index",
@@ -65,6 +69,7 @@ class View(ABC):
         self.version = version
         self._dead, self._overlay = changes.at(version)
         self._answers: FilterCache | None = None
+        self._text_totals: Totals | None = None
         self.dead = self._dead.count
 
     @property
@@ -121,6 +126,31 @@ class View(ABC):
         """The dead rows int64[k], ascending, and the versions that deleted them uint64[k]."""
         rows = to_rows(self.dead_rows())
         return rows, self._dead.deleted.take(rows) if len(rows) else np.empty(0, np.uint64)
+
+    def text_totals(self, poll: Callable[[], None] = no_poll) -> Totals:
+        """Living rows that have a word, and how many words they have. Kept once it is known."""
+        if self._text_totals is None:
+            self._text_totals = self._count_words(self.text(poll))
+        return self._text_totals
+
+    def _count_words(self, pieces: Sequence[Piece]) -> Totals:
+        documents = length = 0
+        gone = to_rows(self.dead_rows()) if self.dead and pieces else None
+        for index, start, rows in pieces:
+            lengths = index.arrays.lengths[:rows]
+            whole = rows == index.n
+            documents += index.documents if whole else int(np.count_nonzero(lengths))
+            length += index.total if whole else int(lengths.sum(dtype=np.int64))
+            if gone is not None:
+                low, high = gone.searchsorted((start, start + rows)).tolist()
+                lost = lengths[gone[low:high] - start]
+                documents -= int(np.count_nonzero(lost))
+                length -= int(lost.sum(dtype=np.int64))
+        return Totals(documents, length)
+
+    @abstractmethod
+    def text(self, poll: Callable[[], None] = no_poll) -> Sequence[Piece]:
+        """See :meth:`Part.text`."""
 
     @abstractmethod
     def blocks(self, max_bytes: int) -> Iterator[Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import socket
 import threading
@@ -10,19 +11,27 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from vectordb.errors import FailedPrecondition
+from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.requests import Backend
+from vectordb.server.audit import AuditLog
+from vectordb.server.authentication import Authentication
 from vectordb.server.config import Config
 from vectordb.server.interceptors import Guard
+from vectordb.server.keys import KeyRing
 from vectordb.server.scans import Scans
 from vectordb.server.service import Service
 from vectordb.server.streams import Streams
+from vectordb.server.tls import TlsFiles, server_credentials
 from vectordb_proto.v1 import service_pb2, service_pb2_grpc
+
+if TYPE_CHECKING:
+    from vectordb.server.metrics import Metrics
 
 log = logging.getLogger("vectordb.server")
 
@@ -49,7 +58,10 @@ class Server:
         """Where it listens, once started."""
         self._scans = Scans(config.max_scans, config.scan_idle_seconds)
         self._streams = Streams(config.max_streams, config.scan_idle_seconds)
-        self._service = Service(self._scans)
+        self._keys = None if config.api_keys is None else KeyRing(Path(config.api_keys))
+        self._audit = None if config.audit_log is None else AuditLog(Path(config.audit_log))
+        self._metrics = _metrics() if config.metrics_listen else None
+        self._service = Service(self._scans, config.backup_to, self._audit)
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "vectordb-health")
         )
@@ -63,9 +75,14 @@ class Server:
         # One more than may run, so that a call over the cap is refused at once instead of waiting.
         self._long_pool = ThreadPoolExecutor(config.max_streams + 1, "vectordb-stream")
         self._pool = ThreadPoolExecutor(config.max_workers, "vectordb-rpc")
+        interceptors: list[grpc.ServerInterceptor] = [Guard(self._streams, self._long_pool, config.max_message_bytes)]
+        if self._keys is not None or self._audit is not None:
+            interceptors.insert(0, Authentication(self._keys, self._audit))
+        if self._metrics is not None:
+            interceptors.insert(0, self._metrics)
         server = grpc.server(
             self._pool,
-            interceptors=[Guard(self._streams, self._long_pool, config.max_message_bytes)],
+            interceptors=interceptors,
             options=channel_options(config),
             maximum_concurrent_rpcs=config.max_pending_calls,
         )
@@ -83,17 +100,22 @@ class Server:
             FailedPrecondition: The address is taken or cannot be listened on.
             VectorDBError: What opening the backend raised; nothing is left running.
         """
-        self.address = _bound(self._server, self._config.listen)
+        self.address = _bound(self._server, self._config.listen, self._credentials())
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server.start()
+        backend: Backend | None = None
         try:
             backend = self._open_backend()
+            if self._metrics is not None:
+                self._metrics.start(self._config.metrics_listen, backend)
             announce = getattr(backend, "announce", None)
             if announce is not None:
                 announce(self.address)
         except BaseException:
             self._server.stop(0).wait()
             self._close_pools()
+            if backend is not None:
+                backend.close()
             raise
         self._backend = backend
         self._service.open(backend)
@@ -101,6 +123,27 @@ class Server:
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info("serving on %s", self.address)
         return self.address
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        """TLS as configured; None for plain text, which must be asked for where others can hear it.
+
+        Raises:
+            InvalidArgument: A certificate or key is missing or cannot be read.
+            FailedPrecondition: Plain text beyond this machine, without ``allow_plaintext``.
+        """
+        config = self._config
+        if config.tls_cert or config.tls_key or config.tls_client_ca:
+            if not (config.tls_cert and config.tls_key):
+                raise InvalidArgument("TLS needs both tls_cert and tls_key", field="tls_cert")
+            client_ca = None if config.tls_client_ca is None else Path(config.tls_client_ca)
+            return server_credentials(TlsFiles(Path(config.tls_cert), Path(config.tls_key), client_ca))
+        if not config.allow_plaintext and not _is_local(config.listen):
+            raise FailedPrecondition(
+                f"{config.listen} can be reached from other machines, and without TLS they could read everything, keys "
+                "included: set tls_cert and tls_key, or allow_plaintext where the network is trusted",
+                address=config.listen,
+            )
+        return None
 
     def stop(self) -> None:
         """Refuses new calls, lets running ones finish for ``drain_seconds``, then closes the backend. Idempotent."""
@@ -112,10 +155,14 @@ class Server:
             self._stopping.set()
             self._health.enter_graceful_shutdown()
             self._server.stop(self._config.drain_seconds).wait()
+            if self._metrics is not None:
+                self._metrics.stop()
             self._scans.close_all()
             if self._backend is not None:
                 self._backend.close()
             self._close_pools()
+            if self._audit is not None:
+                self._audit.close()
             log.info("stopped after %.1f s", time.monotonic() - began)
 
     def _close_pools(self) -> None:
@@ -136,6 +183,13 @@ class Server:
                 log.exception("releasing idle scans failed")
 
 
+def _metrics() -> Metrics:
+    # Imported here: the package that it needs is an extra.
+    from vectordb.server.metrics import Metrics
+
+    return Metrics()
+
+
 def channel_options(config: Config) -> list[tuple[str, int]]:
     """grpc's options for these settings."""
     keepalive = int(config.keepalive_seconds * 1000)
@@ -153,7 +207,18 @@ def channel_options(config: Config) -> list[tuple[str, int]]:
     ]
 
 
-def _bound(server: grpc.Server, listen: str) -> str:
+def _is_local(listen: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if listen.startswith(_UNIX):
+        return True
+    host = listen.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bound(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     """Binds the server and returns the address with its real port.
 
     Raises:
@@ -164,7 +229,7 @@ def _bound(server: grpc.Server, listen: str) -> str:
     port = 0
     # Newer releases of grpc raise, older ones return 0.
     with contextlib.suppress(RuntimeError):
-        port = server.add_insecure_port(listen)
+        port = server.add_insecure_port(listen) if credentials is None else server.add_secure_port(listen, credentials)
     if port == 0:
         raise FailedPrecondition(f"cannot listen on {listen}: {_reason(listen)}", address=listen)
     return listen if listen.startswith(_UNIX) else f"{listen.rpartition(':')[0]}:{port}"

@@ -21,8 +21,8 @@ from vectordb.wire.errors import DETAILS_KEY, error_to_status
 
 log = logging.getLogger("vectordb.server")
 
-_OURS = "/vectordb.v1."
-_LONG = frozenset({"Optimize", "BulkWrite"})
+OURS = "/vectordb.v1."
+_LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup"})
 _Behaviour = Callable[..., Any]
 
 
@@ -52,7 +52,7 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         if wrapped is not None:
             return wrapped
         handler = continuation(handler_call_details)
-        if handler is None or not method.startswith(_OURS):
+        if handler is None or not method.startswith(OURS):
             return handler
         if handler.request_streaming:
             wrapped = self._stream(method, handler)
@@ -68,14 +68,14 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             try:
                 return self._checked(serialize(call(_parsed(parse, data), context)))
             except Exception as error:
-                _fail(context, method, error)
+                fail(context, method, error)
 
         def long_answer(data: bytes, context: grpc.ServicerContext) -> bytes:
             try:
                 with self._streams.entered(context):
                     return self._checked(serialize(call(_parsed(parse, data), context)))
             except Exception as error:
-                _fail(context, method, error)
+                fail(context, method, error)
 
         if method.rpartition("/")[2] in _LONG:
             return grpc.unary_unary_rpc_method_handler(self._apart(long_answer))
@@ -104,7 +104,7 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
                 # The client went away, or was cancelled for its silence: grpc knows already.
                 raise
             except Exception as error:
-                _fail(context, method, error)
+                fail(context, method, error)
 
         return grpc.stream_stream_rpc_method_handler(self._apart(answers))
 
@@ -123,6 +123,14 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         return data
 
 
+def in_its_pool(inner: Callable[..., Any], outer: Callable[..., Any]) -> Callable[..., Any]:
+    """The outer behaviour, run by the threads that the inner one asks for."""
+    pool = getattr(inner, "experimental_thread_pool", None)
+    if pool is not None:
+        outer.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return outer
+
+
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
     try:
         return parse(data)
@@ -134,7 +142,7 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
         ) from None
 
 
-def _fail(context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:
+def fail(context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:
     """Ends the call with the status of an error."""
     if not isinstance(error, VectorDBError):
         request = uuid.uuid4().hex[:12]

@@ -12,8 +12,10 @@ from typing import TypeAlias
 
 import grpc
 
-from vectordb.errors import DeadlineExceeded, Unavailable
+from vectordb.errors import DeadlineExceeded, PermissionDenied, Unavailable
 from vectordb.requests import Backend
+from vectordb.server.access import CALLER, CallersBackend
+from vectordb.server.audit import AuditLog
 from vectordb.server.scans import Scans
 from vectordb.wire import requests, results, stats
 from vectordb.wire.config import config_to_message
@@ -21,14 +23,18 @@ from vectordb_proto.v1 import service_pb2 as pb
 from vectordb_proto.v1 import service_pb2_grpc
 
 _FOREVER = 1e9
+ANYWHERE = "*"
+"""The place for backups of a server whose clients may write wherever it may: processes of the same user."""
 _Context: TypeAlias = grpc.ServicerContext
 
 
 class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,unused-ignore]
     """The protocol's service over a backend, which may come later than the first call. Thread-safe."""
 
-    def __init__(self, scans: Scans) -> None:
+    def __init__(self, scans: Scans, backup_to: str | None, audit: AuditLog | None = None) -> None:
         self._scans = scans
+        self._backup_to = backup_to
+        self._audit = audit
         self._opened: Backend | None = None
 
     def open(self, backend: Backend) -> None:
@@ -37,14 +43,15 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
 
     @property
     def backend(self) -> Backend:
-        """What carries out the calls.
+        """What carries out the calls, within what the caller's key allows.
 
         Raises:
             Unavailable: The server is still starting.
         """
         if self._opened is None:
             raise Unavailable("the server is starting; try again in a moment", retry_after=0.5)
-        return self._opened
+        caller = CALLER.get()
+        return self._opened if caller is None else CallersBackend(self._opened, caller, self._audit)
 
     # Collections
 
@@ -100,6 +107,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
     def Get(self, message: pb.GetRequest, context: _Context) -> pb.GetResponse:
         request = requests.get_from_message(message)
         request.timeout = time_left(context, request.timeout)
+        request.encoded = True
         response = pb.GetResponse()
         results.records_to_message(self.backend.get(message.collection, request), response.records)
         return response
@@ -113,6 +121,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
             page, cursor = self._scans.resume(message.cursor)
         else:
             request = requests.scan_from_message(message)
+            request.encoded = True
             backend = self.backend
             page, cursor = self._scans.start(lambda: backend.scan(message.collection, request), request.page_size)
         response = pb.ScanResponse(next_cursor=cursor)
@@ -126,6 +135,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
     def Search(self, message: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
         request = requests.search_from_message(message)
         request.timeout = time_left(context, request.timeout)
+        request.encoded = True
         return results.search_response_to_message(self.backend.search(message.collection, request))
 
     def Explain(self, message: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
@@ -142,9 +152,25 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         self.backend.optimize(message.collection, message.wait)
         return pb.OptimizeResponse()
 
+    def Reindex(self, message: pb.ReindexRequest, context: _Context) -> pb.ReindexResponse:
+        request = requests.reindex_from_message(message)
+        request.wanted = context.is_active
+        response = pb.ReindexResponse()
+        config_to_message(self.backend.reindex(message.collection, request), response.config)
+        return response
+
+    def CancelReindex(self, message: pb.CancelReindexRequest, context: _Context) -> pb.CancelReindexResponse:
+        return pb.CancelReindexResponse(cancelled=self.backend.cancel_reindex(message.collection))
+
     def GetStats(self, message: pb.GetStatsRequest, context: _Context) -> pb.GetStatsResponse:
         response = pb.GetStatsResponse()
         stats.stats_to_message(self.backend.stats(message.collection), response.stats)
+        return response
+
+    def Backup(self, message: pb.BackupRequest, context: _Context) -> pb.BackupResponse:
+        response = pb.BackupResponse()
+        backup = self.backend.backup(backup_place(self._backup_to, message.destination))
+        stats.backup_to_message(backup, response.backup)
         return response
 
     def _write(self, message: pb.WriteRequest, context: _Context, result: pb.WriteResult) -> None:
@@ -152,6 +178,23 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         request.timeout = time_left(context, request.timeout)
         given = request.rows.ids
         results.write_result_to_message(self.backend.write(message.collection, request), given, result)
+
+
+def backup_place(allowed: str | None, wanted: str) -> str:
+    """Where a client's backup goes: at or below the server's own place, so that clients cannot write anywhere else.
+
+    Raises:
+        PermissionDenied: The server has no place for backups, or the client named another.
+    """
+    if not allowed:
+        raise PermissionDenied("this server makes no backups for its clients; start it with --backup-to")
+    if allowed == ANYWHERE:
+        return wanted
+    root = allowed.rstrip("/")
+    below = wanted.removeprefix(root).strip("/") if wanted == root or wanted.startswith(f"{root}/") else wanted
+    if below.startswith("/") or "://" in below or ".." in below.split("/"):
+        raise PermissionDenied(f"backups of this server lie at or below {root!r}, not at {wanted!r}")
+    return f"{root}/{below}" if below else root
 
 
 def time_left(context: grpc.ServicerContext, timeout: float | None) -> float | None:

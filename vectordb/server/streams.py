@@ -63,8 +63,8 @@ class Streams:
         with self._lock:
             if len(self._streams) >= self.limit:
                 raise ResourceExhausted(
-                    f"{self.limit} bulk writes or waiting optimize calls are under way, as many as max_streams allows; "
-                    "try again later",
+                    f"{self.limit} bulk writes or waiting optimize or reindex calls are under way, as many as "
+                    "max_streams allows; try again later",
                     limit=self.limit,
                     retry_after=1.0,
                 )

@@ -1,7 +1,7 @@
 """Values on disk that there are few of: a collection's configuration and its manifest of segments.
 
-Both are MessagePack maps (``codec.pack_map``): fields of newer releases are ignored in a configuration, which is
-written only once, and kept in a manifest.
+Both are MessagePack maps (``codec.pack_map``): fields of newer releases are ignored in a configuration and kept in a
+manifest.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class SegmentEntry:
         index: The index built over it, or ``None`` while it is searched exactly.
         index_name: Name of that index's folder inside the segment's, or ``None``.
         state: ``sealed`` or ``indexed``; a later release may add states.
+        next_index_name: Name of the folder, inside the segment's, of the index that a running reindex has built, or
+            ``None``.
         extra: Fields of newer releases, kept as they are.
     """
 
@@ -49,6 +51,7 @@ class SegmentEntry:
     index: IndexSpec | None = None
     index_name: str | None = None
     state: str = "sealed"
+    next_index_name: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,6 +66,7 @@ def decode_manifest(data: bytes) -> list[SegmentEntry]:
 
 
 def _segment_map(segment: SegmentEntry) -> dict[str, Any]:
+    following = {} if segment.next_index_name is None else {"next_index_name": segment.next_index_name}
     return {
         **segment.extra,
         "name": segment.name,
@@ -73,6 +77,7 @@ def _segment_map(segment: SegmentEntry) -> dict[str, Any]:
         "index": None if segment.index is None else _spec_map(segment.index),
         "index_name": segment.index_name,
         "state": segment.state,
+        **following,
     }
 
 
@@ -88,6 +93,7 @@ def _segment(value: dict[str, Any]) -> SegmentEntry:
         index=None if index is None else IndexSpec(index["kind"], index["params"]),
         index_name=value.pop("index_name", None),
         state=value.pop("state", "sealed"),
+        next_index_name=value.pop("next_index_name", None),
         extra=value,
     )
 
@@ -95,16 +101,25 @@ def _segment(value: dict[str, Any]) -> SegmentEntry:
 # -- configuration ---------------------------------------------------------------------------------------------------
 
 
-def encode_config(config: CollectionConfig) -> bytes:
-    """A collection's configuration."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A choice of index and quantization for a collection, as it was given."""
+
+    index: IndexSpec
+    quantization: QuantizationSpec | None
+
+
+def encode_config(config: CollectionConfig, target: Choice | None = None) -> bytes:
+    """A collection's configuration, and what it is being reindexed to."""
     tuning = config.tuning
+    running = {} if target is None else {"reindex": _choice_map(target)}
     return pack_map(
         {
             "name": config.name,
             "dim": config.dim,
             "metric": config.metric.value,
-            "index": _spec_map(config.index),
-            "quantization": None if config.quantization is None else _spec_map(config.quantization),
+            **_choice_map(Choice(config.index, config.quantization)),
+            **running,
             "fields": None
             if config.fields is None
             else {name: {"type": f.type.value, "indexed": f.indexed} for name, f in config.fields.items()},
@@ -112,6 +127,7 @@ def encode_config(config: CollectionConfig) -> bytes:
                 **{name: getattr(tuning, name) for name in _TUNING_NUMBERS},
                 "durability": None if tuning.durability is None else tuning.durability.value,
             },
+            "analyzer": config.analyzer,
         }
     )
 
@@ -124,16 +140,26 @@ def decode_config(data: bytes) -> CollectionConfig:
     return unpack_map("the configuration of a collection", data, _config)
 
 
+def decode_target(data: bytes) -> Choice | None:
+    """What a collection is being reindexed to, from its configuration; None where it is not. Raises Corruption."""
+
+    def target(value: dict[str, Any]) -> Choice | None:
+        running = value.get("reindex")
+        return None if running is None else _choice(running)
+
+    return unpack_map("the configuration of a collection", data, target)
+
+
 def _config(value: dict[str, Any]) -> CollectionConfig:
     tuning = value["tuning"]
     durability = tuning.get("durability")
-    quantization, fields_ = value["quantization"], value["fields"]
+    choice, fields_ = _choice(value), value["fields"]
     return CollectionConfig(
         name=value["name"],
         dim=value["dim"],
         metric=Metric(value["metric"]),
-        index=IndexSpec(value["index"]["kind"], value["index"]["params"]),
-        quantization=None if quantization is None else QuantizationSpec(quantization["kind"], quantization["params"]),
+        index=choice.index,
+        quantization=choice.quantization,
         fields=None
         if fields_ is None
         else {name: FieldSpec(FieldType(f["type"]), f["indexed"]) for name, f in fields_.items()},
@@ -141,6 +167,23 @@ def _config(value: dict[str, Any]) -> CollectionConfig:
             **{name: tuning[name] for name in _TUNING_NUMBERS if name in tuning},
             durability=None if durability is None else Durability(durability),
         ),
+        analyzer=value.get("analyzer", "standard"),
+    )
+
+
+def _choice_map(choice: Choice) -> dict[str, Any]:
+    quantization = choice.quantization
+    return {
+        "index": _spec_map(choice.index),
+        "quantization": None if quantization is None else _spec_map(quantization),
+    }
+
+
+def _choice(value: dict[str, Any]) -> Choice:
+    index, quantization = value["index"], value["quantization"]
+    return Choice(
+        IndexSpec(index["kind"], index["params"]),
+        None if quantization is None else QuantizationSpec(quantization["kind"], quantization["params"]),
     )
 
 

@@ -25,15 +25,14 @@ def config_to_message(config: CollectionConfig, message: types_pb2.CollectionCon
     message.dim = whole(config.dim, "dim")
     message.metric = enum_to_number(config.metric)  # type: ignore[assignment,unused-ignore]
     index_to_message(config.index, message.index)
-    if config.quantization is not None:
-        message.quantization.kind = _text(config.quantization.kind, "quantization")
-        params_to_message(config.quantization.params, message.quantization.params, "quantization")
+    quantization_to_message(config.quantization, message.quantization)
     if config.fields is not None:
         message.fields.SetInParent()
         for path, spec in config.fields.items():
             entry = message.fields.fields[_text(path, "fields")]
             entry.type = enum_to_number(spec.type)  # type: ignore[assignment,unused-ignore]
             entry.unindexed = not spec.indexed
+    message.analyzer = _text(config.analyzer, "analyzer")
     for name in _THRESHOLDS:
         setattr(message.tuning, name, whole(getattr(config.tuning, name), name))
     if config.tuning.durability is not None:
@@ -46,10 +45,7 @@ def config_from_message(message: types_pb2.CollectionConfig) -> CollectionConfig
     Raises:
         InvalidArgument: An enum's number is unknown, or a parameter has no value.
     """
-    quantization = declared = None
-    if message.HasField("quantization"):
-        params = params_from_message(message.quantization.params, "quantization")
-        quantization = QuantizationSpec(message.quantization.kind, params)
+    declared = None
     if message.HasField("fields"):
         declared = {
             path: FieldSpec(enum_from_number(FieldType, spec.type, f"fields.{path}"), not spec.unindexed)
@@ -60,9 +56,10 @@ def config_from_message(message: types_pb2.CollectionConfig) -> CollectionConfig
         dim=message.dim,
         metric=enum_from_number(Metric, message.metric, "metric", Metric.COSINE),
         index=index_from_message(message.index),
-        quantization=quantization,
+        quantization=quantization_from_message(message),
         fields=declared,
         tuning=_tuning(message.tuning),
+        analyzer=message.analyzer or "standard",
     )
 
 
@@ -75,6 +72,21 @@ def index_to_message(index: IndexSpec, message: types_pb2.IndexSpec) -> None:
 def index_from_message(message: types_pb2.IndexSpec) -> IndexSpec:
     """The index kind of a message; without one, ``auto``."""
     return IndexSpec(message.kind or "auto", params_from_message(message.params, "index"))
+
+
+def quantization_to_message(quantization: QuantizationSpec | None, message: types_pb2.QuantizationSpec) -> None:
+    """Writes a quantization; nothing for none, so that the field stays absent."""
+    if quantization is not None:
+        message.kind = _text(quantization.kind, "quantization")
+        params_to_message(quantization.params, message.params, "quantization")
+
+
+def quantization_from_message(holder: Any) -> QuantizationSpec | None:
+    """The field ``quantization`` of a message, or None where it is absent."""
+    if not holder.HasField("quantization"):
+        return None
+    message = holder.quantization
+    return QuantizationSpec(message.kind, params_from_message(message.params, "quantization"))
 
 
 def _tuning(message: types_pb2.Tuning) -> Tuning:

@@ -6,6 +6,8 @@ is the message's ``collection``. All raise ``InvalidArgument`` for what cannot b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from vectordb.errors import InvalidArgument
@@ -13,10 +15,14 @@ from vectordb.filter import Filter
 from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
+    Fusion,
     GetRequest,
+    ReindexRequest,
+    Rrf,
     ScanRequest,
     SearchRequest,
     UpdateMetadataRequest,
+    Weights,
     WriteMode,
     WriteRequest,
 )
@@ -29,7 +35,14 @@ from vectordb.wire.columns import (
     vectors_from_bytes,
     vectors_to_bytes,
 )
-from vectordb.wire.config import config_from_message, config_to_message
+from vectordb.wire.config import (
+    config_from_message,
+    config_to_message,
+    index_from_message,
+    index_to_message,
+    quantization_from_message,
+    quantization_to_message,
+)
 from vectordb.wire.filters import filter_from_message, filter_to_message
 from vectordb.wire.values import (
     enum_from_number,
@@ -179,13 +192,8 @@ def scan_from_message(message: service_pb2.ScanRequest) -> ScanRequest:
 
 
 def search_to_message(collection: str, request: SearchRequest) -> service_pb2.SearchRequest:
-    vectors = request.vectors
-    if vectors.ndim != 2 or vectors.shape[1] > MAX_DIM:
-        raise InvalidArgument(f"vectors is float32[queries, dim], got shape {vectors.shape}", field="vectors")
     message = service_pb2.SearchRequest(
         collection=text(collection, "collection"),
-        dim=vectors.shape[1],
-        vectors=vectors_to_bytes(vectors),
         limit=whole(request.limit, "limit"),
         filter_mode=enum_to_number(request.filter_mode),  # type: ignore[arg-type,unused-ignore]
         exact=bool(request.exact),
@@ -193,6 +201,16 @@ def search_to_message(collection: str, request: SearchRequest) -> service_pb2.Se
         include=checked_strings(request.include, "include"),
         vector_name=text(request.vector_name, "vector_name"),
     )
+    vectors = request.vectors
+    if vectors is not None:
+        if vectors.ndim != 2 or vectors.shape[1] > MAX_DIM:
+            raise InvalidArgument(f"vectors is float32[queries, dim], got shape {vectors.shape}", field="vectors")
+        message.dim = vectors.shape[1]
+        message.vectors = vectors_to_bytes(vectors)
+    if request.texts:
+        message.texts.extend(checked_texts(request.texts))
+    if request.fusion is not None:
+        _fusion_to_message(request.fusion, message.fusion)
     if request.where is not None:
         filter_to_message(request.where, message.where)
     if request.min_score is not None:
@@ -205,23 +223,84 @@ def search_to_message(collection: str, request: SearchRequest) -> service_pb2.Se
 
 
 def search_from_message(message: service_pb2.SearchRequest) -> SearchRequest:
-    return SearchRequest(
-        vectors_from_bytes(message.vectors, message.dim, "vectors"),
-        limit=message.limit,
-        where=_where(message),
-        filter_mode=enum_from_number(FilterMode, message.filter_mode, "filter_mode", FilterMode.AUTO),
-        exact=message.exact,
-        min_score=message.min_score if message.HasField("min_score") else None,
-        params=params_from_message(message.params, "params") if message.params else None,
-        timeout=_timeout(message),
-        allow_partial=message.allow_partial,
-        include=tuple(message.include),
-        vector_name=message.vector_name,
+    """The request of a message, which is used up: its vectors are taken out."""
+    vectors = None
+    if message.dim or message.vectors or not message.texts:
+        vectors = vectors_from_bytes(message.vectors, message.dim, "vectors")
+        message.ClearField("vectors")
+    if message.texts:
+        # Texts differ from one search to the next: nothing to gain from keeping them.
+        return SearchRequest(vectors, *_settings(message))
+    rest = message.SerializeToString()
+    return SearchRequest(vectors, *(_kept_settings(rest) if len(rest) <= _KEPT_BYTES else _settings(message)))
+
+
+_KEPT_BYTES = 2_048
+"""Longer requests (filters with many values) are not kept."""
+
+
+@lru_cache(maxsize=256)
+def _kept_settings(data: bytes) -> tuple[Any, ...]:
+    """Searches that differ in their vectors alone, as most do, are read once."""
+    return _settings(service_pb2.SearchRequest.FromString(data))
+
+
+def _settings(message: service_pb2.SearchRequest) -> tuple[Any, ...]:
+    """The fields of ``SearchRequest`` after the vectors, in order. Nobody changes them."""
+    return (
+        message.limit,
+        _where(message),
+        enum_from_number(FilterMode, message.filter_mode, "filter_mode", FilterMode.AUTO),
+        message.exact,
+        message.min_score if message.HasField("min_score") else None,
+        params_from_message(message.params, "params") if message.params else None,
+        _timeout(message),
+        message.allow_partial,
+        tuple(message.include),
+        message.vector_name,
+        tuple(message.texts),
+        _fusion_from_message(message.fusion) if message.HasField("fusion") else None,
     )
+
+
+def checked_texts(texts: Sequence[Any]) -> Sequence[str]:
+    """The texts of a search, all in UTF-8."""
+    if None in texts:
+        row = list(texts).index(None)
+        raise InvalidArgument(f"text in row {row} is no text in UTF-8: None", field="text", row=row)
+    return checked_strings(texts, "text")
+
+
+def _fusion_to_message(fusion: Fusion, message: service_pb2.Fusion) -> None:
+    if isinstance(fusion, Rrf):
+        message.rrf.k = real(fusion.k, "fusion")
+    else:
+        message.weights.SetInParent()
+        message.weights.weights.extend(real(weight, "fusion") for weight in fusion.weights)
+
+
+def _fusion_from_message(message: service_pb2.Fusion) -> Fusion:
+    kind = message.WhichOneof("kind")
+    if kind == "weights":
+        return Weights(tuple(message.weights.weights))
+    return Rrf(message.rrf.k) if kind == "rrf" and message.rrf.HasField("k") else Rrf()
 
 
 def explain_to_message(collection: str, request: SearchRequest, analyze: bool) -> service_pb2.ExplainRequest:
     return service_pb2.ExplainRequest(search=search_to_message(collection, request), analyze=bool(analyze))
+
+
+def reindex_to_message(collection: str, request: ReindexRequest) -> service_pb2.ReindexRequest:
+    message = service_pb2.ReindexRequest(collection=text(collection, "collection"), wait=bool(request.wait))
+    if request.index is not None:
+        index_to_message(request.index, message.index)
+    quantization_to_message(request.quantization, message.quantization)
+    return message
+
+
+def reindex_from_message(message: service_pb2.ReindexRequest) -> ReindexRequest:
+    index = index_from_message(message.index) if message.HasField("index") else None
+    return ReindexRequest(index, quantization_from_message(message), message.wait)
 
 
 def text(value: Any, field: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vectordb.encoding import decode_metadata, encode_metadata
 from vectordb.errors import Internal
 from vectordb.requests import Rows
-from vectordb.types import Hit, Metadata, Record, SearchResult, WriteResult
+from vectordb.types import Metadata, Record, SearchResult, WriteResult, hits_of
 from vectordb.wire.columns import bitmap_to_bytes, rows_from_message, texts_to_message, vectors_to_bytes
 from vectordb.wire.stats import plan_from_message, plan_to_message
 from vectordb_proto.v1 import service_pb2, types_pb2
@@ -90,7 +90,7 @@ def search_response_from_message(message: service_pb2.SearchResponse) -> list[Se
             raise Internal("the server's answer to a search is not well formed; are both of one release?")
         ids, (vectors, metadata, texts) = _columns_from_message(entry.hits)
         columns = (list(entry.scores), metadata, texts, vectors)
-        hits = list(map(Hit._make, _rows(ids, columns, ("score", "metadata", "text", "vector"))))
+        hits = hits_of(_rows(ids, columns, ("score", "metadata", "text", "vector")))
         reason = entry.incomplete_reason if entry.HasField("incomplete_reason") else None
         results.append(SearchResult(hits, plans[entry.plan], entry.took_ms, reason, entry.searched_fraction))
     return results
@@ -100,13 +100,13 @@ def _columns_to_message(
     message: types_pb2.Rows,
     ids: Sequence[str],
     vectors: Sequence[NDArray[np.float32] | None],
-    metadata: Sequence[Metadata | None],
+    metadata: Sequence[Metadata | bytes | None],
     texts: Sequence[str | None],
 ) -> None:
     """Writes the columns of records or hits; those that no row has are left out."""
     message.ids.extend(ids)
     if not _is_empty(metadata):
-        message.metadata.extend([_NIL if value is None else encode_metadata(value) for value in metadata])
+        message.metadata.extend(map(_encoded, metadata))
     if not _is_empty(texts):
         texts_to_message(texts, message)
     if not _is_empty(vectors):
@@ -117,6 +117,13 @@ def _columns_to_message(
         message.dim = matrix.shape[1]
         message.vectors = vectors_to_bytes(matrix)
         message.has_vector = bitmap_to_bytes(present)
+
+
+def _encoded(metadata: Metadata | bytes | None) -> bytes:
+    """One row's metadata; what the engine gave as bytes passes (``GetRequest.encoded``)."""
+    if isinstance(metadata, bytes):
+        return metadata
+    return _NIL if metadata is None else encode_metadata(metadata)
 
 
 def _is_empty(column: Sequence[Any]) -> bool:

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -97,7 +99,13 @@ class AsyncBackend(Protocol):
 
     def optimize(self, collection: str, wait: bool) -> Pending[None]: ...
 
+    def reindex(self, collection: str, request: ReindexRequest) -> Pending[CollectionConfig]: ...
+
+    def cancel_reindex(self, collection: str) -> Pending[bool]: ...
+
     def stats(self, collection: str) -> Pending[CollectionStats]: ...
+
+    def backup(self, destination: str) -> Pending[BackupInfo]: ...
 
     def close(self) -> Awaitable[None]: ...
 

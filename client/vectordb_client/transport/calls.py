@@ -15,7 +15,7 @@ from vectordb.errors import ResourceExhausted
 from vectordb.wire import requests as wire
 from vectordb.wire.config import config_from_message
 from vectordb.wire.results import records_from_message, search_response_from_message, write_result_from_message
-from vectordb.wire.stats import info_from_message, plan_from_message, stats_from_message
+from vectordb.wire.stats import backup_from_message, info_from_message, plan_from_message, stats_from_message
 from vectordb_proto.v1 import service_pb2
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         Rows,
         ScanRequest,
         SearchRequest,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -230,9 +232,28 @@ def optimize(collection: str, wait: bool, timeout: float | None) -> Call[None]:
     return Call("Optimize", message, _nothing, None if wait else timeout)
 
 
+def reindex(collection: str, request: ReindexRequest, timeout: float | None) -> Call[CollectionConfig]:
+    # Repeated, it finds itself running or done.
+    message = wire.reindex_to_message(collection, request)
+    return Call(
+        "Reindex", message, lambda answer: config_from_message(answer.config), None if request.wait else timeout
+    )
+
+
+def cancel_reindex(collection: str, timeout: float | None) -> Call[bool]:
+    # Not idempotent: a repeat would say that there was none.
+    message = service_pb2.CancelReindexRequest(collection=wire.text(collection, "collection"))
+    return Call("CancelReindex", message, lambda answer: bool(answer.cancelled), timeout, idempotent=False)
+
+
 def stats(collection: str, timeout: float | None) -> Call[CollectionStats]:
     message = service_pb2.GetStatsRequest(collection=wire.text(collection, "collection"))
     return Call("GetStats", message, lambda answer: stats_from_message(answer.stats), timeout)
+
+
+def backup(destination: str) -> Call[BackupInfo]:
+    message = service_pb2.BackupRequest(destination=wire.text(destination, "destination"))
+    return Call("Backup", message, lambda answer: backup_from_message(answer.backup), None)
 
 
 def _ensure_key(message: Any) -> None:

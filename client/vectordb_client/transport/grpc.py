@@ -29,12 +29,14 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -167,8 +169,17 @@ class GrpcBackend(ForkGuarded):
     def optimize(self, collection: str, wait: bool) -> None:
         self.call(calls.optimize(collection, wait, self.options.timeout))
 
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        return self.call(calls.reindex(collection, request, self.options.timeout))
+
+    def cancel_reindex(self, collection: str) -> bool:
+        return self.call(calls.cancel_reindex(collection, self.options.timeout))
+
     def stats(self, collection: str) -> CollectionStats:
         return self.call(calls.stats(collection, self.options.timeout))
+
+    def backup(self, destination: str) -> BackupInfo:
+        return self.call(calls.backup(destination))
 
     def close(self) -> None:
         """Closes the channel; calls on their way fail with ``Closed``. Idempotent."""

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -168,8 +170,17 @@ class AioBackend(ForkGuarded):
     def optimize(self, collection: str, wait: bool) -> Pending[None]:
         return self._later(calls.optimize(collection, wait, self.options.timeout))
 
+    def reindex(self, collection: str, request: ReindexRequest) -> Pending[CollectionConfig]:
+        return self._later(calls.reindex(collection, request, self.options.timeout))
+
+    def cancel_reindex(self, collection: str) -> Pending[bool]:
+        return self._later(calls.cancel_reindex(collection, self.options.timeout))
+
     def stats(self, collection: str) -> Pending[CollectionStats]:
         return self._later(calls.stats(collection, self.options.timeout))
+
+    def backup(self, destination: str) -> Pending[BackupInfo]:
+        return self._later(calls.backup(destination))
 
     async def close(self) -> None:
         """Closes the channel; calls on their way fail with ``Closed``. Idempotent."""

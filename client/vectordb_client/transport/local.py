@@ -8,9 +8,11 @@ holds it open, whatever path or link leads to it.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     )
 
     Opener = Callable[[str, Mapping[str, Any]], Backend]
+
+_log = logging.getLogger("vectordb.client")
 
 
 class _Shared:
@@ -125,7 +131,8 @@ def _lock_file(folder: str) -> tuple[int, int] | None:
 
 def _check_same_options(folder: str, opened: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for name, value in asked.items():
-        if value is not None and opened.get(name) != value:
+        # Whether other processes may enter is up to whoever opened it; handles of this process are no guests.
+        if name != "shared" and value is not None and opened.get(name) != value:
             raise FailedPrecondition(
                 f"folder {folder!r} is already open in this process with {name}={str(opened.get(name))!r}, "
                 f"asked for {str(value)!r}; close it first or use the same options",
@@ -205,8 +212,17 @@ class LocalBackend(ForkGuarded):
     def optimize(self, collection: str, wait: bool) -> None:
         self._engine.optimize(collection, wait)
 
+    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
+        return self._engine.reindex(collection, request)
+
+    def cancel_reindex(self, collection: str) -> bool:
+        return self._engine.cancel_reindex(collection)
+
     def stats(self, collection: str) -> CollectionStats:
         return self._engine.stats(collection)
+
+    def backup(self, destination: str) -> BackupInfo:
+        return self._engine.backup(destination)
 
     def close(self) -> None:
         """Gives the handle back; the engine closes with its last handle. Idempotent."""
@@ -227,7 +243,16 @@ class LocalBackend(ForkGuarded):
 def _open_engine(folder: str, options: Mapping[str, Any]) -> Backend:
     from vectordb.engine.database import Engine
 
-    return Engine(folder, **options)
+    engine = Engine(folder, **options)
+    if folder != MEMORY and options.get("shared"):
+        from vectordb.server.sharing import Door
+
+        try:
+            Door(engine, Path(folder))
+        except FailedPrecondition as error:
+            # A folder without a door is a folder all the same: other processes get DirectoryLocked.
+            _log.warning("%s", error.message)
+    return engine
 
 
 def _engine_options() -> dict[str, Any]:

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
         WriteRequest,
     )
     from vectordb.types import (
+        BackupInfo,
         CollectionConfig,
         CollectionStats,
         DatabaseInfo,
@@ -116,8 +118,17 @@ class ThreadedBackend:
     def optimize(self, collection: str, wait: bool) -> Pending[None]:
         return self._later(self._backend.optimize, collection, wait)
 
+    def reindex(self, collection: str, request: ReindexRequest) -> Pending[CollectionConfig]:
+        return self._later(self._backend.reindex, collection, request)
+
+    def cancel_reindex(self, collection: str) -> Pending[bool]:
+        return self._later(self._backend.cancel_reindex, collection)
+
     def stats(self, collection: str) -> Pending[CollectionStats]:
         return self._later(self._backend.stats, collection)
+
+    def backup(self, destination: str) -> Pending[BackupInfo]:
+        return self._later(self._backend.backup, destination)
 
     async def close(self) -> None:
         """Waits for the calls that run, then closes the backend."""

@@ -235,7 +235,7 @@ class CloseScanResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "dim", "vectors", "limit", "where", "filter_mode", "exact", "min_score", "params", "timeout_seconds", "allow_partial", "include", "vector_name")
+    __slots__ = ("collection", "dim", "vectors", "limit", "where", "filter_mode", "exact", "min_score", "params", "timeout_seconds", "allow_partial", "include", "vector_name", "texts", "fusion")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +256,8 @@ class SearchRequest(_message.Message):
     ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_FIELD_NUMBER: _ClassVar[int]
     VECTOR_NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    FUSION_FIELD_NUMBER: _ClassVar[int]
     collection: str
     dim: int
     vectors: bytes
@@ -269,7 +271,27 @@ class SearchRequest(_message.Message):
     allow_partial: bool
     include: _containers.RepeatedScalarFieldContainer[str]
     vector_name: str
-    def __init__(self, collection: _Optional[str] = ..., dim: _Optional[int] = ..., vectors: _Optional[bytes] = ..., limit: _Optional[int] = ..., where: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., filter_mode: _Optional[_Union[_types_pb2.FilterMode, str]] = ..., exact: bool = ..., min_score: _Optional[float] = ..., params: _Optional[_Mapping[str, _types_pb2.ParamValue]] = ..., timeout_seconds: _Optional[float] = ..., allow_partial: bool = ..., include: _Optional[_Iterable[str]] = ..., vector_name: _Optional[str] = ...) -> None: ...
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    fusion: Fusion
+    def __init__(self, collection: _Optional[str] = ..., dim: _Optional[int] = ..., vectors: _Optional[bytes] = ..., limit: _Optional[int] = ..., where: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., filter_mode: _Optional[_Union[_types_pb2.FilterMode, str]] = ..., exact: bool = ..., min_score: _Optional[float] = ..., params: _Optional[_Mapping[str, _types_pb2.ParamValue]] = ..., timeout_seconds: _Optional[float] = ..., allow_partial: bool = ..., include: _Optional[_Iterable[str]] = ..., vector_name: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., fusion: _Optional[_Union[Fusion, _Mapping]] = ...) -> None: ...
+
+class Fusion(_message.Message):
+    __slots__ = ("rrf", "weights")
+    class Rrf(_message.Message):
+        __slots__ = ("k",)
+        K_FIELD_NUMBER: _ClassVar[int]
+        k: float
+        def __init__(self, k: _Optional[float] = ...) -> None: ...
+    class Weights(_message.Message):
+        __slots__ = ("weights",)
+        WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+        weights: _containers.RepeatedScalarFieldContainer[float]
+        def __init__(self, weights: _Optional[_Iterable[float]] = ...) -> None: ...
+    RRF_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    rrf: Fusion.Rrf
+    weights: Fusion.Weights
+    def __init__(self, rrf: _Optional[_Union[Fusion.Rrf, _Mapping]] = ..., weights: _Optional[_Union[Fusion.Weights, _Mapping]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("results", "plans")
@@ -305,6 +327,36 @@ class OptimizeResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ReindexRequest(_message.Message):
+    __slots__ = ("collection", "index", "quantization", "wait")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    index: _types_pb2.IndexSpec
+    quantization: _types_pb2.QuantizationSpec
+    wait: bool
+    def __init__(self, collection: _Optional[str] = ..., index: _Optional[_Union[_types_pb2.IndexSpec, _Mapping]] = ..., quantization: _Optional[_Union[_types_pb2.QuantizationSpec, _Mapping]] = ..., wait: bool = ...) -> None: ...
+
+class ReindexResponse(_message.Message):
+    __slots__ = ("config",)
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    config: _types_pb2.CollectionConfig
+    def __init__(self, config: _Optional[_Union[_types_pb2.CollectionConfig, _Mapping]] = ...) -> None: ...
+
+class CancelReindexRequest(_message.Message):
+    __slots__ = ("collection",)
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    def __init__(self, collection: _Optional[str] = ...) -> None: ...
+
+class CancelReindexResponse(_message.Message):
+    __slots__ = ("cancelled",)
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    cancelled: bool
+    def __init__(self, cancelled: bool = ...) -> None: ...
+
 class GetStatsRequest(_message.Message):
     __slots__ = ("collection",)
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -316,3 +368,15 @@ class GetStatsResponse(_message.Message):
     STATS_FIELD_NUMBER: _ClassVar[int]
     stats: _types_pb2.CollectionStats
     def __init__(self, stats: _Optional[_Union[_types_pb2.CollectionStats, _Mapping]] = ...) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ("destination",)
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    destination: str
+    def __init__(self, destination: _Optional[str] = ...) -> None: ...
+
+class BackupResponse(_message.Message):
+    __slots__ = ("backup",)
+    BACKUP_FIELD_NUMBER: _ClassVar[int]
+    backup: _types_pb2.BackupInfo
+    def __init__(self, backup: _Optional[_Union[_types_pb2.BackupInfo, _Mapping]] = ...) -> None: ...

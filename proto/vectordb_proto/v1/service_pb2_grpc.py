@@ -115,10 +115,25 @@ class VectorDBServiceStub(object):
                 request_serializer=vectordb__proto_dot_v1_dot_service__pb2.OptimizeRequest.SerializeToString,
                 response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.OptimizeResponse.FromString,
                 _registered_method=True)
+        self.Reindex = channel.unary_unary(
+                '/vectordb.v1.VectorDBService/Reindex',
+                request_serializer=vectordb__proto_dot_v1_dot_service__pb2.ReindexRequest.SerializeToString,
+                response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.ReindexResponse.FromString,
+                _registered_method=True)
+        self.CancelReindex = channel.unary_unary(
+                '/vectordb.v1.VectorDBService/CancelReindex',
+                request_serializer=vectordb__proto_dot_v1_dot_service__pb2.CancelReindexRequest.SerializeToString,
+                response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.CancelReindexResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/vectordb.v1.VectorDBService/GetStats',
                 request_serializer=vectordb__proto_dot_v1_dot_service__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.GetStatsResponse.FromString,
+                _registered_method=True)
+        self.Backup = channel.unary_unary(
+                '/vectordb.v1.VectorDBService/Backup',
+                request_serializer=vectordb__proto_dot_v1_dot_service__pb2.BackupRequest.SerializeToString,
+                response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.BackupResponse.FromString,
                 _registered_method=True)
 
 
@@ -226,7 +241,7 @@ class VectorDBServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """The nearest rows of one query or many.
+        """The best rows of one query or many: by vector, by keyword, or by both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -246,8 +261,30 @@ class VectorDBServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reindex(self, request, context):
+        """Gives a collection another index and/or quantization, built beside the serving ones. A later call takes the place
+        of a running one, whose callers get FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelReindex(self, request, context):
+        """Takes a running reindex back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """The state of a collection.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Backup(self, request, context):
+        """Writes a backup of all collections. PERMISSION_DENIED where the server was not told a place for backups.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -336,10 +373,25 @@ def add_VectorDBServiceServicer_to_server(servicer, server):
                     request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.OptimizeRequest.FromString,
                     response_serializer=vectordb__proto_dot_v1_dot_service__pb2.OptimizeResponse.SerializeToString,
             ),
+            'Reindex': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reindex,
+                    request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.ReindexRequest.FromString,
+                    response_serializer=vectordb__proto_dot_v1_dot_service__pb2.ReindexResponse.SerializeToString,
+            ),
+            'CancelReindex': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelReindex,
+                    request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.CancelReindexRequest.FromString,
+                    response_serializer=vectordb__proto_dot_v1_dot_service__pb2.CancelReindexResponse.SerializeToString,
+            ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
                     request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.GetStatsRequest.FromString,
                     response_serializer=vectordb__proto_dot_v1_dot_service__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_unary_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.BackupRequest.FromString,
+                    response_serializer=vectordb__proto_dot_v1_dot_service__pb2.BackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -786,6 +838,60 @@ class VectorDBService(object):
             _registered_method=True)
 
     @staticmethod
+    def Reindex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vectordb.v1.VectorDBService/Reindex',
+            vectordb__proto_dot_v1_dot_service__pb2.ReindexRequest.SerializeToString,
+            vectordb__proto_dot_v1_dot_service__pb2.ReindexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelReindex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vectordb.v1.VectorDBService/CancelReindex',
+            vectordb__proto_dot_v1_dot_service__pb2.CancelReindexRequest.SerializeToString,
+            vectordb__proto_dot_v1_dot_service__pb2.CancelReindexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetStats(request,
             target,
             options=(),
@@ -802,6 +908,33 @@ class VectorDBService(object):
             '/vectordb.v1.VectorDBService/GetStats',
             vectordb__proto_dot_v1_dot_service__pb2.GetStatsRequest.SerializeToString,
             vectordb__proto_dot_v1_dot_service__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vectordb.v1.VectorDBService/Backup',
+            vectordb__proto_dot_v1_dot_service__pb2.BackupRequest.SerializeToString,
+            vectordb__proto_dot_v1_dot_service__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -180,7 +180,7 @@ class Tuning(_message.Message):
     def __init__(self, seal_bytes: _Optional[int] = ..., index_bytes: _Optional[int] = ..., max_segment_bytes: _Optional[int] = ..., max_unindexed_bytes: _Optional[int] = ..., max_write_bytes: _Optional[int] = ..., merge_factor: _Optional[int] = ..., build_threads: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class CollectionConfig(_message.Message):
-    __slots__ = ("name", "dim", "metric", "index", "quantization", "fields", "tuning")
+    __slots__ = ("name", "dim", "metric", "index", "quantization", "fields", "tuning", "analyzer")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +188,7 @@ class CollectionConfig(_message.Message):
     QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     TUNING_FIELD_NUMBER: _ClassVar[int]
+    ANALYZER_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
@@ -195,7 +196,8 @@ class CollectionConfig(_message.Message):
     quantization: QuantizationSpec
     fields: FieldSpecs
     tuning: Tuning
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ..., fields: _Optional[_Union[FieldSpecs, _Mapping]] = ..., tuning: _Optional[_Union[Tuning, _Mapping]] = ...) -> None: ...
+    analyzer: str
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ..., fields: _Optional[_Union[FieldSpecs, _Mapping]] = ..., tuning: _Optional[_Union[Tuning, _Mapping]] = ..., analyzer: _Optional[str] = ...) -> None: ...
 
 class SegmentPlan(_message.Message):
     __slots__ = ("segment", "strategy", "rows", "estimated", "matched", "rows_scored", "fallback_reason", "filtered", "params")
@@ -292,7 +294,7 @@ class OptimizerStats(_message.Message):
     def __init__(self, state: _Optional[str] = ..., progress: _Optional[float] = ..., pending_bytes: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class CollectionStats(_message.Message):
-    __slots__ = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes", "index", "segments", "optimizer")
+    __slots__ = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes", "index", "segments", "optimizer", "quantization")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     INDEXED_ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +305,7 @@ class CollectionStats(_message.Message):
     INDEX_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     rows: int
     deleted: int
     indexed_rows: int
@@ -313,7 +316,8 @@ class CollectionStats(_message.Message):
     index: IndexSpec
     segments: _containers.RepeatedCompositeFieldContainer[SegmentStats]
     optimizer: OptimizerStats
-    def __init__(self, rows: _Optional[int] = ..., deleted: _Optional[int] = ..., indexed_rows: _Optional[int] = ..., tail_rows: _Optional[int] = ..., version: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., segments: _Optional[_Iterable[_Union[SegmentStats, _Mapping]]] = ..., optimizer: _Optional[_Union[OptimizerStats, _Mapping]] = ...) -> None: ...
+    quantization: QuantizationSpec
+    def __init__(self, rows: _Optional[int] = ..., deleted: _Optional[int] = ..., indexed_rows: _Optional[int] = ..., tail_rows: _Optional[int] = ..., version: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., segments: _Optional[_Iterable[_Union[SegmentStats, _Mapping]]] = ..., optimizer: _Optional[_Union[OptimizerStats, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ...) -> None: ...
 
 class DatabaseInfo(_message.Message):
     __slots__ = ("version", "format_version", "path", "collections", "durability", "read_only_reason")
@@ -330,3 +334,26 @@ class DatabaseInfo(_message.Message):
     durability: Durability
     read_only_reason: str
     def __init__(self, version: _Optional[str] = ..., format_version: _Optional[int] = ..., path: _Optional[str] = ..., collections: _Optional[_Iterable[str]] = ..., durability: _Optional[_Union[Durability, str]] = ..., read_only_reason: _Optional[str] = ...) -> None: ...
+
+class BackupInfo(_message.Message):
+    __slots__ = ("id", "created", "collections", "files", "total_bytes", "new_bytes")
+    class CollectionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    created: str
+    collections: _containers.ScalarMap[str, int]
+    files: int
+    total_bytes: int
+    new_bytes: int
+    def __init__(self, id: _Optional[str] = ..., created: _Optional[str] = ..., collections: _Optional[_Mapping[str, int]] = ..., files: _Optional[int] = ..., total_bytes: _Optional[int] = ..., new_bytes: _Optional[int] = ...) -> None: ...

@@ -14,9 +14,11 @@ MB = 1 << 20
 TUNING = Tuning()
 
 
-def _facts(megabytes: float, dead: float = 0.0, overlaid: float = 0.0, wants_index: bool = False) -> Facts:
+def _facts(
+    megabytes: float, dead: float = 0.0, overlaid: float = 0.0, wants_index: bool = False, held: bool = False
+) -> Facts:
     rows = max(1, int(megabytes * 1000))
-    return Facts(int(megabytes * MB), rows, int(dead * rows), int(overlaid * rows), wants_index)
+    return Facts(int(megabytes * MB), rows, int(dead * rows), int(overlaid * rows), wants_index, held)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,11 @@ def _facts(megabytes: float, dead: float = 0.0, overlaid: float = 0.0, wants_ind
         ([_facts(16, wants_index=True), _facts(40, wants_index=True)], False, Index(1)),
         ([_facts(16, wants_index=True)] * 4, False, Merge(0, 4)),
         ([_facts(64), _facts(1)], True, Merge(0, 2)),
+        ([_facts(16)] * 3 + [_facts(16, held=True)] + [_facts(16)] * 3, False, None),
+        ([_facts(16)] * 3 + [_facts(16, held=True)] + [_facts(16)] * 4, False, Merge(4, 8)),
+        ([_facts(16, dead=0.5, held=True)], False, None),
+        ([_facts(16, dead=0.5, held=True)], True, None),
+        ([_facts(16), _facts(64, held=True), _facts(1), _facts(1)], True, Merge(2, 4)),
         ([_facts(16, dead=0.02)], True, Merge(0, 1)),
         ([_facts(16, dead=0.001)], True, Merge(0, 1)),
         ([_facts(6 * 1024), _facts(6 * 1024)], True, None),

@@ -37,6 +37,7 @@ class Row:
     id: str
     vector: np.ndarray | None
     payloads: list[tuple[int, dict]]
+    text: str | None = None
     deleted: int = 0
 
     def payload(self, version: int) -> tuple[int, dict]:
@@ -77,10 +78,13 @@ class World:
         # Some ids beyond ASCII, of one to four bytes a character.
         ids = [f"{'é€😀x'[o % 4]}-{o}" if self.holes else f"id-{o}" for o in offsets.tolist()]
         for i, offset in enumerate(offsets.tolist()):
-            self.rows[offset] = Row(ids[i], vectors[i] if mask[i] else None, [(self.version, metadata[i])])
+            vector = vectors[i] if mask[i] else None
+            self.rows[offset] = Row(ids[i], vector, [(self.version, metadata[i])], text_of(offset))
         versions = np.full(count, self.version, np.uint64)
         encoded = [encode_metadata(m) for m in metadata]
-        return RowBatch(offsets.astype(np.uint64), ids, versions, encoded, vectors, None if mask.all() else mask)
+        texts = [None if (text := text_of(offset)) is None else text.encode() for offset in offsets.tolist()]
+        present = None if mask.all() else mask
+        return RowBatch(offsets.astype(np.uint64), ids, versions, encoded, vectors, present, texts)
 
     def delete(self, count: int) -> None:
         self.delete_these(self._some(count))
@@ -127,6 +131,7 @@ class World:
         assert view.dead == alive.count(False)
         assert view.payload_versions(every).tolist() == [row.payload(version)[0] for row in rows]
         self._check_vectors(view, rows)
+        self._check_texts(view, rows, alive)
         self._check_filters(view, [row.payload(version)[1] for row in rows])
         assert view.rows_at(offsets).tolist() == every.tolist()
         assert view.rows_at(offsets + np.uint64(1 << 40)).tolist() == [-1] * view.rows
@@ -160,6 +165,18 @@ class World:
         bits = np.unpackbits(view.allowed_positions(asked), count=len(having), bitorder="little")
         assert bits.tolist() == [int(i % 2 == 0) for i in having.tolist()]
 
+    def _check_texts(self, view: View, rows: list[Row], alive: list[bool]) -> None:
+        words = [(row.text or "").split() for row in rows]
+        found: list[list[str]] = [[] for _ in rows]
+        for text, start, shown in view.text():
+            for number in range(len(text.words)):
+                for row in text.arrays.rows[text.arrays.starts[number] : text.arrays.starts[number + 1]].tolist():
+                    if row < shown:
+                        found[start + row].append(text.words[number].decode())
+        assert found == [sorted(of) for of in words]
+        living = [len(of) for of, there in zip(words, alive, strict=True) if of and there]
+        assert view.text_totals() == (len(living), sum(living))
+
     def _check_filters(self, view: View, metadata: list[dict]) -> None:
         for where in FILTERS:
             expected = [matches(where, m) for m in metadata]
@@ -168,6 +185,11 @@ class World:
             assert estimate.low <= sum(expected) <= estimate.high
         every = np.arange(view.rows)
         assert view.sort_keys("n", every) == [(1, m["n"]) if "n" in m else None for m in metadata]
+
+
+def text_of(offset: int) -> str | None:
+    """The text of a row: some have none, some an empty one."""
+    return None if offset % 5 == 0 else "" if offset % 7 == 0 else f"all w{offset % 3} x{offset}"
 
 
 class PlainIndex:

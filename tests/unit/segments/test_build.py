@@ -15,6 +15,8 @@ from vectordb.segments.opening import open_segment
 from vectordb.segments.snapshot import Snapshot
 from vectordb.segments.store import SegmentStore
 from vectordb.segments.tail import Tail, TailSection
+from vectordb.segments.texts import open_text
+from vectordb.text.analyzers import analyzer
 from vectordb.types import QuantizationSpec
 
 
@@ -93,7 +95,7 @@ def test_rows_without_any_vector(make_world: Callable, options: SealOptions, pla
     batch = world.batch(30)
     assert batch.vectors is not None
     plain = TailSection(6, 0, None)
-    plain.append(type(batch)(batch.offsets, batch.ids, batch.payload_versions, batch.metadata))
+    plain.append(type(batch)(batch.offsets, batch.ids, batch.payload_versions, batch.metadata, texts=batch.texts))
     for row in world.rows.values():
         row.vector = None
     merged = seal([plain.view(world.version)], place, options)
@@ -183,6 +185,7 @@ class TestIndex:
         # Every version that matters says the same, also after opening again, without storage's tombstones.
         if place is not None:
             index = open_segment(place, index.ref, None).segment
+            assert open_text(place, index, analyzer("standard").fingerprint).there
             world.check(index.view(version), exactly=held)
         built = index.built.index
         assert np.array_equal(built.vectors, index.data.vectors.array)

@@ -18,8 +18,10 @@ from vectordb.segments.columns import SealOptions
 from vectordb.segments.files import checksum
 from vectordb.segments.opening import open_segment
 from vectordb.segments.segment import Segment
-from vectordb.segments.store import SegmentStore
+from vectordb.segments.store import SegmentStore, text_ref
 from vectordb.segments.tail import TailSection
+from vectordb.segments.texts import open_text
+from vectordb.text.analyzers import analyzer
 from vectordb.types import QuantizationSpec
 
 
@@ -48,6 +50,15 @@ def forget(store: SegmentStore) -> None:
         stamp.unlink()
 
 
+def reopened(store: SegmentStore, ref: str) -> tuple[Segment | None, list[str]]:
+    """What can be opened of a segment, its text index included, and all problems."""
+    opened = open_segment(store, ref, None)
+    problems = list(opened.problems)
+    if opened.segment is not None:
+        problems += open_text(store, opened.segment, analyzer("standard").fingerprint).problems
+    return opened.segment, problems
+
+
 def count_checksums(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     read: list[Path] = []
     monkeypatch.setattr(
@@ -57,18 +68,18 @@ def count_checksums(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_a_published_segment_comes_back_whole(world, store: SegmentStore, segment: Segment) -> None:
-    opened = open_segment(SegmentStore(store.root), segment.ref, None)
-    assert opened.problems == []
-    assert opened.segment.ref == segment.ref
-    assert opened.segment.data.info == segment.data.info
-    assert opened.segment.built.info == segment.built.info
-    assert opened.segment.built.info.params == {"p": 3}
+    opened, problems = reopened(SegmentStore(store.root), segment.ref)
+    assert problems == []
+    assert opened.ref == segment.ref
+    assert opened.data.info == segment.data.info
+    assert opened.built.info == segment.built.info
+    assert opened.built.info.params == {"p": 3}
     assert (
-        opened.segment.disk_bytes
+        opened.disk_bytes
         == segment.disk_bytes
         == sum(path.stat().st_size for path in files(store) if path.suffix != ".json")
     )
-    world.check(opened.segment.view(world.version), exactly=world.alive(world.version))
+    world.check(opened.view(world.version), exactly=world.alive(world.version))
     assert store.refs() == [segment.name, segment.ref]
 
 
@@ -76,13 +87,13 @@ def test_unchanged_files_are_not_read_again(
     store: SegmentStore, segment: Segment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = count_checksums(monkeypatch)
-    assert open_segment(SegmentStore(store.root), segment.ref, None).segment is not None
+    assert reopened(SegmentStore(store.root), segment.ref)[1] == []
     assert read == []
     forget(store)
-    assert open_segment(SegmentStore(store.root), segment.ref, None).segment is not None
+    assert reopened(SegmentStore(store.root), segment.ref)[1] == []
     assert len(read) == len([path for path in files(store) if path.suffix != ".json"])
     read.clear()
-    assert open_segment(SegmentStore(store.root), segment.ref, None).segment is not None
+    assert reopened(SegmentStore(store.root), segment.ref)[1] == []
     assert read == []
 
 
@@ -138,18 +149,23 @@ def test_damage_to_any_file_is_found(
         if not stamped:
             forget(store)
         DAMAGES[damage](path)
-        of_index = "index-" in str(path)
-        ref = segment.ref if of_index else segment.name
+        of_index, of_text = "index-" in str(path), path.parent.name == "text"
+        ref = segment.ref if of_index else text_ref(segment.name) if of_text else segment.name
         assert store.check(ref), path
         assert store.verify(ref), path
-        opened = open_segment(store, segment.ref, None)
-        assert opened.problems, path
-        # A damaged index costs the index, a damaged segment both; what is damaged is set aside.
-        assert (opened.segment is not None) == of_index, path
+        opened, problems = reopened(store, segment.ref)
+        assert problems, path
+        # A damaged index costs the index, damaged words the words, a damaged segment all; what is damaged is set aside.
+        assert (opened is not None) == (of_index or of_text), path
         if of_index:
-            assert opened.segment.built is None
-            assert opened.segment.ref == segment.name
+            assert opened.built is None
+            assert opened.ref == segment.name
+            assert opened.data.text is not None
             assert store.refs() == [segment.name]
+        elif of_text:
+            assert opened.built is not None
+            assert opened.data.text is None
+            assert store.refs() == [segment.name, segment.ref]
         else:
             assert store.refs() == []
         assert len(list(store.root.glob("damaged-*"))) == 1
@@ -217,7 +233,7 @@ def test_garbage_is_what_the_manifest_does_not_name(store: SegmentStore, segment
     assert sorted(removed) == sorted([segment.ref, "tmp-left", "tmp-stamp"])
     assert store.refs() == [segment.name, other.ref]
     assert sorted(path.name for path in store.root.iterdir()) == sorted(
-        [segment.name, f"{segment.name}.stamp", f"{other.ref.replace('/', '.')}.stamp"]
+        [segment.name, *(f"{ref}.stamp" for ref in (segment.name, other.ref.replace("/", "."), f"{segment.name}.text"))]
     )
     assert open_segment(store, other.ref, None).problems == []
     store.collect_garbage(set())
@@ -271,6 +287,34 @@ def test_everything_is_synced_before_its_name_shows(
     at = done.index(("rename", folder))
     draft = os.path.dirname(done[0][1])
     before = [name.removeprefix(draft) for _, name in done[:at]]
-    assert {f"/{path.name}" for path in store.path(sealed.name).iterdir()} <= set(before)
+    assert {f"/{path.name}" for path in store.path(sealed.name).iterdir() if path.is_file()} <= set(before)
     assert before[-2:] == ["/segment.json", ""]
     assert done[at + 1] == ("sync", str(store.root))
+    # Then the words of its texts, in the same order, inside it.
+    at_text = done.index(("rename", str(store.path(text_ref(sealed.name)))))
+    assert [os.path.basename(name) for _, name in done[at + 2 : at_text - 1]] == ["text.bin", "text.json"]
+    assert done[at_text + 1] == ("sync", folder)
+
+
+def test_no_room_for_the_words_leaves_no_segment(
+    world, store: SegmentStore, options: SealOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(index: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("vectordb.segments.texts.encoded", full)
+    section = TailSection(6, 0, None)
+    section.append(world.batch(20))
+    with pytest.raises(ResourceExhausted, match="free disk space"):
+        seal([section.view(1)], store, options)
+    assert list(store.root.iterdir()) == []
+
+
+def test_words_of_another_segment_are_not_taken(store: SegmentStore, segment: Segment) -> None:
+    mine = analyzer("standard").fingerprint
+    segment.rows += 1
+    opened = open_text(store, segment, mine)
+    assert not opened.there
+    assert f"covers {segment.rows - 1} rows, its segment has {segment.rows}" in opened.problems[0]
+    assert not store.path(text_ref(segment.name)).exists()
+    assert open_text(store, segment, mine) == (False, [])

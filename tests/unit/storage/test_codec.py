@@ -149,10 +149,13 @@ def test_manifest() -> None:
     segments = [
         SegmentEntry("a" * 32, 0, 100, 90, 12),
         SegmentEntry("b" * 32, 100, 2**40, 5, 2**50, IndexSpec("hnsw", {"m": 16, "x": 0.5}), "index-1", "indexed"),
+        SegmentEntry("c" * 32, 2**40, 2**41, 5, 2**50, next_index_name="index-2"),
     ]
     assert catalogue.decode_manifest(catalogue.encode_manifest(segments)) == segments
     assert catalogue.decode_manifest(catalogue.encode_manifest([])) == []
     raw = ormsgpack.unpackb(catalogue.encode_manifest(segments))
+    # As older releases wrote it, and read it.
+    assert ["next_index_name" in entry for entry in raw["segments"]] == [False, False, True]
     raw["segments"][0]["tier"] = 3
     read = catalogue.decode_manifest(ormsgpack.packb(raw))
     assert read[0].extra == {"tier": 3}
@@ -169,6 +172,7 @@ CONFIGS = [
         QuantizationSpec("pq", {"nbits": 8}),
         {"year": FieldSpec(FieldType.INT), "note": FieldSpec(FieldType.TEXT, False)},
         Tuning(seal_bytes=1, durability=Durability.ASYNC),
+        analyzer="german",
     ),
 ]
 
@@ -177,11 +181,17 @@ CONFIGS = [
 def test_config(config: CollectionConfig) -> None:
     data = catalogue.encode_config(config)
     assert catalogue.decode_config(data) == config
+    assert catalogue.decode_target(data) is None
+    target = catalogue.Choice(IndexSpec("hnsw", {"m": 8}), QuantizationSpec("sq8"))
+    running = catalogue.encode_config(config, target)
+    assert (catalogue.decode_config(running), catalogue.decode_target(running)) == (config, target)
     raw = ormsgpack.unpackb(data)
     raw["later"] = 1
     raw["tuning"]["later"] = 1
     del raw["tuning"]["merge_factor"]
     assert catalogue.decode_config(ormsgpack.packb(raw)) == config
+    del raw["analyzer"]
+    assert catalogue.decode_config(ormsgpack.packb(raw)).analyzer == "standard"
 
 
 @pytest.mark.parametrize(

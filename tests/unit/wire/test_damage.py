@@ -17,6 +17,7 @@ from vectordb.requests import (
     CreateRequest,
     Rows,
     SearchRequest,
+    Weights,
     WriteMode,
     WriteRequest,
 )
@@ -43,8 +44,10 @@ READERS = {
     service_pb2.SearchRequest: requests.search_from_message,
 }
 REQUEST = SearchRequest(np.ones((2, 3), np.float32), where=(col("a") == 1) & ~col("b").isin(["x"]), params={"ef": 1})
+WORDS = SearchRequest(np.ones((1, 3), np.float32), texts=("some words",), fusion=Weights((0.7, 0.3)))
 SEEDS = [
     requests.search_to_message("c", REQUEST).SerializeToString(),
+    requests.search_to_message("c", WORDS).SerializeToString(),
     requests.write_to_message(
         "c", WriteRequest(WriteMode.UPSERT, Rows(["a"], np.ones((1, 3), np.float32), None, [b"\x80"], ["t"]))
     ).SerializeToString(),

@@ -17,10 +17,13 @@ from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
     GetRequest,
+    ReindexRequest,
     Rows,
+    Rrf,
     ScanRequest,
     SearchRequest,
     UpdateMetadataRequest,
+    Weights,
     WriteMode,
     WriteRequest,
 )
@@ -149,13 +152,23 @@ def test_reads(ids, where, timeout, order_by, include, size):
     assert requests.scan_from_message(again(requests.scan_to_message("c", scan))) == scan
 
 
+FUSION = (
+    st.none()
+    | st.builds(Rrf, st.floats(allow_nan=False))
+    | st.builds(Weights, st.lists(st.floats(allow_nan=False), max_size=3).map(tuple))
+)
+WORDS = st.tuples(st.lists(TEXT, max_size=3).map(tuple), FUSION)
+
+
 @given(
     st.tuples(st.integers(0, 4), st.integers(1, 5)), INT64, st.none() | FILTER, st.sampled_from(FilterMode),
-    st.none() | st.floats(allow_nan=False), st.none() | PARAMS.filter(bool), SECONDS, st.booleans(),
+    st.none() | st.floats(allow_nan=False), st.none() | PARAMS.filter(bool), SECONDS, st.booleans(), WORDS,
 )  # fmt: skip
-def test_searches(shape, limit, where, mode, min_score, params, timeout, flag):
+def test_searches(shape, limit, where, mode, min_score, params, timeout, flag, words):
     vectors = np.full(shape, 1.5, np.float32)
-    request = SearchRequest(vectors, limit, where, mode, flag, min_score, params, timeout, not flag, ("text",), "x")
+    request = SearchRequest(
+        vectors, limit, where, mode, flag, min_score, params, timeout, not flag, ("text",), "x", *words
+    )
     got = requests.search_from_message(again(requests.search_to_message("c", request)))
     np.testing.assert_array_equal(got.vectors, vectors)
     assert got.vectors.dtype == np.float32
@@ -166,6 +179,18 @@ def test_searches(shape, limit, where, mode, min_score, params, timeout, flag):
     assert {k: type(v) for k, v in (got.params or {}).items()} == {k: type(v) for k, v in (params or {}).items()}
 
 
+@given(st.lists(TEXT, min_size=1, max_size=3).map(tuple), INT64)
+def test_searches_by_text_alone(texts, limit):
+    request = SearchRequest(None, limit, texts=texts)
+    assert requests.search_from_message(again(requests.search_to_message("c", request))) == request
+
+
+def test_a_fusion_that_says_nothing_is_the_default():
+    for given_fusion in ({}, {"rrf": {}}):
+        message = service_pb2.SearchRequest(dim=1, vectors=bytes(4), texts=["a"], fusion=given_fusion)
+        assert requests.search_from_message(message).fusion == Rrf()
+
+
 @given(
     TEXT, INT64, st.sampled_from(Metric), PARAMS,
     st.none() | st.dictionaries(TEXT, st.builds(FieldSpec, st.sampled_from(FieldType), st.booleans()), max_size=3),
@@ -173,7 +198,9 @@ def test_searches(shape, limit, where, mode, min_score, params, timeout, flag):
 )  # fmt: skip
 def test_collections(name, dim, metric, params, fields, tuning):
     quantization = QuantizationSpec("pq", params) if params else None
-    config = CollectionConfig(name, dim, metric, IndexSpec("hnsw", params), quantization, fields, tuning)
+    config = CollectionConfig(
+        name, dim, metric, IndexSpec("hnsw", params), quantization, fields, tuning, analyzer="german"
+    )
     request = CreateRequest(config, True, 2.5)
     assert requests.create_from_message(again(requests.create_to_message(request))) == request
 
@@ -234,10 +261,56 @@ def test_records(hits):
         assert (got.id, got.metadata, got.text, got.version) == (want.id, want.metadata, want.text, want.version)
 
 
+def test_metadata_that_comes_encoded_travels_as_it_is():
+    foreign = b"\x81\xa1t\xd6\xff\x00\x00\x00\x01"  # {"t": 1970-01-01T00:00:01Z} with MessagePack's own timestamp
+    message = types_pb2.Records()
+    results.records_to_message([Record("a", metadata=foreign), Record("b", metadata={}), Record("c")], message)
+    assert list(message.rows.metadata) == [foreign, b"", b"\xc0"]
+    got = results.records_from_message(again(message))
+    assert [record.metadata for record in got] == [{"t": datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)}, {}, None]
+
+
+def test_searches_that_differ_in_their_vectors_alone_are_read_once():
+    def got(vector, values):
+        request = SearchRequest(np.array([vector], np.float32), where=Condition("a", Op.IN, values), params={"ef": 9})
+        return requests.search_from_message(again(requests.search_to_message("c", request)))
+
+    first, second = got([1, 2], [1]), got([3, 4], [1])
+    assert (first.vectors.tolist(), second.vectors.tolist()) == ([[1, 2]], [[3, 4]])
+    assert first.where is second.where
+    assert got([1, 2], [2]).where == Condition("a", Op.IN, [2])
+    many = list(range(10_000))
+    assert got([1, 2], many).where is not got([1, 2], many).where, "long ones are not kept"
+
+
+@pytest.mark.parametrize("value", [1, True, 1.0])
+def test_plans_alike_but_for_a_type_are_kept_apart(value):
+    plan = Plan((SegmentPlan("s", "graph", 5, 5, params={"x": value}),))
+    for given_ in (plan, Plan((plan.segments[0]._replace(rows_scored=7),))):
+        message = types_pb2.Plan()
+        stats.plan_to_message(given_, message)
+        got = stats.plan_from_message(again(message))
+        assert got == given_
+        assert type(got.segments[0].params["x"]) is type(value)
+
+
+@given(st.none() | PARAMS, st.none() | PARAMS, st.booleans())
+def test_reindex(index, quantization, wait):
+    request = ReindexRequest(
+        None if index is None else IndexSpec("ivf", index),
+        None if quantization is None else QuantizationSpec("none", quantization),
+        wait,
+    )
+    message = again(requests.reindex_to_message("docs", request))
+    assert message.collection == "docs"
+    got = requests.reindex_from_message(message)
+    assert (got.index, got.quantization, got.wait) == (request.index, request.quantization, wait)
+
+
 def test_statistics():
     given_ = CollectionStats(
         1, 2, 3, 4, 5, 6, 7, IndexSpec("hnsw", {"m": 16}), (SegmentStats("s", 1, 2, "flat", 3, 4),),
-        OptimizerStats("merging", 0.5, 12, "broken"),
+        OptimizerStats("reindexing", 0.5, 12, "broken"), QuantizationSpec("pq", {"m": 48}),
     )  # fmt: skip
     message = types_pb2.CollectionStats()
     stats.stats_to_message(given_, message)
@@ -310,6 +383,11 @@ def test_columns_that_do_not_fit_name_the_field(message, field):
         ({"include": ("\ud800",)}, "include"),
         ({"include": (1,)}, "include"),
         ({"vector_name": 3}, "vector_name"),
+        ({"texts": ("a", None)}, "text"),
+        ({"texts": ("\ud800",)}, "text"),
+        ({"texts": (5,)}, "text"),
+        ({"fusion": Rrf("high")}, "fusion"),
+        ({"fusion": Weights(("high",))}, "fusion"),
     ],
 )
 def test_what_a_message_cannot_hold_is_refused_by_name(options, field):

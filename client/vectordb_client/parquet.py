@@ -1,0 +1,197 @@
+"""Collections as Parquet files, and Parquet files of any origin as collections. Needs pyarrow (extra ``parquet``).
+
+A file that was exported here has the columns ``id`` (string), ``vector`` (float32 list of the collection's dimension,
+null without one), ``metadata`` (JSON text; datetimes as ``{"$datetime": "2026-01-31T12:00:00Z"}``) and ``text``. Its
+schema's metadata has, under ``vectordb.collection``, the collection's configuration as JSON. Importing it makes an
+equal collection. Of another file the columns are named; those that are neither id, vector nor text become metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from vectordb.encoding import metadata_to_json
+from vectordb.errors import FailedPrecondition, InvalidArgument
+from vectordb.requests import CreateRequest
+from vectordb.types import CollectionConfig, Record
+
+if TYPE_CHECKING:
+    from vectordb.api import Collection, Database
+
+_CONFIG = b"vectordb.collection"
+_ROWS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a foreign file hold what; ``None`` for a column that it does not have."""
+
+    id: str | None = "id"
+    vector: str | None = "vector"
+    text: str | None = "text"
+
+
+def export_parquet(collection: Collection, path: str | os.PathLike[str], where: Any = None) -> int:
+    """Writes the records of one snapshot, in order of arrival; the file appears whole or not at all.
+
+    Args:
+        where: Only records that match.
+
+    Returns:
+        How many records it has.
+
+    Raises:
+        FailedPrecondition: pyarrow is not installed.
+    """
+    arrow, parquet = _pyarrow()
+    vector = arrow.list_(arrow.float32(), collection.dim)
+    fields = [("id", arrow.string()), ("vector", vector), ("metadata", arrow.string()), ("text", arrow.string())]
+    schema = arrow.schema(fields, metadata={_CONFIG: _config_json(collection.config).encode()})
+    final = Path(path)
+    fresh = final.with_name(f".{final.name}.{uuid4().hex}")
+    count = 0
+    try:
+        with parquet.ParquetWriter(fresh, schema, compression="zstd") as writer:
+            for page in _pages(collection.scan(where=where, include=("metadata", "text", "vector"))):
+                columns = [
+                    arrow.array([record.id for record in page], arrow.string()),
+                    arrow.array([record.vector for record in page], vector),
+                    arrow.array([metadata_to_json(record.metadata or {}) for record in page], arrow.string()),
+                    arrow.array([record.text for record in page], arrow.string()),
+                ]
+                writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
+                count += len(page)
+        fresh.replace(final)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return count
+
+
+def import_parquet(
+    db: Database, path: str | os.PathLike[str], name: str | None = None, columns: Columns | None = None
+) -> Collection:
+    """Upserts a file's records into a collection, which is created as the file says where it does not exist.
+
+    Args:
+        name: The collection; that of the exported one by default. A foreign file needs one that exists.
+        columns: Of a foreign file.
+
+    Raises:
+        InvalidArgument: The file has no such column, or is foreign and no collection is named.
+        CollectionNotFound: The file is foreign and there is no such collection. FailedPrecondition: pyarrow is not
+            installed.
+    """
+    _, parquet = _pyarrow()
+    file = parquet.ParquetFile(path)
+    stored = (file.schema_arrow.metadata or {}).get(_CONFIG)
+    if stored is not None and columns is None:
+        config = _config_from_json(stored)
+        name = name or config.name
+        if name in db.list_collections():
+            collection = db.collection(name)
+        else:
+            db._backend.create_collection(CreateRequest(replace(config, name=name)))
+            collection = db.collection(name)
+        records: Iterator[Any] = _exported(file)
+    else:
+        if name is None:
+            raise InvalidArgument("the file was not exported here: name a collection that exists", field="name")
+        collection = db.collection(name)
+        records = _foreign(file, columns or Columns())
+    collection.bulk_upsert(records, batch_size=_ROWS)
+    return collection
+
+
+def _exported(file: Any) -> Iterator[Record]:
+    for batch in file.iter_batches(_ROWS, columns=["id", "vector", "metadata", "text"]):
+        ids, metadata, texts = (batch.column(name).to_pylist() for name in ("id", "metadata", "text"))
+        for id_, vector, data, text in zip(ids, _vectors(batch.column("vector")), metadata, texts, strict=True):
+            yield Record(id_, vector, _metadata_from_json(data), text)
+
+
+def _foreign(file: Any, columns: Columns) -> Iterator[Mapping[str, Any]]:
+    names = file.schema_arrow.names
+    for field in ("id", "vector", "text"):
+        wanted = getattr(columns, field)
+        # A default that is not there is simply not there; one that was asked for is a slip.
+        if wanted is not None and wanted not in names and wanted != getattr(Columns(), field):
+            raise InvalidArgument(f"the file has no column {wanted!r}; it has {', '.join(names)}", field=field)
+    places = {name: getattr(columns, name) for name in ("id", "vector", "text") if getattr(columns, name) in names}
+    others = [name for name in names if name not in places.values()]
+    for batch in file.iter_batches(_ROWS):
+        values = {
+            name: _vectors(batch.column(place)) if name == "vector" else batch.column(place).to_pylist()
+            for name, place in places.items()
+        }
+        rest = batch.select(others).to_pylist()
+        for row, metadata in enumerate(rest):
+            record = {name: column[row] for name, column in values.items()}
+            yield {**record, "metadata": {key: value for key, value in metadata.items() if value is not None}}
+
+
+def _vectors(column: Any) -> list[Any]:
+    """Vectors as numpy arrays float32[d], None where there is none."""
+    return [None if value is None else value.values.to_numpy(zero_copy_only=False) for value in _scalars(column)]
+
+
+def _scalars(column: Any) -> Iterator[Any]:
+    return (scalar if scalar.is_valid else None for scalar in column)
+
+
+def _metadata_from_json(data: str | None) -> dict[str, Any]:
+    def datetimes(value: dict[str, Any]) -> Any:
+        if len(value) == 1 and isinstance(value.get("$datetime"), str):
+            try:
+                return datetime.fromisoformat(value["$datetime"])
+            except ValueError:
+                return value
+        return value
+
+    return json.loads(data, object_hook=datetimes) if data else {}
+
+
+def _config_json(config: CollectionConfig) -> str:
+    from google.protobuf.json_format import MessageToJson
+
+    from vectordb.wire.config import config_to_message
+    from vectordb_proto.v1 import types_pb2
+
+    message = types_pb2.CollectionConfig()
+    config_to_message(config, message)
+    return str(MessageToJson(message, preserving_proto_field_name=True, indent=None))
+
+
+def _config_from_json(data: bytes) -> CollectionConfig:
+    from google.protobuf.json_format import Parse, ParseError
+
+    from vectordb.wire.config import config_from_message
+    from vectordb_proto.v1 import types_pb2
+
+    try:
+        # A newer release may have written fields that this one does not know.
+        return config_from_message(Parse(data, types_pb2.CollectionConfig(), ignore_unknown_fields=True))
+    except ParseError as error:
+        raise InvalidArgument(f"the file's collection cannot be read: {error}", field="path") from error
+
+
+def _pages(records: Iterable[Record]) -> Iterator[list[Record]]:
+    source = iter(records)
+    while page := list(islice(source, _ROWS)):
+        yield page
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as missing:
+        raise FailedPrecondition("Parquet files need pyarrow: pip install 'vectordb-engine[parquet]'") from missing
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,148 @@
+"""Backups of a database in use, and what a restored one answers."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vectordb import Database, errors
+from vectordb.cli.process import ServerProcess
+from vectordb.engine.backup import restore
+from vectordb.engine.verify import verify_folder
+from vectordb_client import connect
+
+DIM = 16
+
+
+def vectors(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
+
+
+def filled(folder: Path) -> Database:
+    db = Database(folder)
+    docs = db.create_collection("docs", DIM, index="hnsw", seal_bytes=DIM * 4 * 300)
+    ids = [f"r{i}" for i in range(1_000)]
+    docs.upsert(ids, vectors(1_000), metadata=[{"n": i} for i in range(1_000)], texts=ids)
+    docs.optimize()
+    docs.delete([f"r{i}" for i in range(0, 1_000, 10)])
+    docs.update_metadata(["r1"], set={"n": -1})
+    docs.upsert(["tail"], vectors(1, 1), texts=["not sealed yet"])
+    db.create_collection("empty", 3, metric="l2")
+    return db
+
+
+def answers(db: Database) -> object:
+    docs = db["docs"]
+    found = docs.search_batch(vectors(20, 5), limit=10, exact=True, include=("metadata", "text", "vector"))
+    hits = [[(h.id, h.score, h.metadata, h.text, h.vector.tobytes()) for h in result] for result in found]
+    return hits, docs.count(), docs.get(["r1", "tail"])[0].metadata, db.list_collections()
+
+
+def test_a_restored_database_gives_the_same_answers(tmp_path: Path) -> None:
+    with filled(tmp_path / "db") as db:
+        made = db.backup(tmp_path / "backups")
+        before = answers(db)
+        assert made.collections == {"docs": 4, "empty": 0}
+        db["docs"].delete(where={"field": "n", "op": ">=", "value": 0})
+        db.delete_collection("empty")
+    restored = restore(str(tmp_path / "backups"), tmp_path / "back")
+    assert restored.id == made.id
+    assert verify_folder(tmp_path / "back") == []
+    with Database(tmp_path / "back") as back:
+        assert answers(back) == before
+        assert back["docs"].stats().segments[0].index == "hnsw"
+        back["docs"].upsert(["new"], vectors(1))
+        assert back["docs"].count() == 902
+
+
+def test_the_second_backup_writes_only_what_changed(tmp_path: Path) -> None:
+    with filled(tmp_path / "db") as db:
+        first = db.backup(tmp_path / "backups")
+        db["docs"].upsert(["one more"], vectors(1))
+        second = db.backup(tmp_path / "backups")
+    assert first.new_bytes > 0.9 * first.total_bytes
+    assert second.new_bytes < 0.5 * first.total_bytes
+    assert list((tmp_path / "db" / "segments").glob("tmp-*")) == []
+    restore(str(tmp_path / "backups"), tmp_path / "old", first.id)
+    with Database(tmp_path / "old") as old:
+        assert old["docs"].get(["one more"]) == []
+
+
+def test_a_backup_beside_writers_is_one_moment(tmp_path: Path) -> None:
+    """Each batch writes one number into all ids: a torn moment would show two numbers."""
+    with Database(tmp_path / "db") as db:
+        docs = db.create_collection("docs", DIM, seal_bytes=DIM * 4 * 200)
+        ids = [f"r{i}" for i in range(50)]
+        docs.upsert(ids, vectors(50), metadata=[{"round": 0}] * 50)
+        stop = threading.Event()
+        acknowledged = [0]
+
+        def write() -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                docs.upsert(ids, vectors(50, number), metadata=[{"round": number}] * 50)
+                acknowledged[0] = number
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            least = []
+            for _ in range(4):
+                floor = acknowledged[0]
+                least.append((floor, db.backup(tmp_path / "backups").id))
+        finally:
+            stop.set()
+            writer.join()
+    for number, (floor, backup) in enumerate(least):
+        restore(str(tmp_path / "backups"), tmp_path / f"back{number}", backup)
+        with Database(tmp_path / f"back{number}") as back:
+            rounds = {record.metadata["round"] for record in back["docs"].scan()}
+            assert back["docs"].count() == 50
+        assert len(rounds) == 1
+        assert min(rounds) >= floor
+        assert verify_folder(tmp_path / f"back{number}") == []
+
+
+def test_nothing_is_written_over_and_nothing_half_restored(tmp_path: Path) -> None:
+    with filled(tmp_path / "db") as db:
+        db.backup(tmp_path / "backups")
+    with pytest.raises(errors.AlreadyExists, match="not empty"):
+        restore(str(tmp_path / "backups"), tmp_path / "db")
+    for path in (tmp_path / "backups" / "objects").rglob("*"):
+        if path.is_file() and path.stat().st_size > 10_000:
+            path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(errors.Corruption, match="damaged"):
+        restore(str(tmp_path / "backups"), tmp_path / "back")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backups", "db"]
+
+
+def test_memory_has_nothing_to_back_up(tmp_path: Path) -> None:
+    with Database(":memory:") as db, pytest.raises(errors.FailedPrecondition, match="in memory"):
+        db.backup(tmp_path)
+
+
+def test_through_a_server_only_at_its_own_place(tmp_path: Path) -> None:
+    filled(tmp_path / "db").close()
+    place = tmp_path / "allowed"
+    with (
+        ServerProcess(tmp_path / "db", environment={"VECTORDB_BACKUP_TO": str(place)}) as server,
+        connect(server.address) as db,
+    ):
+        before = answers(db)
+        made = db.backup("nightly")
+        for elsewhere in (str(tmp_path), "../up", "s3://bucket", "a/../../b"):
+            with pytest.raises(errors.PermissionDenied, match="at or below"):
+                db.backup(elsewhere)
+    restore(str(place / "nightly"), tmp_path / "back", made.id)
+    with Database(tmp_path / "back") as back:
+        assert answers(back) == before
+    with (
+        ServerProcess(tmp_path / "db") as server,
+        connect(server.address) as db,
+        pytest.raises(errors.PermissionDenied, match="--backup-to"),
+    ):
+        db.backup("")

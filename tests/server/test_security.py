@@ -1,0 +1,349 @@
+"""TLS, API keys, roles, scopes, rotation and the audit log, by a real server and real clients."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vectordb import errors
+from vectordb.engine.database import Engine
+from vectordb.server.app import Server
+from vectordb.server.config import load
+from vectordb.server.keys import KeyRing, Role, new_key, read_keys
+from vectordb_client import connect
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a server in memory with the given settings; returns its address."""
+    servers: list[Server] = []
+
+    def start(**settings: Any) -> str:
+        server = Server(lambda: Engine(":memory:"), load({"listen": "127.0.0.1:0", **settings}, environment={}))
+        servers.append(server)
+        return server.start()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+class Authority:
+    """A certificate authority of one test, made with the openssl command."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        self.folder = folder
+        self.ca = folder / f"{name}.pem"
+        self._key = folder / f"{name}.key"
+        self._run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                  "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.ca)  # fmt: skip
+
+    def _run(self, *arguments: object) -> None:
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+    def issue(self, name: str, days: int = 2) -> tuple[Path, Path]:
+        """Certificate and key for this machine."""
+        certificate, key = self.folder / f"{name}.crt", self.folder / f"{name}-key.pem"
+        request, extra = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
+        extra.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        self._run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+                  "-keyout", key, "-out", request)  # fmt: skip
+        self._run("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self._key, "-CAcreateserial",
+                  "-days", days, "-extfile", extra, "-out", certificate)  # fmt: skip
+        return certificate, key
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def keys_file(path: Path, *entries: dict[str, Any]) -> list[str]:
+    """Writes a key file; returns the keys."""
+    keys, tables = [], []
+    for entry in entries:
+        key, digest = new_key()
+        keys.append(key)
+        lines = {"sha256": digest, **entry}
+        tables.append("[[key]]\n" + "".join(f"{n} = {json.dumps(v)}\n" for n, v in lines.items() if n != "expires"))
+        if "expires" in entry:
+            tables[-1] += f"expires = {entry['expires']}\n"
+    path.write_text("\n".join(tables))
+    return keys
+
+
+def fill(address: str, **options: Any) -> None:
+    with connect(address, **options) as db:
+        for name in ("docs", "news-1", "secret"):
+            db.create_collection(name, 2).upsert(["a"], [[1, 0]])
+
+
+# TLS
+
+
+def test_tls(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.issue("server")
+    address = serve(tls_cert=str(certificate), tls_key=str(key))
+    fill(address, tls=authority.ca)
+    with connect(f"grpcs://{address}", tls={"ca": authority.ca}) as db:
+        assert db["docs"].count() == 1
+    (tmp_path / "other").mkdir()
+    for wrong in ({"tls": None}, {"tls": Authority(tmp_path / "other").ca}):
+        with connect(address, retries=0, timeout=5, **wrong) as db, pytest.raises(errors.Unavailable):
+            db.list_collections()
+
+
+def test_a_client_without_a_certificate_is_not_let_in(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.issue("server")
+    (tmp_path / "clients").mkdir()
+    clients = Authority(tmp_path / "clients")
+    address = serve(tls_cert=str(certificate), tls_key=str(key), tls_client_ca=str(clients.ca))
+    good, good_key = clients.issue("client")
+    with connect(address, tls={"ca": authority.ca, "cert": good, "key": good_key}) as db:
+        assert db.list_collections() == []
+    bad, bad_key = authority.issue("stranger")
+    for tls in (authority.ca, {"ca": authority.ca, "cert": bad, "key": bad_key}):
+        with connect(address, retries=0, timeout=5, tls=tls) as db, pytest.raises(errors.Unavailable):
+            db.list_collections()
+
+
+def test_certificates_are_renewed_without_a_restart(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.issue("server")
+    address = serve(tls_cert=str(certificate), tls_key=str(key))
+    (tmp_path / "new").mkdir()
+    fresh = Authority(tmp_path / "new")
+    with connect(address, tls=authority.ca) as before:
+        before.create_collection("docs", 2)
+        new_certificate, new_private_key = fresh.issue("server")
+        # Broken for a moment: the old one stays in force.
+        certificate.write_text("half written")
+        with connect(address, tls=authority.ca) as during:
+            assert during.list_collections() == ["docs"]
+        key.write_bytes(new_private_key.read_bytes())
+        certificate.write_bytes(new_certificate.read_bytes())
+        with connect(address, tls=fresh.ca) as after:
+            assert after.list_collections() == ["docs"]
+        assert before.list_collections() == ["docs"]
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+def test_plain_text_beyond_this_machine_must_be_asked_for(serve: Serve, listen: str) -> None:
+    with pytest.raises(errors.FailedPrecondition, match="allow_plaintext"):
+        serve(listen=listen)
+
+
+def test_plain_text_where_it_is_allowed(serve: Serve) -> None:
+    address = serve(listen="0.0.0.0:0", allow_plaintext=True)
+    with connect(address.replace("0.0.0.0", "127.0.0.1")) as db:
+        assert db.list_collections() == []
+
+
+def test_settings_of_tls_that_cannot_be(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.issue("server")
+    for settings, said in (
+        ({"tls_cert": str(certificate)}, "both"),
+        ({"tls_cert": str(tmp_path / "none"), "tls_key": str(key)}, "cannot read"),
+        ({"tls_cert": str(key), "tls_key": str(key)}, "no PEM certificate"),
+    ):
+        with pytest.raises(errors.InvalidArgument, match=said):
+            serve(**settings)
+
+
+# Keys
+
+
+def test_no_key_no_call(serve: Serve, tmp_path: Path) -> None:
+    (admin,) = keys_file(tmp_path / "keys.toml", {"name": "root", "role": "admin"})
+    address = serve(api_keys=str(tmp_path / "keys.toml"))
+    fill(address, api_key=admin)
+    for key in (None, "vdb_wrong", admin + "x", admin.upper()):
+        with connect(address, api_key=key) as db:
+            for call in (
+                db.list_collections,
+                db.info,
+                lambda db=db: db["docs"],
+                lambda db=db: db.create_collection("x", 2),
+                lambda db=db: db.backup(""),
+            ):
+                with pytest.raises(errors.Unauthenticated) as refused:
+                    call()
+                assert key is None or key not in str(refused.value)
+
+
+def test_the_matrix_of_roles(serve: Serve, tmp_path: Path) -> None:
+    read, write, admin = keys_file(
+        tmp_path / "keys.toml", *({"name": role, "role": role} for role in ("read", "write", "admin"))
+    )
+    address = serve(api_keys=str(tmp_path / "keys.toml"), backup_to=str(tmp_path / "backups"))
+    fill(address, api_key=admin)
+    calls: list[tuple[Role, Callable[[Any], Any]]] = [
+        (Role.READ, lambda db: db.list_collections()),
+        (Role.READ, lambda db: db.info()),
+        (Role.READ, lambda db: db["docs"].search([1, 0])),
+        (Role.READ, lambda db: db["docs"].search_batch([[1, 0]])),
+        (Role.READ, lambda db: db["docs"].explain([1, 0])),
+        (Role.READ, lambda db: db["docs"].get(["a"])),
+        (Role.READ, lambda db: db["docs"].count()),
+        (Role.READ, lambda db: list(db["docs"].scan())),
+        (Role.READ, lambda db: db["docs"].stats()),
+        (Role.WRITE, lambda db: db["docs"].upsert(["b"], [[0, 1]])),
+        (Role.WRITE, lambda db: db["docs"].bulk_upsert([{"id": "c", "vector": [0, 1]}] * 1, progress=False)),
+        (Role.WRITE, lambda db: db["docs"].update_metadata(["a"], set={"n": 1})),
+        (Role.WRITE, lambda db: db["docs"].delete(["nobody"])),
+        (Role.READ, lambda db: db["docs"].search_text("word")),
+        (Role.ADMIN, lambda db: db["docs"].optimize()),
+        (Role.ADMIN, lambda db: db["docs"].reindex(index="flat")),
+        (Role.ADMIN, lambda db: db["docs"].cancel_reindex()),
+        (Role.ADMIN, lambda db: db.create_collection("more", 2, exist_ok=True)),
+        (Role.ADMIN, lambda db: db.delete_collection("more")),
+    ]
+    for role, key in ((Role.READ, read), (Role.WRITE, write), (Role.ADMIN, admin)):
+        with connect(address, api_key=key) as db:
+            for needed, call in calls:
+                if role >= needed:
+                    call(db)
+                else:
+                    with pytest.raises(errors.PermissionDenied, match=f"needs '{needed.name.lower()}'"):
+                        call(db)
+
+
+def test_a_key_for_some_collections(serve: Serve, tmp_path: Path) -> None:
+    admin, scoped = keys_file(
+        tmp_path / "keys.toml",
+        {"name": "root", "role": "admin"},
+        {"name": "some", "role": "admin", "collections": ["docs", "news-*"]},
+    )
+    address = serve(api_keys=str(tmp_path / "keys.toml"), backup_to=str(tmp_path / "backups"))
+    fill(address, api_key=admin)
+    with connect(address, api_key=scoped) as db:
+        assert db.list_collections() == ["docs", "news-1"]
+        assert db.info().collections == ("docs", "news-1")
+        assert db["news-1"].count() == 1
+        db.create_collection("news-2", 2)
+        messages = set()
+        for name in ("secret", "missing"):
+            with pytest.raises(errors.PermissionDenied) as refused:
+                db.collection(name)
+            messages.add(str(refused.value).replace(name, "?"))
+        assert len(messages) == 1
+        for call in (
+            lambda: db.create_collection("other", 2),
+            lambda: db.delete_collection("secret"),
+            lambda: db.backup(""),
+        ):
+            with pytest.raises(errors.PermissionDenied, match="is not for collection"):
+                call()
+
+
+def test_keys_are_rotated_under_load(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    (old,) = keys_file(path, {"name": "old", "role": "admin"})
+    address = serve(api_keys=str(path))
+    fill(address, api_key=old)
+    first = path.read_text()
+    (new,) = keys_file(path, {"name": "new", "role": "read"})
+    second = path.read_text()
+    path.write_text(first + "\n" + second)
+
+    def works(key: str) -> bool:
+        with connect(address, api_key=key) as db:
+            try:
+                return db["docs"].count() == 1
+            except errors.Unauthenticated:
+                return False
+
+    _until(lambda: works(new))
+    assert works(old)
+    path.write_text("broken [")
+    time.sleep(1.2)
+    assert works(old)
+    assert works(new)
+    path.write_text(second)
+    _until(lambda: not works(old))
+    assert works(new)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_an_expired_key(tmp_path: Path) -> None:
+    old, new = keys_file(
+        tmp_path / "keys.toml",
+        {"name": "old", "role": "read", "expires": "2020-01-01"},
+        {"name": "new", "role": "read", "expires": "2999-01-01T00:00:00Z"},
+    )
+    ring = KeyRing(tmp_path / "keys.toml")
+    with pytest.raises(errors.Unauthenticated, match="'old' has expired"):
+        ring.authenticate(old)
+    assert ring.authenticate(new).name == "new"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "one table"),
+        ("[[key]]\nname = 'a'", "64 hexadecimal"),
+        ("[[key]]\nname = ''\nsha256 = 'x'", "name is text"),
+        ("[[key]]\nname = 'a'\nsha256 = '{h}'\nrole = 'god'", "role is"),
+        ("[[key]]\nname = 'a'\nsha256 = '{h}'\nrights = 1", "unknown 'rights'"),
+        ("[[key]]\nname = 'a'\nsha256 = '{h}'\ncollections = 'docs'", "collections is a list"),
+        ("[[key]]\nname = 'a'\nsha256 = '{h}'\nexpires = 'soon'", "expires is a date"),
+        ("[[key]]\nname = 'a'\nsha256 = '{h}'\n[[key]]\nname = 'a'\nsha256 = '{h}'", "two keys of one name"),
+        ("other = 1", "one table"),
+        ("[[key", "not TOML"),
+    ],
+)
+def test_key_files_that_cannot_be(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(text.replace("{h}", "ab" * 32))
+    with pytest.raises(errors.InvalidArgument, match=said):
+        read_keys(path)
+
+
+# Audit
+
+
+def test_the_audit_log_names_who_did_what_and_holds_no_secret(serve: Serve, tmp_path: Path) -> None:
+    admin, reader = keys_file(
+        tmp_path / "keys.toml", {"name": "root", "role": "admin"}, {"name": "guest", "role": "read"}
+    )
+    path = tmp_path / "audit.jsonl"
+    address = serve(api_keys=str(tmp_path / "keys.toml"), audit_log=str(path))
+    fill(address, api_key=admin)
+    with connect(address, api_key=reader) as db:
+        db["docs"].search([1, 0])
+        with pytest.raises(errors.PermissionDenied):
+            db["docs"].delete(["a"])
+    with connect(address, api_key="vdb_wrong") as db, pytest.raises(errors.Unauthenticated):
+        db.list_collections()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    told = [(line["key"], line["call"], line["collection"], line["outcome"]) for line in lines]
+    assert told[:2] == [("root", "create_collection", "docs", "ok"), ("root", "upsert", "docs", "ok")]
+    assert told[-2:] == [
+        ("guest", "delete", "docs", "PermissionDenied"),
+        (None, "ListCollections", None, "Unauthenticated"),
+    ]
+    assert all(line["peer"].startswith("ipv4:127.0.0.1:") for line in lines)
+    assert not any(secret in path.read_text() for secret in (admin, reader, "vdb_wrong"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_an_audit_log_without_keys(serve: Serve, tmp_path: Path) -> None:
+    address = serve(audit_log=str(tmp_path / "audit.jsonl"))
+    fill(address)
+    assert json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[0])["key"] == "everyone"
+    with pytest.raises(errors.InvalidArgument, match="cannot write"):
+        serve(audit_log=str(tmp_path / "none" / "audit.jsonl"))

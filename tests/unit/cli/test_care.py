@@ -1,0 +1,108 @@
+"""``vectordb backup``, ``restore``, ``export``, ``import`` and ``doctor`` as commands."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vectordb.cli import checkup
+from vectordb.cli.main import main
+from vectordb_client import connect
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command: its exit code, and all it printed."""
+
+    def command(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), captured.out + captured.err
+
+    return command
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with connect(tmp_path / "db") as db:
+        db.create_collection("docs", 2).upsert(["a", "b"], [[1, 0], [0, 1]], [{"n": 1}, {"n": 2}], ["x", "y"])
+    return tmp_path / "db"
+
+
+def test_backup_and_restore(run: Run, folder: Path, tmp_path: Path) -> None:
+    backups = tmp_path / "backups"
+    for _ in range(3):
+        code, text = run("backup", folder, backups)
+        assert (code, text.count("1 collections")) == (0, 1), text
+    code, text = run("backup", folder, backups, "--keep", 2)
+    assert text.count("removed backup") == 2
+    assert len(run("restore", backups, "--list")[1].strip().splitlines()) == 2
+    assert "every checksum holds" in run("restore", backups, "--check")[1]
+    code, text = run("restore", backups, tmp_path / "back")
+    assert code == 0, text
+    with connect(tmp_path / "back") as db:
+        assert db["docs"].count() == 2
+    code, text = run("restore", backups, tmp_path / "back")
+    assert (code, "not empty" in text) == (1, True)
+
+
+def test_what_is_missing_is_said(run: Run, folder: Path, tmp_path: Path) -> None:
+    assert "NotFound" in run("backup", tmp_path / "nowhere", tmp_path / "b")[1]
+    assert not (tmp_path / "nowhere").exists()
+    assert "destination" in run("backup", folder)[1]
+    assert "name the folder" in (run("backup", folder, tmp_path / "b"), run("restore", tmp_path / "b"))[1][1]
+
+
+def test_export_and_import(run: Run, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "docs.parquet"
+    where = json.dumps({"field": "n", "op": ">", "value": 1})
+    assert "1 records" in run("export", folder, "docs", path, "--where", where)[1]
+    assert "no JSON" in run("export", folder, "docs", path, "--where", "{")[1]
+    assert "1 records in copy" in run("import", tmp_path / "other", path, "--collection", "copy")[1]
+    assert "CollectionNotFound" in run("export", folder, "nope", path)[1]
+
+
+def test_doctor_finds_nothing_wrong_here(run: Run, folder: Path) -> None:
+    code, text = run("doctor", folder, "--json")
+    findings = {finding["name"]: finding for finding in json.loads(text)}
+    assert (code, {name for name, f in findings.items() if f["state"] == "fail"}) == (0, set())
+    assert "format 1" in findings["database"]["found"]
+    assert "median" in findings["sync"]["found"]
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
+    with connect(folder):
+        assert "in use" in run("doctor", folder)[1]
+
+
+def test_doctor_names_what_is_wrong(run: Run, folder: Path, tmp_path: Path) -> None:
+    os.chmod(folder, 0o755)
+    assert "chmod 700" in run("doctor", folder)[1]
+    (folder / "FORMAT").write_text('{"vectordb": 999}')
+    code, text = run("doctor", folder)
+    assert (code, "fail" in text, "999" in text) == (1, True, True)
+    (tmp_path / "file").touch()
+    code, text = run("doctor", tmp_path / "file" / "db")
+    assert (code, "cannot be written" in text) == (1, True)
+
+
+def test_doctor_knows_a_file_system_in_memory() -> None:
+    assert checkup._file_system(Path("/proc/self")) == "proc"
+    assert checkup._file_system(Path("/")) not in ("proc", "unknown")
+
+
+def test_a_new_key_and_what_to_add_to_the_file(run: Run, tmp_path: Path) -> None:
+    from vectordb.server.keys import KeyRing, Role
+
+    code, text = run("key", "new", "ingest", "--role", "write", "--collection", "docs", "--collection", "news-*")
+    assert code == 0
+    table, _, shown = text.partition("key (shown once, kept nowhere): ")
+    (tmp_path / "keys.toml").write_text(table)
+    key = KeyRing(tmp_path / "keys.toml").authenticate(shown.strip())
+    assert (key.name, key.role, key.collections) == ("ingest", Role.WRITE, ("docs", "news-*"))

@@ -1,0 +1,1 @@
+"""Backups: every file once, by its content, in a folder or behind any fsspec URL."""

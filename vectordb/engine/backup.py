@@ -1,0 +1,137 @@
+"""Backing up a live database, and restoring one.
+
+A backup is the database as of one moment: a RocksDB checkpoint and the segments that its manifests name, hard-linked
+into a staging folder within moments and copied from there while reads and writes go on. Restoring makes a folder like
+any other: opened, it recovers as after a crash at that moment.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import vectordb
+from vectordb.backup import archive
+from vectordb.backup.archive import Listing
+from vectordb.backup.places import place_of
+from vectordb.errors import AlreadyExists, FailedPrecondition
+from vectordb.segments.files import TEMPORARY, sync_directory
+from vectordb.segments.store import split, text_ref
+from vectordb.storage.format import FORMAT_FILE
+from vectordb.storage.keys import FORMAT_VERSION
+from vectordb.types import BackupInfo
+
+if TYPE_CHECKING:
+    from vectordb.engine.catalogue import Catalogue
+    from vectordb.engine.live import LiveCollection
+    from vectordb.segments.store import SegmentStore
+    from vectordb.storage.rocks import RocksStorage
+
+_NOTHING: Callable[[int], None] = lambda count: None  # noqa: E731
+
+
+def stage(
+    folder: Path, storage: RocksStorage, store: SegmentStore, catalogue: Catalogue, lives: Sequence[LiveCollection]
+) -> tuple[Path, dict[str, int]]:
+    """Links the database as of now into a temporary folder, which the caller removes.
+
+    Called under the engine's lock, so that no collection is opened, made or deleted meanwhile; commits go on.
+
+    Returns:
+        The folder, and the committed version of each collection by name.
+    """
+    staging = store.root / f"{TEMPORARY}{uuid4().hex}"  # garbage at the next opening, if this process dies
+    staging.mkdir()
+    with ExitStack() as stack:
+        for live in lives:
+            # No manifest changes and no segment is removed until all are linked.
+            stack.enter_context(live.manifest_lock)
+        storage.sync()
+        storage.checkpoint(staging / "rocksdb")
+        refs = catalogue.segment_refs()
+        # A reference with an index stands for its segment, too, and a segment for the index over its texts.
+        segments = {split(ref)[0] for ref in refs}
+        texts = {ref for ref in map(text_ref, segments) if store.path(ref).is_dir()}
+        for ref in {*refs, *segments, *texts}:
+            _link(store.path(ref), staging / "segments" / ref)
+        versions = {name: catalogue.state(number).version for name, number in catalogue.numbers().items()}
+    os.link(folder / FORMAT_FILE, staging / FORMAT_FILE)
+    return staging, versions
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard-links the files of one segment or index; of a segment not those of its indexes, which are named apart."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_file():
+            os.link(path, target / path.name)
+
+
+def save(staging: Path, versions: dict[str, int], destination: str) -> BackupInfo:
+    """Writes a staged database to a destination."""
+    now = datetime.now(UTC)
+    facts = Listing(
+        id=f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid4().hex[:6]}",
+        created=now.isoformat(timespec="seconds"),
+        release=vectordb.__version__,
+        format_version=FORMAT_VERSION,
+        collections=versions,
+    )
+    files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
+    return archive.store(place_of(destination), facts, files, _NOTHING)
+
+
+def discard(staging: Path) -> None:
+    """Removes a staging folder."""
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def restore(
+    destination: str, folder: Path, backup: str | None = None, progress: Callable[[int], None] = _NOTHING
+) -> BackupInfo:
+    """Makes a database folder from a backup: whole, or not at all.
+
+    Args:
+        destination: Where the backups lie.
+        folder: Must not exist, or be empty.
+        backup: Its id; the newest without one.
+        progress: Told the bytes done.
+
+    Raises:
+        NotFound: There is no such backup. AlreadyExists: The folder holds something.
+        Corruption: The backup is damaged; nothing is left behind. FailedPrecondition: It is of a newer format.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AlreadyExists(
+            f"'{folder}' exists and is not empty; restore into a new folder, or move it away", path=str(folder)
+        )
+    place = place_of(destination)
+    listing = archive.load(place, backup)
+    if listing.format_version > FORMAT_VERSION:
+        raise FailedPrecondition(
+            f"backup {listing.id!r} has format {listing.format_version}, this release reads up to {FORMAT_VERSION}; "
+            "upgrade it",
+            backup=listing.id,
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    fresh.mkdir(mode=0o700)
+    try:
+        archive.fetch(place, listing, fresh, progress)
+        (fresh / "segments").mkdir(exist_ok=True)
+        for path in [*(p for p in fresh.rglob("*") if p.is_dir()), fresh]:
+            sync_directory(path)
+        if folder.exists():
+            folder.rmdir()
+        fresh.rename(folder)
+        sync_directory(folder.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return listing.info()

@@ -1,0 +1,89 @@
+"""Who calls: the API key of each call, checked before its message is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from vectordb.errors import Unauthenticated
+from vectordb.server.access import CALLER, Caller
+from vectordb.server.audit import AuditLog
+from vectordb.server.interceptors import OURS, fail, in_its_pool
+from vectordb.server.keys import EVERYONE, KeyRing
+
+_BEARER = "bearer "
+
+
+class Authentication(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+    """Sets ``CALLER`` for the handlers of this protocol; health and reflection pass. Thread-safe.
+
+    Args:
+        keys: Whose calls are answered; None for everybody's.
+        audit: Told of calls without a valid key.
+    """
+
+    def __init__(self, keys: KeyRing | None, audit: AuditLog | None) -> None:
+        self._keys = keys
+        self._audit = audit
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(OURS):
+            return handler
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream))
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary))
+
+    def _caller(self, method: str, context: grpc.ServicerContext) -> Caller:
+        if self._keys is None:
+            return Caller(EVERYONE, context.peer())
+        try:
+            return Caller(self._keys.authenticate(_bearer(context)), context.peer())
+        except Unauthenticated as error:
+            if self._audit is not None:
+                self._audit.note(context.peer(), None, method.rpartition("/")[2], None, error)
+            fail(context, method, error)
+
+    def _unary(self, method: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def known(data: bytes, context: grpc.ServicerContext) -> Any:
+            token = CALLER.set(self._caller(method, context))
+            try:
+                return answer(data, context)
+            finally:
+                CALLER.reset(token)
+
+        return in_its_pool(answer, known)
+
+    def _stream(self, method: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def known(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            caller = self._caller(method, context)
+            answers = answer(data, context)
+            try:
+                while True:
+                    # Around each step: between them the thread may serve others.
+                    token = CALLER.set(caller)
+                    try:
+                        item = next(answers, None)
+                    finally:
+                        CALLER.reset(token)
+                    if item is None:
+                        return
+                    yield item
+            finally:
+                answers.close()
+
+        return in_its_pool(answer, known)
+
+
+def _bearer(context: grpc.ServicerContext) -> str | None:
+    for name, value in context.invocation_metadata():
+        if name == "authorization" and isinstance(value, str) and value.lower().startswith(_BEARER):
+            return str(value[len(_BEARER) :])
+    return None

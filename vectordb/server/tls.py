@@ -1,0 +1,82 @@
+"""TLS of the server: certificates that are read again when they change, and mutual TLS."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from vectordb.errors import InvalidArgument
+
+_log = logging.getLogger("vectordb.server")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files.
+
+    Attributes:
+        certificate: The server's certificate, with its chain.
+        key: Its private key.
+        client_ca: Authorities whose clients are let in (mutual TLS); None lets in clients without a certificate.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def stamp(self) -> tuple[tuple[int, int], ...]:
+        """Changes whenever a file is replaced or written."""
+        files = [self.certificate, self.key, *([self.client_ca] if self.client_ca is not None else [])]
+        return tuple((found.st_ino, found.st_mtime_ns) for found in map(os.stat, files))
+
+
+def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Credentials that follow the files: a new handshake uses what they hold then.
+
+    A file that cannot be read leaves the certificates as they were, and says so in the log.
+
+    Raises:
+        InvalidArgument: A file cannot be read, or is no PEM file of its kind.
+    """
+    first = _configuration(files)
+    stamp = files.stamp()
+    lock = threading.Lock()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal stamp
+        with lock:
+            try:
+                now = files.stamp()
+                if now == stamp:
+                    return None
+                configuration = _configuration(files)
+            except (OSError, InvalidArgument) as error:
+                _log.error("the certificates stay as they were: %s", error)
+                return None
+            stamp = now
+        _log.info("certificates read again from %s", files.certificate)
+        return configuration
+
+    return grpc.dynamic_ssl_server_credentials(first, changed, files.client_ca is not None)
+
+
+def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    certificate = _pem(files.certificate, "CERTIFICATE", "tls_cert")
+    key = _pem(files.key, "PRIVATE KEY", "tls_key")
+    authorities = None if files.client_ca is None else _pem(files.client_ca, "CERTIFICATE", "tls_client_ca")
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
+
+
+def _pem(path: Path, kind: str, setting: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidArgument(f"{setting}: cannot read {path}: {error.strerror}", field=setting) from None
+    if f"{kind}-----".encode() not in data:
+        raise InvalidArgument(f"{setting}: {path} holds no PEM {kind.lower()}", field=setting)
+    return data
