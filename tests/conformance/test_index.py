@@ -421,7 +421,7 @@ def test_parameters_have_sound_defaults(case: Case) -> None:
 
 
 def test_a_wider_search_finds_no_less(case: Case) -> None:
-    for name, parameter in case.able.search_params.items():
+    for name, parameter in case.kind.capabilities.search_params.items():
         if name == OVERSAMPLING:
             continue
         assert parameter.low is not None, "a search parameter of a number has a least value"
@@ -432,7 +432,7 @@ def test_a_wider_search_finds_no_less(case: Case) -> None:
         ]
         assert found[0] <= found[1] + 0.01
         assert found[1] <= found[2] + 0.01
-        assert found[2] >= 0.99
+        assert found[2] >= (0.99 if case.quantization is None else 0.98)
         scored = [case.index.search(case.queries, LIMIT, params={name: v}).scored for v in (default, 4 * default)]
         assert scored[0] < scored[1]
 

@@ -5,7 +5,7 @@
     fp16     IndexScalarQuantizer            nothing
     sq8      IndexScalarQuantizer            the range of each dimension, over all rows
     pq       IndexPQ, or at 4 bits FastScan  codewords by k-means over a sample
-    rabitq   IndexRaBitQ                     the mean
+    rabitq   IndexRaBitQ                     the mean, but under dot nothing
     bits     IndexLSH                        the median of each dimension: one bit says which side
     planes   IndexLSH                        the median along each of m directions, under l2 quartiles, too: likewise
 
@@ -126,7 +126,9 @@ def train_flat(native: Any, codec: Codec, space: Space, vectors: NDArray[np.floa
     elif codec.hashes:
         _learn_bits(native, space, vectors, options)
     elif codec.name == "rabitq":
-        mean = _mean(space, vectors, options.cancelled)
+        # Under dot a query may be far shorter than the mean, and its difference from it say nothing.
+        centred = space.metric is not Metric.DOT
+        mean = _mean(space, vectors, options.cancelled) if centred else np.zeros(space.dim, np.float32)
         native.train(mean[None])
     elif codec.name == "sq8":
         native.train(ranges(space, vectors, options.cancelled))

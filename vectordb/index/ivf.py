@@ -46,7 +46,7 @@ _FILTER_GROWTH = 0.3
 """Where a share s of the rows match, the nearest ones are spread over s ** -0.3 times the lists: twice as many lists
 hold the 100 nearest as the 10 nearest."""
 _CACHED_PARAMS = 64
-_PQ_OVERSAMPLING = 8.0
+_PQ_OVERSAMPLING = 10.0
 _PQ_DOT_OVERSAMPLING = 16.0
 """Codes of four bits miss more where vectors differ in length: 0.95 of the true 10 among 84, 0.98 among 164."""
 _UNEVEN = 1.3

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_OVERSAMPLING = 12.0
+_OVERSAMPLING = 16.0
 _BITS_PER_DIMENSION = 2
 _LEAST_BITS = 256
 """Vectors of few dimensions have few bits to tell them apart."""

@@ -120,6 +120,7 @@ class NativeIndex:
         facts = {
             "codec": list(parts.codec),
             "exponent": space.exponent,
+            "reference": space.reference,
             "errors": list(parts.errors),
             "learned": parts.learned,
         }
@@ -153,7 +154,7 @@ def restored(path: Path, stored: Stored, metric: Metric, *, inner: bool, mapped:
     """What :meth:`NativeIndex.save` wrote."""
     facts = stored.facts
     codec = Codec(*facts["codec"])
-    space = Space(metric, int(facts["dim"]), int(facts["exponent"]), codec.rotates, inner)
+    space = Space(metric, int(facts["dim"]), int(facts["exponent"]), codec.rotates, inner, facts["reference"])
     return Parts(stored.native, codec, space, tuple(facts["errors"]), int(facts["learned"]), path if mapped else None)
 
 

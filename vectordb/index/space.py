@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,9 @@ _QUERY_RANGE = 2.0**33
 """Beyond it times the data's own range, float32 distances to all rows are the same number."""
 _HELD_OUT = 1_024
 _HELD_OUT_SHARE = 8
+_REFERENCE_ROWS = 1_024
+_ABOVE = 3
+"""Exponents by which queries are longer than the longest row of a sample."""
 _NORMAL = range(-40, 41)
 """Exponents of queries whose inner products need no scaling."""
 
@@ -42,6 +45,8 @@ class Space:
         rotated: Rows and queries are turned (``rotation``).
         inner: Cosine is searched by inner product. Euclidean distance tells rows apart that lie close together, where
             products near 1 are noise of single precision; codes are coarser than either, and products cost less.
+        reference: Under dot turned queries are brought to about ``2 ** reference``; None leaves them as they are. What
+            codes of one bit see of a query is its difference from a centre: little, where the centre is far longer.
     """
 
     metric: Metric
@@ -49,6 +54,7 @@ class Space:
     exponent: int = 0
     rotated: bool = False
     inner: bool = True
+    reference: int | None = None
 
     @classmethod
     def of(
@@ -60,7 +66,11 @@ class Space:
             BuildCancelled: ``cancelled()`` turned true.
         """
         largest = 0.0 if metric is Metric.COSINE else largest_component(Rows(vectors), cancelled)
-        return cls(metric, vectors.shape[1], choose_exponent(largest), rotated, inner)
+        space = cls(metric, vectors.shape[1], choose_exponent(largest), rotated, inner)
+        if not rotated or metric is not Metric.DOT:
+            return space
+        lengths = np.linalg.norm(space.sample(vectors, _REFERENCE_ROWS), axis=1)
+        return replace(space, reference=math.frexp(float(lengths.max(initial=0.0)))[1] + _ABOVE)
 
     @property
     def native_metric(self) -> int:
@@ -111,7 +121,10 @@ class Space:
         """Queries as faiss sees them, or None where single precision cannot rank the rows for one of them."""
         if self.metric is Metric.DOT:
             scaled = queries
-            if math.frexp(float(np.abs(queries).max()))[1] not in _NORMAL:
+            if self.reference is not None:
+                tops = np.frexp(np.linalg.norm(queries, axis=1, keepdims=True))[1]
+                scaled = np.ldexp(queries, self.reference - tops).astype(np.float32, copy=False)
+            elif math.frexp(float(np.abs(queries).max()))[1] not in _NORMAL:
                 # Each query by itself, by a power of two: that changes no order.
                 tops = np.frexp(np.abs(queries).max(axis=1, keepdims=True))[1]
                 scaled = np.ldexp(queries, -tops).astype(np.float32, copy=False)
@@ -140,7 +153,10 @@ def _spread(rows: int, count: int) -> NDArray[np.int64]:
 
 
 def _to_learn_from(rows: int, count: int) -> NDArray[np.int64]:
-    return np.setdiff1d(_spread(rows, count), _held_out(rows))
+    held = _held_out(rows)
+    places = _spread(rows - len(held), count)
+    # The i-th row that is not held out comes after so many that are.
+    return places + np.searchsorted(held - np.arange(len(held)), places, side="right")
 
 
 def _held_out(rows: int) -> NDArray[np.int64]:
