@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from vectordb.types import QuantizationSpec
 
 _PQ_SAMPLE = {8: 16_384, 4: 8_192}
-"""Rows that codewords are learned from, 64 and 512 a codeword. Twice as many gained less than 0.002 of recall."""
+"""Rows that codewords are learned from, 64 and 512 a codeword; half as many at 8 bits cost 0.007 of the recall among 24
+candidates, 0.0005 among 84, and take longer: from 16,384 rows on faiss assigns short vectors in registers."""
 _PQ_ITERATIONS = 15
 _MEDIAN_SAMPLE = 4_096
 _MEDIAN_COLUMNS = 64

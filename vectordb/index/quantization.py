@@ -5,10 +5,21 @@
     sq8      d                             one byte a dimension, over the range seen in training
     pq       m * nbits / 8                 the nearest of 2^nbits learned codewords in each of m subspaces
     rabitq   d / 8 + 8                     one bit a dimension of a random rotation, with an unbiased distance estimate
-    binary   d / 8                         the sign of each dimension
+    binary   d / 8                         one bit a dimension of a random rotation: which side of the median
 
 All of them only rank candidates: the engine scores ``oversampling * limit`` of them from the full vectors, which stay
 on disk. ``rescore=False`` fetches no more candidates than are asked for; the scores of hits are exact all the same.
+
+Default oversamplings, by measurement: share of the 10 truly nearest among so many candidates of a full scan, of 20,000
+real text embeddings (384 dimensions, cosine), of 100,000 made from them by noise, and of 5,000 handwritten digits (784,
+l2). Codes of one bit need hundreds of dimensions.
+
+    kind     candidates    20,000   100,000   digits
+    fp16     10            1.000    1.000     1.000
+    sq8      24            1.000    0.999     1.000
+    pq       84            0.997    0.987     1.000    48 bytes a row (98); at nbits 4 scanned 10 times as fast
+    rabitq   84            0.995    0.986     1.000
+    binary   244           0.993    0.976     (cosine only)
 
 Sources: Jégou et al. 2011, "Product Quantization for Nearest Neighbor Search" (pq); Gao & Long 2024, "RaBitQ:
 Quantizing High-Dimensional Vectors with a Theoretical Error Bound" (rabitq).
