@@ -7,9 +7,10 @@ falls on all of them. ``--disk`` says where the databases lie: durable writes ar
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 import tempfile
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,20 @@ from bench.systems.base import Graph, System
 from bench.systems.engine import Embedded, Served
 from bench.systems.raw_faiss import RawFaiss
 
+COMMANDS = {
+    "calibrate": "bench.calibrate",
+    "deadlines": "bench.deadlines",
+    "deletes": "bench.deletes",
+    "filters": "bench.filters",
+    "indexes": "bench.indexes",
+}
+"""``python -m bench NAME ...`` runs ``main(arguments)`` of the module; without a name it is this one."""
+
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, epilog=f"Further benches: {', '.join(COMMANDS)}"
+    )
     parser.add_argument("--data", default="wordnet20k", help="wordnet20k, clusters100k, corpus, or an .hdf5 file")
     parser.add_argument("--rows", type=int, help="only so many rows, evenly spread")
     parser.add_argument("--queries", type=int, default=500)
@@ -40,6 +52,9 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    if sys.argv[1:] and sys.argv[1] in COMMANDS:
+        importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:])
+        return
     options = parse()
     data = load(options.data, options.rows, options.queries)
     graph = Graph(options.m, options.ef_construction, options.precision)
@@ -47,8 +62,7 @@ def main() -> None:
     print(f"{data.name}: {len(data.base):,} x {data.base.shape[1]} ({kind}), {data.metric}; {graph}", flush=True)
     with tempfile.TemporaryDirectory(dir=options.disk, prefix="vectordb-bench-") as scratch:
         result = run(data, graph, Path(scratch), options)
-    name = f"{data.name}-{len(data.base)}-{date.today().isoformat()}.json"
-    path = options.out or Path(__file__).parent / "results" / "local" / name
+    path = report.place(options.out, f"{data.name}-{len(data.base)}")
     report.write(path, result)
     print(f"\nwritten to {path}")
 
@@ -80,7 +94,7 @@ def run(data: Dataset, graph: Graph, scratch: Path, options: argparse.Namespace)
     print("\n" + report.figures("Opening again", {"this engine": opened}))
     return {
         "machine": report.machine(),
-        "data": {"name": data.name, "real": data.real, "metric": data.metric, "shape": list(data.base.shape)},
+        "data": report.described(data),
         "graph": vars(graph),
         "loading": loaded,
         "searches": [figures.as_dict() for figures in found],

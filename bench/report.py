@@ -7,10 +7,11 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.datasets import Dataset
 from bench.measure import Figures
 
 
@@ -37,6 +38,16 @@ def _release(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def place(given: Path | None, name: str) -> Path:
+    """Where a result goes: as asked for, else a file of the day under ``bench/results/local``."""
+    return given or Path(__file__).parent / "results" / "local" / f"{name}-{date.today().isoformat()}.json"
+
+
+def described(data: Dataset) -> dict[str, Any]:
+    """What was measured."""
+    return {"name": data.name, "real": data.real, "metric": data.metric, "shape": list(data.base.shape)}
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,3 +94,71 @@ def test_processor_time_of_another_process() -> None:
         assert 0.3 <= process_cpu(busy.pid) < 2.0
         assert memory(busy.pid)["RssAnon"] > 1 << 20
     assert abs(process_cpu(os.getpid()) - time.process_time()) < 0.1
+
+
+@pytest.fixture
+def few(data: ModuleType) -> list[str]:
+    """Arguments that make a bench short."""
+    return ["--data", "wordnet20k", "--rows", "1500"] if data.have_shared_data() else ["--data", "corpus"]
+
+
+def _result(module: str, arguments: list[str], out: Path) -> dict[str, Any]:
+    importlib.import_module(module).main([*arguments, "--out", str(out)])
+    found: dict[str, Any] = json.loads(out.read_text())
+    assert found["machine"]["cores"] >= 1
+    return found
+
+
+def test_commands_are_found_by_name() -> None:
+    command = [sys.executable, "-m", "bench", "filters", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert "filter_mode" in done.stdout
+
+
+def test_filters(tmp_path: Path, few: list[str]) -> None:
+    rows = _result("bench.filters", [*few, "--queries", "6", "--rounds", "1"], tmp_path / "out.json")["filters"]
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+    assert {row["correlated"] for row in rows} == {False, True}
+    assert rows[-1]["matches"] == 0
+    for row in rows:
+        for mode, figures in row["modes"].items():
+            assert figures["short"] == 0, (row["filter"], mode)
+            assert figures["recall"] >= 0.9, (row["filter"], mode)
+            assert figures["p50_us"] > 0
+
+
+def test_indexes(tmp_path: Path, few: list[str]) -> None:
+    arguments = [*few, "--queries", "10", "--kinds", "flat", "hnsw", "--quantizations", "none", "--disk", str(tmp_path)]
+    flat, hnsw = _result("bench.indexes", arguments, tmp_path / "out.json")["indexes"]
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+    assert (flat["kind"], hnsw["kind"]) == ("flat", "hnsw")
+    assert [point["recall"] for point in flat["points"]] == [1.0]
+    assert len(hnsw["points"]) == 8
+    assert hnsw["disk_bytes"] > flat["disk_bytes"] > 0
+    assert hnsw["resident_bytes"]["RssAnon"] != 0
+
+
+def test_deletes(tmp_path: Path, few: list[str]) -> None:
+    arguments = [*few, "--queries", "10", "--shares", "0", "0.9"]
+    none, most = _result("bench.deletes", arguments, tmp_path / "out.json")["deletes"]
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+    assert most["living"] == pytest.approx(0.1 * none["living"], abs=1)
+    for row in (none, most):
+        assert min(row["before"]["recall"], row["after"]["recall"]) >= 0.9
+        assert row["after"]["dead_rows"] == 0
+
+
+def test_deadlines(tmp_path: Path, few: list[str]) -> None:
+    rows = _result("bench.deadlines", [*few, "--repeats", "2", "--batch", "20"], tmp_path / "out.json")["deadlines"]
+    assert len(rows) == 3
+    assert all(row["exceeded"] + row["partial"] + row["complete"] == 2 for row in rows)
+
+
+def test_calibrate(tmp_path: Path, few: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import calibrate
+    from vectordb.query import costs
+
+    monkeypatch.setattr(calibrate, "REPEATS", 3)
+    found = _result("bench.calibrate", [*few, "--kinds", "hnsw"], tmp_path / "out.json")
+    assert all(getattr(costs, name) > 0 <= value for name, value in found["costs"].items())
+    assert 0.3 < found["efforts"]["hnsw"]["fit"]["exponent"] < 1.2

@@ -12,6 +12,7 @@ from vectordb import errors
 from vectordb.filter import Filter, col
 from vectordb.metric import Metric
 from vectordb.types import (
+    Alternative,
     CollectionConfig,
     CollectionStats,
     DatabaseInfo,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alternative",
     "Collection",
     "CollectionConfig",
     "CollectionStats",

@@ -165,6 +165,20 @@ class WriteResult(_Readable):
     ids: list[str]
 
 
+class Alternative(NamedTuple):
+    """A way of searching a segment that was not chosen.
+
+    Attributes:
+        strategy: As in :class:`SegmentPlan`.
+        cost_us: Estimated microseconds of one query; ``None`` where it could not be gone.
+        reason: Why it could not, or ``None`` where it would only have cost more, or was not asked for.
+    """
+
+    strategy: str
+    cost_us: float | None = None
+    reason: str | None = None
+
+
 class SegmentPlan(NamedTuple):
     """How one segment (or the tail) was, or would be, searched.
 
@@ -181,6 +195,9 @@ class SegmentPlan(NamedTuple):
         fallback_reason: Why another way than the first choice was taken in the end, or ``None``.
         filtered: Whether a filter applied.
         params: Search parameters in force, such as ``ef``.
+        reason: Why this way was chosen. This and the following only in plans of ``explain``.
+        cost_us: Microseconds that one query was estimated to take.
+        alternatives: The ways not chosen.
     """
 
     segment: str
@@ -192,6 +209,9 @@ class SegmentPlan(NamedTuple):
     fallback_reason: str | None = None
     filtered: bool = False
     params: Mapping[str, int | float] = MappingProxyType({})
+    reason: str | None = None
+    cost_us: float = 0.0
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +219,23 @@ class Plan:
     """How a search was, or would be, run: one entry a segment, the tail last. A sequence of its segments.
 
     A hybrid search has two runs of entries: those of the vectors, then those of the texts.
+
+    Attributes:
+        timings_ms: Milliseconds by stage: ``filter``, ``search``, ``merge``; with ``explain(analyze=True)`` also
+            ``read``, ``total`` (of all these) and ``recall`` (of the estimate).
+        recall: With ``explain(analyze=True)`` the estimated share of the true nearest rows that was found; else
+            ``None``, as are the two that follow.
+        recall_low: What the recall is at least, with a confidence of 95 %.
+        recall_sampled: Share of the rows that the estimate compared with the query: 1 makes it exact.
     """
 
     segments: tuple[SegmentPlan, ...]
     filter_mode: FilterMode = FilterMode.AUTO
     version: int = 0
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    recall: float | None = None
+    recall_low: float | None = None
+    recall_sampled: float | None = None
 
     def __len__(self) -> int:
         return len(self.segments)

@@ -440,11 +440,11 @@ def test_a_full_disk_leaves_the_old_form(tmp_path: Path, slow_kind: ModuleType, 
         _fill(collection, 2)
         real, calls = reindexer.build_index, []
 
-        def full(*arguments: Any) -> Any:
+        def full(*arguments: Any, **options: Any) -> Any:
             calls.append(arguments)
             if len(calls) > 1:
                 raise errors.ResourceExhausted("no space left for an index", limit="disk")
-            return real(*arguments)
+            return real(*arguments, **options)
 
         monkeypatch.setattr(reindexer, "build_index", full)
         with pytest.raises(errors.ResourceExhausted, match="no space"):

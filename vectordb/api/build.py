@@ -85,6 +85,9 @@ def search_request(config: CollectionConfig, vectors: Any, *, single: bool, **op
     text, fusion = options.pop("text", None), options.pop("fusion", None)
     mode = options.pop("filter_mode", FilterMode.AUTO)
     queries = query_matrix(vectors, config, single=single)
+    target = options.pop("target_recall", None)
+    if target is not None:
+        options["params"] = _with_target(options.get("params"), target)
     return SearchRequest(
         queries,
         where=None if where is None else as_filter(where),
@@ -132,6 +135,16 @@ def fusion_of(value: Any) -> Fusion:
 
 def reindex_request(index: Any, quantization: Any, wait: bool) -> ReindexRequest:
     return ReindexRequest(None if index is None else _index_spec(index), _quantization_spec(quantization), wait)
+
+
+def _with_target(params: Mapping[str, Any] | None, target: float) -> dict[str, Any]:
+    """The search parameters with the target recall among them; the engine checks both."""
+    if params and params.get("target_recall", target) != target:
+        raise InvalidArgument(
+            f"target_recall is {target!r} and {params['target_recall']!r} in params; give it once",
+            field="target_recall",
+        )
+    return {**(params or {}), "target_recall": target}
 
 
 def collection_config(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from vectordb.engine.manifest import write_manifest
 from vectordb.index.base import BuildCancelled, BuildOptions
+from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index, carry_over, extendable, seal
 from vectordb.segments.columns import SealOptions
 from vectordb.segments.opening import INDEX
@@ -21,6 +22,7 @@ from vectordb.storage import keys
 if TYPE_CHECKING:
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
+    from vectordb.index.calibration import Calibration
     from vectordb.segments.segment import Segment, SegmentView
     from vectordb.segments.store import SegmentStore
     from vectordb.segments.tail import TailSection
@@ -75,6 +77,10 @@ class Workshop:
             cancelled=self.is_moot,
             progress=lambda fraction: self.progress(done + (1.0 - done) * fraction),
         )
+
+    def calibrate(self, view: SegmentView) -> Calibration | None:
+        """Measures the recall of an index that was just built, for ``target_recall``."""
+        return calibrate(view, self.live.config.metric, self.cancelled)
 
 
 def trained_file(store: SegmentStore | None, form: Form, segments: Iterable[Segment]) -> Path | None:
@@ -131,7 +137,7 @@ def _merge(shop: Workshop, sources: Sequence[Segment], views: Sequence[SegmentVi
     segment = seal(views, shop.store, shop.seal_options(keep_first=base is not None, share=share, merging=True))
     try:
         if segment is not None and indexed and form.kind is not None and form.wants_index(segment):
-            segment = build_index(segment, shop.store, form.kind, options, base)
+            segment = build_index(segment, shop.store, form.kind, options, base, shop.calibrate)
     except BaseException:
         if segment is not None and shop.store is not None:
             shop.store.remove(segment.name)
@@ -145,7 +151,8 @@ def index_segment(shop: Workshop, at: int) -> None:
     segment = live.segments[at]
     if shop.form.kind is None:
         return
-    indexed = build_index(segment, shop.store, shop.form.kind, shop.build_options(done=0.0))
+    options = shop.build_options(done=0.0)
+    indexed = build_index(segment, shop.store, shop.form.kind, options, calibrate=shop.calibrate)
     with live.manifest_lock:
         if live.is_gone or live.form is not shop.form:
             _discard(shop, indexed.ref)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -16,9 +17,11 @@ from vectordb.errors import DeadlineExceeded
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.query.deadline import Deadline
-from vectordb.query.executor import execute, explain
+from vectordb.query.executor import execute
+from vectordb.query.explain import analyzed, explain
 from vectordb.query.fusion import execute_hybrid
 from vectordb.query.keyword import execute_text, explain_text
+from vectordb.query.merge import at_least
 from vectordb.query.spec import SearchSpec, Winners
 from vectordb.requests import GetRequest, Rrf, ScanRequest, SearchRequest
 from vectordb.segments.part import Part
@@ -67,21 +70,44 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
 
 
 def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) -> Plan:
-    """The plan of a search, with its measured figures where it is run (``analyze``)."""
-    if analyze:
-        started = time.perf_counter()
-        result = search(live, request)[0]
-        timings = {**result.plan.timings_ms, "total": (time.perf_counter() - started) * 1e3}
-        return Plan(result.plan.segments, result.plan.filter_mode, result.plan.version, timings)
-    checks.check_search(live.config, request)
+    """The plan of a search; with its measured figures and an estimate of its recall where it is run (``analyze``)."""
+    queries = checks.check_search(live.config, request)
     snapshot = live.snapshot
     spec = _spec(live, request, snapshot.version)
+    if analyze:
+        return _analyzed_texts(live, request) if request.texts else _analyzed(live, request, queries, spec)
     segments: tuple[SegmentPlan, ...] = ()
     if request.vectors is not None:
         segments = explain(snapshot.parts, spec, live.config.dim)
     if request.texts:
         segments += explain_text(snapshot.parts, _text_queries(live, request), spec)
     return Plan(segments, request.filter_mode, snapshot.version)
+
+
+def _analyzed(live: LiveCollection, request: SearchRequest, queries: NDArray[np.float32], spec: SearchSpec) -> Plan:
+    """The plan of a search by vector that was run, with an estimate of its recall."""
+    snapshot = live.snapshot
+    deadline = Deadline.after(request.timeout)
+    started = time.perf_counter()
+    # The least score is applied after: what it drops was found all the same.
+    spec.min_score = None
+    outcome = execute(snapshot.parts, queries, spec, deadline)
+    winners = outcome.winners[0]
+    if request.min_score is not None:
+        winners = at_least(winners, request.min_score, live.config.metric)
+    reading = time.perf_counter()
+    _hits(live, snapshot.parts, winners, request)
+    ended = time.perf_counter()
+    plan = analyzed(snapshot.parts, queries, spec, outcome, deadline)
+    timings = {**plan.timings_ms, "read": (ended - reading) * 1e3, "total": (ended - started) * 1e3}
+    return replace(plan, version=snapshot.version, timings_ms=timings)
+
+
+def _analyzed_texts(live: LiveCollection, request: SearchRequest) -> Plan:
+    """The plan of a search by text, or by both, that was run; without an estimate, which only vectors have."""
+    started = time.perf_counter()
+    plan = search(live, request)[0].plan
+    return replace(plan, timings_ms={**plan.timings_ms, "total": (time.perf_counter() - started) * 1e3})
 
 
 def _text_queries(live: LiveCollection, request: SearchRequest) -> list[TextQuery]:

@@ -26,6 +26,7 @@ from vectordb.engine.manifest import put_manifest, write_manifest
 from vectordb.engine.optimizer import build_threads, lower_priority
 from vectordb.errors import Closed, FailedPrecondition, Internal, VectorDBError
 from vectordb.index.base import BuildCancelled, BuildOptions
+from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index
 
 if TYPE_CHECKING:
@@ -212,7 +213,13 @@ class Reindexer:
             cancelled=lambda: self._is_moot(live, target),
             progress=progress,
         )
-        shadow = build_index(segment, self._store, form.kind, options)
+        shadow = build_index(
+            segment,
+            self._store,
+            form.kind,
+            options,
+            calibrate=lambda view: calibrate(view, live.config.metric, options.cancelled),
+        )
         with live.manifest_lock:
             if live.is_gone or live.target is not target:
                 self._remove([shadow])

@@ -32,6 +32,8 @@ _UNIT_NORM = 1.0 + 2.0**-20
 _MATRIX_QUERIES = 8
 """From so many queries on, one matrix product beats direct sums (measured: 2 times at 8 queries, 3 times at 100)."""
 _MATRIX_CHUNK = 64
+_IN_PLACE_QUERIES = 3
+"""Up to so many queries read picked rows in place; more share one copy of them."""
 _NATIVE_LIMIT = 1024
 """Up to so many neighbours faiss's own top-k is used; beyond, all distances and a partition are cheaper."""
 _DOUBLE_BYTES = 4 << 20
@@ -144,6 +146,43 @@ def exact_candidates(
             for i in range(len(queries))
         ]
     )
+
+
+def readable_in_place(queries: int, metric: Metric) -> bool:
+    """Whether :func:`picked_candidates` serves so many queries best; else the rows are to be copied out first.
+
+    Its products need a bound of the rows' lengths, which only unit vectors have beforehand.
+    """
+    return queries <= _IN_PLACE_QUERIES and metric in (Metric.COSINE, Metric.L2)
+
+
+def picked_candidates(
+    queries: NDArray[np.float32],
+    matrix: NDArray[np.float32],
+    positions: NDArray[np.int64],
+    limit: int,
+    metric: Metric,
+) -> Candidates:
+    """As :func:`exact_candidates` for some rows of a matrix, read where they lie; metric cosine or l2.
+
+    Args:
+        matrix: float32[n, d], prepared, C-contiguous, finite.
+        positions: int64[k], ascending, each at least 0 and less than n.
+
+    Returns:
+        :class:`Candidates`, whose rows are places in ``positions``.
+    """
+    if not len(positions) or not len(queries):
+        return _none(len(queries))
+    bound = error_bound(norms(queries), _UNIT_NORM, metric, matrix.shape[1])
+    found = []
+    for i, query in enumerate(queries):
+        distances = native.picked_distances(query, matrix, positions, metric)[None]
+        if metric is Metric.L2 and not np.isfinite(distances).all():
+            found.append(_in_double(queries[i : i + 1], matrix.take(positions, axis=0), limit, metric))
+        else:
+            found.append(_selected(distances, limit, _one(bound, i)))
+    return _stacked(found)
 
 
 def merged(parts: Sequence[Candidates], limit: int) -> Candidates:

@@ -30,6 +30,7 @@ __all__ = [
     "inner_products",
     "native_threads",
     "nearest",
+    "picked_distances",
     "single_threaded",
     "squared_norms",
 ]
@@ -101,6 +102,26 @@ def block_distances(query: NDArray[np.float32], vectors: NDArray[np.float32], me
     out = np.empty(count, np.float32)
     kernel = faiss.fvec_L2sqr_ny if metric is Metric.L2 else faiss.fvec_inner_products_ny
     kernel(faiss.swig_ptr(out), faiss.swig_ptr(query), faiss.swig_ptr(vectors), dim, count)
+    if metric is not Metric.L2:
+        np.negative(out, out=out)
+    return out
+
+
+def picked_distances(
+    query: NDArray[np.float32], vectors: NDArray[np.float32], positions: NDArray[np.int64], metric: Metric
+) -> NDArray[np.float32]:
+    """Directly summed distances of one query float32[d] to some rows of float32[n, d], read in place: float32[k].
+
+    A third of the time that copying those rows out takes. Not for l1, which has no such kernel.
+
+    Args:
+        positions: int64[k], each at least 0 and less than n: nothing checks it.
+    """
+    single_threaded()
+    out = np.empty(len(positions), np.float32)
+    kernel = faiss.fvec_L2sqr_by_idx if metric is Metric.L2 else faiss.fvec_inner_products_by_idx
+    pointers = [faiss.swig_ptr(array) for array in (out, query, vectors, positions)]
+    kernel(*pointers, vectors.shape[1], 1, len(positions))
     if metric is not Metric.L2:
         np.negative(out, out=out)
     return out

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from vectordb.errors import FailedPrecondition, InvalidArgument
-from vectordb.index.base import Capabilities, IndexKind
+from vectordb.index.base import Capabilities, IndexKind, Parameter
 from vectordb.index.parameters import Value, checked
 from vectordb.index.quantization import QUANTIZATIONS
 from vectordb.index.quantization import resolve as resolve_quantization
@@ -29,6 +29,9 @@ GROUP = "vectordb.indexes"
 AUTO = "auto"
 """Not a kind: exact while a segment is small, then :data:`AUTO_KIND`."""
 AUTO_KIND = "hnsw"
+TARGET_RECALL = "target_recall"
+"""The search parameter that every kind has: the engine chooses the kind's own ones by it."""
+_TARGET = Parameter(float, 0.95, 0.0, 1.0, "recall to reach, in place of the width of the search")
 
 _BUILT_IN = {
     "flat": "vectordb.index.flat:FLAT",
@@ -139,7 +142,8 @@ def check_search_params(
     """Checks the per-query parameters of a search; returns those given, as plain Python values.
 
     Raises:
-        InvalidArgument: Unknown parameter, wrong type, out of range; the message names those there are.
+        InvalidArgument: Unknown parameter, wrong type, out of range; the message names those there are. Or a target
+            recall together with the settings that it chooses.
     """
     if not params:
         return {}
@@ -147,7 +151,23 @@ def check_search_params(
     known = dict(get_kind(name).capabilities.search_params)
     if quantization is not None:
         known["oversampling"] = QUANTIZATIONS[quantization.kind]["oversampling"]
-    return checked(f"index kind {name!r}", known, params, "search ", fill=False)
+    known[TARGET_RECALL] = _TARGET
+    found = checked(f"index kind {name!r}", known, params, "search ", fill=False)
+    if TARGET_RECALL in found:
+        _check_target(found, (get_kind(name).capabilities.width, "oversampling"))
+    return found
+
+
+def _check_target(params: Mapping[str, Value], settings: Sequence[str | None]) -> None:
+    if params[TARGET_RECALL] == 0.0:
+        raise InvalidArgument(
+            f"parameter {TARGET_RECALL!r} is greater than 0 and at most 1, got 0", parameter=TARGET_RECALL
+        )
+    for name in settings:
+        if name in params:
+            raise InvalidArgument(
+                f"{TARGET_RECALL!r} chooses {name!r} by the index's calibration; give one of them", parameter=name
+            )
 
 
 def clear_cache() -> None:

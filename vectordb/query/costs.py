@@ -3,6 +3,7 @@
 All in microseconds for one query on one thread of an x86-64 server core (AVX-512), measured on 20,000 to 116,659 real
 384-d float32 embeddings. They only have to be right relative to each other: on a machine half as fast every one of them
 doubles. Each formula scales with ``dim``, because at hundreds of dimensions memory traffic is what is paid for.
+``python -m bench calibrate`` measures them anew and prints them beside these.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from vectordb.index.base import Capabilities, Effort
 SCAN = 5_800.0 / (100_000 * 384)
 """A dimension of a row read in order: an exact scan of 100,000 x 384 takes 5.8 ms."""
 
-GATHER = 2_900.0 / (11_666 * 384)
-"""A dimension of a row picked out and compared: exact search over 10 % of 116,659 x 384 takes 2.9 ms (1 %: half that a
-row, because the target stays in the cache)."""
+GATHER = 580.0 / (10_000 * 384)
+"""A dimension of a row picked out of 100,000 and read in place: 10 % of them take 0.45 ms on an idle machine, 0.9 ms
+where others compete for its memory; of 20,000 rows, which fit the cache better, 0.09 ms (0.9e-4)."""
 
 WALK = 134.0 / (1_077 * 384)
 """A dimension of a row met on a graph walk (random access): HNSW, m 16, ef 64, 134 us for 1,077 comparisons."""
@@ -24,14 +25,15 @@ WALK = 134.0 / (1_077 * 384)
 EXACT_CALL = 30.0
 """Fixed cost of an exact search of one block: calls, selection of candidates, gathering them."""
 
-BITMAP = 10.0
-"""Packing a set of rows into the bits that an index tests (``numpy.packbits`` over 50,000 rows)."""
+BITMAP = 6.0
+"""Packing a set of rows into the bits that an index tests (half of 100,000 rows)."""
 
-MEMBERSHIP = 0.05
-"""Testing one candidate against a set of rows."""
+MEMBERSHIP = 0.007
+"""Testing one candidate against a set of rows, in arrays of many."""
 
 RESCORE = 2.0 / 384
-"""A dimension of a candidate whose full vector is read at random and scored in double precision."""
+"""A dimension of a candidate whose full vector is read at random and scored in double precision: most of it is the
+fault of a page that was unmapped again (``segments/vectors.py``); from memory it is an eighth of this."""
 
 UNKNOWN_SHARE = 0.05
 """Share of a part's rows that an index is taken to compare whose kind does not tell its effort."""

@@ -11,11 +11,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from vectordb.index.base import capabilities_of
+from vectordb.index.registry import TARGET_RECALL
 from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
 from vectordb.query import exact, indexed, merge
 from vectordb.query.deadline import NO_DEADLINE, Deadline
-from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
+from vectordb.query.planner import Ask, PartFacts, Step, Way, expected, plan
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import Outcome, SearchSpec
 from vectordb.types import Plan, SegmentPlan
@@ -50,7 +51,7 @@ def execute(
     """
     started = perf_counter()
     run = Run(parts, queries, spec, deadline)
-    ask = Ask(spec.limit, spec.filter_mode, spec.exact, spec.params)
+    ask = ask_of(spec)
     plans: list[SegmentPlan] = [_EMPTY] * len(parts)
     # Indexed parts first: when time is short, they cover most rows for it.
     for number in _indexed_first(parts):
@@ -77,29 +78,13 @@ def execute(
     return outcome
 
 
-def explain(parts: Sequence[Part], spec: SearchSpec, dim: int) -> tuple[SegmentPlan, ...]:
-    """How each part would be searched, by estimates, without running anything.
-
-    Args:
-        dim: Length of the vectors.
-    """
-    ask = Ask(spec.limit, spec.filter_mode, spec.exact, spec.params)
-    plans = []
-    for part in parts:
-        estimate = None if spec.where is None or part.rows == 0 else part.estimate(spec.where)
-        step = plan(_facts(part, dim, estimate), ask)
-        plans.append(
-            SegmentPlan(
-                part.name,
-                step.strategy,
-                part.rows,
-                step.estimated,
-                fallback_reason=step.reason,
-                filtered=spec.where is not None,
-                params=step.params,
-            )
-        )
-    return tuple(plans)
+def ask_of(spec: SearchSpec) -> Ask:
+    """What a request says to the planner."""
+    params = spec.params
+    if not params or TARGET_RECALL not in params:
+        return Ask(spec.limit, spec.filter_mode, spec.exact, params)
+    others = {name: value for name, value in params.items() if name != TARGET_RECALL}
+    return Ask(spec.limit, spec.filter_mode, spec.exact, others, float(params[TARGET_RECALL]))
 
 
 def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
@@ -114,10 +99,9 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
     else:
         before = perf_counter()
         estimate = part.estimate(spec.where)
-        facts = _facts(part, dim, estimate)
-        step = plan(facts, ask)
-        estimated = step.estimated
-        if step.way is not Way.EMPTY:
+        facts = facts_of(part, dim, estimate)
+        estimated = round(expected(facts))
+        if estimate.high > 0 and part.rows > part.dead and part.vector_count > 0:
             # Every way needs the matching rows themselves; then the choice can be made by their number.
             living = part.matching(spec.where)
             if part.dead:
@@ -127,7 +111,11 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
             count = len(matches)
             facts = facts._replace(estimate=Estimate(count, count, count), counted=True)
             step = plan(facts, ask)
+            if step.doubt:
+                facts = facts._replace(scattered=_is_scattered(run, number, facts, matches))
+                step = plan(facts, ask)
         else:
+            step = Step(Way.EMPTY, "empty", 0)
             matched = 0
         run.filter_seconds += perf_counter() - before
     if step.way is Way.EMPTY:
@@ -141,6 +129,18 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
         report = indexed.search(run, number, facts, step, matches)
     run.searched += part.rows * report.fraction
     return _described(part, step, report, estimated, matched, len(run.queries))
+
+
+def _is_scattered(run: Run, number: int, facts: PartFacts, matches: RowSet) -> bool:
+    """Whether the matches lie scattered, as it was found when the filter was first looked at; it changes slowly."""
+    spread, where = run.parts[number].spread, run.spec.where
+    assert where is not None
+    known = spread.get(where)
+    if known is None:
+        if len(spread) >= _KEPT_SPREADS:
+            spread.clear()
+        known = spread[where] = indexed.is_scattered(run, number, facts, matches)
+    return known
 
 
 def _scan(run: Run, number: int, matches: RowSet | None) -> Report:
@@ -173,25 +173,36 @@ def _described(
     )
 
 
-def _facts(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
+def facts_of(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
+    """What the planner knows of a part."""
     index, kind = part.index, part.kind
     capabilities = None if index is None or kind is None else capabilities_of(index, kind)
-    return PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities, estimate)
+    return PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities, estimate, False, part.calibration)
+
+
+def counted(plan: SegmentPlan, filtered: bool) -> Estimate | None:
+    """The estimate that a part was planned with in the end: the count, where there was one."""
+    if not filtered:
+        return None
+    return Estimate.exact(plan.estimated if plan.matched is None else plan.matched)
 
 
 def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
     """The plan of a part without a filter, kept: planning takes longer than all else around an index search."""
     index, kind = part.index, part.kind
     if index is None or kind is None:
-        facts = _facts(part, dim, None)
+        facts = facts_of(part, dim, None)
         return facts, plan(facts, ask)
     capabilities = capabilities_of(index, kind)
     params = tuple(ask.params.items()) if ask.params else None
     # Capabilities hold dicts and have no hash. The kept facts keep them alive, so that their address is theirs alone.
-    key = (id(capabilities), part.rows, part.dead, part.vector_count, dim, ask.limit, ask.exact, params)
+    sizes = (part.rows, part.dead, part.vector_count, dim)
+    key: tuple[Any, ...] = (id(capabilities), *sizes, ask.limit, ask.exact, params)
+    if ask.target is not None:
+        key = (*key, id(part.calibration), ask.target)
     known = _plans.get(key)
     if known is None:
-        facts = PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities)
+        facts = facts_of(part, dim, None)
         known = (facts, plan(facts, ask))
         if len(_plans) >= _KEPT_PLANS:
             _plans.clear()
@@ -200,6 +211,7 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
 
 
 _KEPT_PLANS = 512
+_KEPT_SPREADS = 128
 _plans: dict[tuple[Any, ...], tuple[PartFacts, Step]] = {}
 
 

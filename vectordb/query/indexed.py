@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vectordb.metadata import rowset
-from vectordb.query import costs, exact, planner, probe
+from vectordb.query import costs, exact, planner, probe, widths
 from vectordb.query.merge import Found
 from vectordb.query.planner import PartFacts, Step, Way
 from vectordb.query.run import Report, Run
@@ -91,7 +91,7 @@ class _Search:
         else:
             self.available = part.vector_count - len(part.with_vector(part.dead_rows()))
         self.needed = min(run.limit, self.available)
-        self.wanted = min(step.rescored - planner.SLACK, self.available)
+        self.wanted = min(step.rescored - widths.SLACK, self.available)
 
 
 class _Retry(NamedTuple):
@@ -114,8 +114,10 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet 
     state = _Search(run, number, facts, step, matches, report)
     if state.needed == 0:
         return state.report
-    pending: list[tuple[int, Sequence[int]]] = [(step.k, range(len(run.queries)))]
     failed: dict[str, list[int]] = {}
+    pending: list[tuple[int, Sequence[int]]] = [(step.k, range(len(run.queries)))]
+    if step.probe:
+        pending = _probed(state, failed)
     while pending and not run.incomplete:
         k, chosen = pending.pop()
         for retry, again in _round(state, k, chosen).items():
@@ -128,6 +130,46 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet 
         unanswered += _exactly(state, failed)
     state.report.fraction -= unanswered / len(run.queries)
     return state.report
+
+
+def _probed(state: _Search, failed: dict[str, list[int]]) -> list[tuple[int, Sequence[int]]]:
+    """For each query how many candidates to ask for, by the filter's selectivity near it; those that are better
+    answered exactly are added to the failed ones."""
+    run, step, capabilities = state.run, state.step, state.capabilities
+    assert state.bits is not None
+    params = dict(step.params)
+    if capabilities.width is not None:
+        params[capabilities.width] = math.ceil(step.probe * capabilities.width_per_row)
+    chosen: dict[int, list[int]] = {}
+    for query in range(len(run.queries)):
+        k = step.k
+        # Past the deadline they are left to the rounds, which count what stays unanswered.
+        if not run.expired():
+            found = state.index.search(run.queries[query : query + 1], step.probe, params=params)
+            state.report.scored += found.scored
+            positions = found.rows[0]
+            positions = positions[positions >= 0]
+            passed = int(np.count_nonzero((state.bits[positions >> 3] >> (positions & 7)) & 1))
+            k = planner.after_probe(passed, step, state.facts, state.wanted)
+        if k:
+            chosen.setdefault(k, []).append(query)
+        else:
+            failed.setdefault(CORRELATED, []).append(query)
+    return list(chosen.items())
+
+
+def is_scattered(run: Run, number: int, facts: PartFacts, matches: RowSet) -> bool:
+    """Whether the matching rows of an indexed part lie scattered among all: looks at neighbours of a few of them."""
+    part, capabilities = run.parts[number], facts.capabilities
+    assert part.index is not None
+    assert capabilities is not None
+    rows = probe.sample(rowset.to_rows(matches))
+    params = widths.settings(capabilities, None, probe.NEIGHBOURS + 1, 0.0)
+    found = part.index.search(part.vectors_at(rows), probe.NEIGHBOURS + 1, params=params).rows
+    near = part.rows_of(found[found >= 0])
+    near = near[~np.isin(near, rows)]
+    matching = int(np.isin(near, rowset.to_rows(matches)).sum())
+    return probe.scattered(matching, len(near), len(matches) / facts.vectors)
 
 
 def _fits(run: Run, step: Step) -> bool:
@@ -157,7 +199,7 @@ def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
 def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[int]]:
     """One attempt for some queries, in slices; those that have to be retried, by how."""
     run, step = state.run, state.step
-    params = planner.spanning(state.capabilities, step.params, k)
+    params = widths.spanning(state.capabilities, step.params, k)
     if params is not step.params:
         state.report.params = dict(params)
     asked = k
@@ -189,7 +231,7 @@ def _fitting(state: _Search, params: Mapping[str, Any], k: int, queries: int) ->
     deadline, facts, capabilities = state.run.deadline, state.facts, state.capabilities
     if queries == 1 and not deadline.bounded:
         return 1, params
-    width = planner.width_of(capabilities, params)
+    width = widths.width_of(capabilities, params)
     effort = costs.effort_of(capabilities, facts.vectors)
     cost = costs.walk(effort, facts.vectors, facts.dim, width, filtered=state.told is not None)
     left = deadline.remaining() * 1e6

@@ -18,14 +18,13 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from vectordb.index import calibration
 from vectordb.index.base import Capabilities
+from vectordb.index.calibration import Calibration
 from vectordb.metadata.estimate import Estimate
-from vectordb.query import costs
+from vectordb.query import costs, targets
+from vectordb.query.widths import OVERSAMPLING, SLACK, candidates, settings, spanned, spanning, width_of
 from vectordb.types import FilterMode
-
-SLACK = 4
-"""Candidates fetched from an index beyond the limit (times the oversampling), since exact scores may order them
-otherwise."""
 
 MARGIN = 1.5
 """How many more candidates than the expectation are fetched where some of them will be dropped."""
@@ -46,18 +45,30 @@ POST_BEAM = 1.25
 USUAL_SPAN = 64
 """The default span (``ef``) that ``POST_BEAM`` was measured with."""
 
-OVERSAMPLING = "oversampling"
-"""The search parameter by which a query sets ``Capabilities.oversampling``."""
-
 LARGE_SHARE = 0.25
 """A limit beyond this share of the vectors is served exactly: a walk would meet nearly all of them anyway."""
 
 PATIENCE = 2.0
 """An index that exists, or a mode that was asked for, is kept until it costs this many times the exact search."""
 
-RISK = 0.5
+RISK = 0.45
 """Share of the exact search's cost that an index search may cost where neither was asked for: it may have to be
-widened, or be replaced in the end."""
+widened, or be replaced in the end, if the filter is correlated with the query ..."""
+
+RISK_SCATTERED = 0.85
+"""... which it is not where its rows lie scattered among all."""
+
+PROBE = 48
+DOUBT = 0.2
+"""Where an index costs more than this share of the exact search, it matters whether the matching rows are scattered.
+Where they are not, ``PROBE`` candidates are looked at before (a walk of half the usual width). The share that matches
+is the selectivity near this query: the index is searched more widely from the start, or not at all."""
+
+PROBE_EXPECTED = 3.0
+"""A probe that expects fewer matches than this tells nothing."""
+
+PROBE_TRUSTED = 0.7
+"""A probe in which at least this part of the expected matches turns up changes no plan."""
 
 NOT_INDEXED = "not indexed"
 CANNOT_FILTER = "this kind of index cannot search with a filter"
@@ -88,6 +99,8 @@ class PartFacts(NamedTuple):
         capabilities: Of its index; ``None`` without one.
         estimate: Rows that meet the filter, dead ones included; ``None`` without a filter.
         counted: The estimate is the exact number of rows that match, are alive and have a vector.
+        calibration: What recall the index has at which width; ``None`` where it was not measured.
+        scattered: Whether the matching rows lie scattered among all; ``None`` where nobody looked.
     """
 
     rows: int
@@ -97,15 +110,23 @@ class PartFacts(NamedTuple):
     capabilities: Capabilities | None
     estimate: Estimate | None = None
     counted: bool = False
+    calibration: Calibration | None = None
+    scattered: bool | None = None
 
 
 class Ask(NamedTuple):
-    """What the request says to the planner. ``params``: search parameters of the index, checked."""
+    """What the request says to the planner.
+
+    Attributes:
+        params: Search parameters of the index, checked.
+        target: The recall to reach, in place of a width and an oversampling among them.
+    """
 
     limit: int
     mode: FilterMode = FilterMode.AUTO
     exact: bool = False
     params: Mapping[str, Any] | None = None
+    target: float | None = None
 
 
 class Step(NamedTuple):
@@ -120,6 +141,10 @@ class Step(NamedTuple):
         params: Parameters for the index.
         reason: Why this is not what was asked for, or ``None``.
         cost: Microseconds that the index is expected to take for one query; 0 where it is not used.
+        recall: What the calibration promises, where a target was set; else 0.
+        probe: Candidates to look at before the index is searched in earnest; 0 for none.
+        patience: How many times the exact search another attempt may cost.
+        doubt: The choice hangs on whether the matching rows are scattered, and nobody looked.
     """
 
     way: Way
@@ -130,10 +155,16 @@ class Step(NamedTuple):
     params: Mapping[str, Any] = {}
     reason: str | None = None
     cost: float = 0.0
+    recall: float = 0.0
+    probe: int = 0
+    patience: float = PATIENCE
+    doubt: bool = False
 
 
 def plan(facts: PartFacts, ask: Ask) -> Step:
     """Chooses the way of one part."""
+    if ask.target is not None and (ask.target >= 1.0 or facts.calibration is None) and not ask.exact:
+        return _untargeted(facts, ask)
     alive = facts.rows - facts.dead
     if alive <= 0 or facts.vectors <= 0:
         return Step(Way.EMPTY, "empty", 0)
@@ -141,7 +172,7 @@ def plan(facts: PartFacts, ask: Ask) -> Step:
         return _unfiltered(facts, ask)
     if facts.estimate.high <= 0:
         return Step(Way.EMPTY, "empty", 0)
-    matches = _expected(facts)
+    matches = expected(facts)
     exact = Step(Way.EXACT_FILTERED, "exact_filtered", round(matches))
     if ask.exact or ask.mode is FilterMode.PRE:
         return exact
@@ -155,6 +186,44 @@ def plan(facts: PartFacts, ask: Ask) -> Step:
     return _cheapest(facts, ask, matches, exact)
 
 
+def one_way(facts: PartFacts, ask: Ask, mode: FilterMode, patience: float) -> Step:
+    """The step of a filtered search through the index under ``in`` or ``post``, where it costs at most ``patience``
+    times the exact one; else the exact step with the reason."""
+    if ask.target is not None and facts.calibration is None:
+        return _untargeted(facts, ask._replace(mode=mode))
+    matches = expected(facts)
+    exact = Step(Way.EXACT_FILTERED, "exact_filtered", round(matches))
+    return (_within if mode is FilterMode.IN else _after)(facts, ask, matches, exact, patience)
+
+
+def _untargeted(facts: PartFacts, ask: Ask) -> Step:
+    """A target of 1, or one that no calibration tells how to reach."""
+    step = plan(facts, ask._replace(exact=True, target=None))
+    if step.way is Way.EMPTY or facts.capabilities is None or facts.capabilities.exact or ask.mode is FilterMode.PRE:
+        return step
+    assert ask.target is not None
+    return step._replace(reason=targets.ALL_WANTED if ask.target >= 1.0 else targets.UNCALIBRATED)
+
+
+def _aimed(facts: PartFacts, ask: Ask, way: str, share: float) -> tuple[Ask, float] | None:
+    """The request with the setting that reaches its target that way, and the recall to expect; None where none does."""
+    if ask.target is None:
+        return ask, 0.0
+    capabilities = facts.capabilities
+    assert capabilities is not None
+    assert facts.calibration is not None
+    wanted = (way, share, ask.limit, ask.target)
+    point = targets.setting(facts.calibration, capabilities, (facts.vectors, facts.dim), wanted)
+    if point is None:
+        return None
+    params = dict(ask.params or ())
+    if capabilities.width is not None and point.width is not None:
+        params[capabilities.width] = point.width
+    if OVERSAMPLING in capabilities.search_params:
+        params[OVERSAMPLING] = point.oversampling
+    return ask._replace(params=params), point.recall
+
+
 def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     alive = facts.rows - facts.dead
     vectors = facts.vectors
@@ -162,7 +231,11 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     capabilities = facts.capabilities
     if ask.exact or capabilities is None or capabilities.exact:
         return Step(Way.EXACT, "exact", expected)
-    k = rescored = candidates(capabilities, ask)
+    aimed = _aimed(facts, ask, calibration.ALL, 1.0)
+    if aimed is None:
+        return Step(Way.EXACT, "exact", expected, reason=targets.MISSED)
+    ask, recall = aimed
+    k = rescored = candidates(capabilities, ask.limit, ask.params)
     if facts.dead:
         # Dropping them shows whether deaths are crowded around the query; a bitmap of the living would hide it.
         k = math.ceil(k * MARGIN * facts.rows / alive)
@@ -172,18 +245,10 @@ def _unfiltered(facts: PartFacts, ask: Ask) -> Step:
     cost = _cost(facts, capabilities, params, rescored)
     if cost > PATIENCE * costs.scan(vectors, facts.dim):
         return Step(Way.EXACT, "exact", expected, reason="exact search costs less at this limit and these parameters")
-    return Step(Way.INDEX, capabilities.family, expected, k, rescored, params, None, cost)
+    return Step(Way.INDEX, capabilities.family, expected, k, rescored, params, None, cost, recall)
 
 
-def candidates(capabilities: Capabilities, ask: Ask) -> int:
-    """How many candidates are scored from their full vectors: ``limit`` times the oversampling, and a few."""
-    factor = capabilities.oversampling
-    if ask.params and OVERSAMPLING in ask.params and OVERSAMPLING in capabilities.search_params:
-        factor = float(ask.params[OVERSAMPLING])
-    return math.ceil(ask.limit * max(1.0, factor)) + SLACK
-
-
-def _expected(facts: PartFacts) -> float:
+def expected(facts: PartFacts) -> float:
     """Rows that match, are alive and have a vector: the estimate thinned by the shares of living rows and vectors."""
     estimate = facts.estimate
     assert estimate is not None
@@ -203,7 +268,11 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     least = capabilities.min_filtered_selectivity
     if selectivity < least:
         return exact._replace(reason=f"{selectivity:.1%} of the rows match, under {least:.0%} the index loses recall")
-    rescored = candidates(capabilities, ask)
+    aimed = _aimed(facts, ask, calibration.WITHIN, selectivity)
+    if aimed is None:
+        return exact._replace(reason=targets.MISSED)
+    ask, recall = aimed
+    rescored = candidates(capabilities, ask.limit, ask.params)
     # The index has to span so many rows that enough of them match.
     span = math.ceil((rescored - SLACK) * SPAN / selectivity)
     if span > facts.vectors * LARGE_SHARE:
@@ -213,14 +282,18 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     cost = _cost(facts, capabilities, params, rescored, filtered=True) + costs.BITMAP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
-    return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, rescored, params, None, cost)
+    return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, rescored, params, None, cost, recall)
 
 
 def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: float) -> Step:
     """The index, then the filter, or the exact search with the reason why not."""
     capabilities = facts.capabilities
     assert capabilities is not None
-    rescored = candidates(capabilities, ask)
+    aimed = _aimed(facts, ask, calibration.AFTER, matches / facts.vectors)
+    if aimed is None:
+        return exact._replace(reason=targets.MISSED)
+    ask, recall = aimed
+    rescored = candidates(capabilities, ask.limit, ask.params)
     k = first_k(rescored - SLACK, matches, facts.vectors)
     if k > facts.vectors * LARGE_SHARE:
         return exact._replace(reason=f"{matches:.0f} matching rows: exact search over them costs less than widening")
@@ -228,7 +301,8 @@ def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: fl
     cost = _cost(facts, capabilities, params, rescored) + k * costs.MEMBERSHIP
     if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
-    return Step(Way.INDEX_POST, capabilities.family + "_post", exact.estimated, k, rescored, params, None, cost)
+    family = capabilities.family + "_post"
+    return Step(Way.INDEX_POST, family, exact.estimated, k, rescored, params, None, cost, recall)
 
 
 def _cost(
@@ -250,13 +324,36 @@ def _post_span(capabilities: Capabilities) -> float:
 
 def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
     """The cheaper of both ways through the index where it undercuts the exact search; its reasons are no fallbacks."""
-    within = _within(facts, ask, matches, exact, RISK)
-    after = _after(facts, ask, matches, exact, RISK)
-    if within.way is not Way.INDEX_FILTERED:
-        return after if after.way is Way.INDEX_POST else exact
-    if after.way is not Way.INDEX_POST:
-        return within
-    return min((within, after), key=lambda step: step.cost)
+    total = costs.scan_matches(matches, facts.vectors, facts.dim)
+    within = _within(facts, ask, matches, exact, RISK_SCATTERED)
+    after = _after(facts, ask, matches, exact, RISK_SCATTERED)
+    if within.way is Way.INDEX_FILTERED and (after.way is not Way.INDEX_POST or within.cost <= after.cost):
+        chosen = within
+    elif after.way is Way.INDEX_POST:
+        chosen = after
+    else:
+        return exact
+    # Neither was asked for: a retry has to be cheaper than the exact search.
+    chosen = chosen._replace(patience=1.0)
+    if facts.scattered or chosen.cost <= DOUBT * total:
+        return chosen
+    doubt = facts.scattered is None
+    if chosen.cost > RISK * total:
+        return exact._replace(doubt=doubt)
+    probed = PROBE * matches / facts.vectors >= PROBE_EXPECTED
+    return chosen._replace(probe=PROBE if probed else 0, doubt=doubt)
+
+
+def after_probe(passed: int, step: Step, facts: PartFacts, wanted: int) -> int:
+    """How many candidates to ask for after ``passed`` of a probe's matched; 0 where the exact search costs less."""
+    share = max(passed, 0.5) / step.probe
+    if share >= PROBE_TRUSTED * step.estimated / facts.vectors:
+        return step.k
+    if step.way is Way.INDEX_FILTERED:
+        k = max(step.k, math.ceil(wanted * SPAN / share))
+    else:
+        k = max(step.k, first_k(wanted, share * facts.vectors, facts.vectors))
+    return k if affordable(k, step._replace(patience=RISK), facts) else 0
 
 
 def first_k(limit: int, matches: float, vectors: int) -> int:
@@ -287,48 +384,5 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
     params, filtered = spanning(facts.capabilities, step.params, k), step.way is Way.INDEX_FILTERED
     cost = _cost(facts, facts.capabilities, params, step.rescored, filtered=filtered)
     if facts.estimate is None:
-        return cost <= PATIENCE * costs.scan(facts.vectors, facts.dim)
-    return cost <= PATIENCE * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
-
-
-def settings(
-    capabilities: Capabilities, params: Mapping[str, Any] | None, k: int, least: float
-) -> Mapping[str, int | float]:
-    """The parameters of a search for ``k`` candidates: those of the request that the index knows, its width at least
-    what spans ``k`` rows.
-
-    Args:
-        least: How many rows it should span at least where the request does not set the width.
-    """
-    known, name = capabilities.search_params, capabilities.width
-    out: dict[str, Any] = {} if not params else {n: v for n, v in params.items() if n in known and n != OVERSAMPLING}
-    if name is None:
-        return out
-    if name not in out:
-        parameter = known[name]
-        width = math.ceil(max(float(parameter.default), least * capabilities.width_per_row))
-        out[name] = width if parameter.high is None else min(width, int(parameter.high))
-    return spanning(capabilities, out, k)
-
-
-def spanning(capabilities: Capabilities, params: Mapping[str, Any], k: int) -> Mapping[str, Any]:
-    """The parameters with a width that spans at least ``k`` rows. May return its argument."""
-    name = capabilities.width
-    if name is None or spanned(capabilities, params, 0) >= k:
-        return params
-    width, high = math.ceil(k * capabilities.width_per_row), capabilities.search_params[name].high
-    # A beam must hold its k candidates whatever its usual bound; of anything else there is no more than all.
-    if high is not None and not capabilities.has_beam:
-        width = min(width, int(high))
-    return {**params, name: max(width, int(params[name]))}
-
-
-def spanned(capabilities: Capabilities, params: Mapping[str, Any], otherwise: int) -> int:
-    """How many of the nearest rows a search with these parameters spans, matching or not."""
-    width = width_of(capabilities, params)
-    return otherwise if width is None else math.floor(width / capabilities.width_per_row)
-
-
-def width_of(capabilities: Capabilities, params: Mapping[str, Any]) -> int | None:
-    """The width among the parameters; None for a kind without one."""
-    return None if capabilities.width is None else int(params[capabilities.width])
+        return cost <= step.patience * costs.scan(facts.vectors, facts.dim)
+    return cost <= step.patience * costs.scan_matches(step.estimated, facts.vectors, facts.dim)

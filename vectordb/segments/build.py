@@ -9,7 +9,7 @@ purge their rows and tombstones all the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.index.base import IndexKind, VectorIndex
+    from vectordb.index.calibration import Calibration
     from vectordb.metric import Metric
     from vectordb.segments.store import SegmentStore
     from vectordb.segments.tail import TailSection
@@ -171,6 +172,7 @@ def build_index(
     kind: IndexKind,
     options: BuildOptions,
     base: SegmentView | None = None,
+    calibrate: Callable[[SegmentView], Calibration | None] | None = None,
 ) -> Segment:
     """Stage 2: the same segment with an index, which shares columns and changes with the given one.
 
@@ -182,6 +184,7 @@ def build_index(
         kind: The kind to build.
         options: Parameters, threads, cancellation, progress.
         base: What :func:`extendable` said of the sources of ``segment``, which was sealed with ``keep_first``.
+        calibrate: Measures the recall of the new index, shown in place; what it finds is kept with the index.
 
     Returns:
         A segment whose ``ref`` the caller names in the manifest in place of the old one.
@@ -202,23 +205,36 @@ def build_index(
     )
     if store is None:
         if not kind.capabilities.builds_apart:
-            return segment.with_index(BuiltIndex(_built(vectors, metric, kind, options, base), kind, info))
-        scratch = apart.Scratch()
-        _build_apart(segment, kind, options, _base_file(base, store), scratch.path / INDEX)
-        loaded = kind.load(scratch.path / INDEX, vectors, metric, options)
-        return segment.with_index(BuiltIndex(loaded, kind, info, scratch))
+            built = BuiltIndex(_built(vectors, metric, kind, options, base), kind, info)
+        else:
+            scratch = apart.Scratch()
+            _build_apart(segment, kind, options, _base_file(base, store), scratch.path / INDEX)
+            built = BuiltIndex(kind.load(scratch.path / INDEX, vectors, metric, options), kind, info, scratch)
+        return segment.with_index(_calibrated(segment, built, calibrate))
     with store.draft() as draft:
         path = draft.path / INDEX
         if kind.capabilities.builds_apart:
             _build_apart(segment, kind, options, _base_file(base, store), path)
+            index = kind.load(path, vectors, metric, options)
         else:
-            # Not kept: loaded again it is mapped, and can leave memory when it is not used.
-            _built(vectors, metric, kind, options, base).save(path)
+            index = _built(vectors, metric, kind, options, base)
+            index.save(path)
+        info = _calibrated(segment, BuiltIndex(index, kind, info), calibrate).info
+        # Not kept: loaded again it is mapped, and can leave memory when it is not used.
+        del index
         size = path.stat().st_size
         draft.adopt()
         ref = store.publish_index(draft, info)
     loaded = kind.load(store.path(ref) / INDEX, vectors, metric, options)
     return segment.with_index(BuiltIndex(loaded, kind, info), ref, size)
+
+
+def _calibrated(
+    segment: Segment, built: BuiltIndex, calibrate: Callable[[SegmentView], Calibration | None] | None
+) -> BuiltIndex:
+    """A new index with what its calibration found, shown in the place it is to have."""
+    found = None if calibrate is None else calibrate(segment.with_index(built).view(segment.data.info.covered_version))
+    return built if found is None else replace(built, info=replace(built.info, calibration=found.as_json()))
 
 
 def _built(

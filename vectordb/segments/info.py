@@ -90,6 +90,7 @@ class IndexInfo:
         params: Parameters it was built with.
         quantization: The quantization with its parameters, or None.
         vector_count: Rows of the matrix.
+        calibration: ``Calibration.as_json``, None where it was not made; absent in folders of earlier releases.
     """
 
     name: str
@@ -98,6 +99,7 @@ class IndexInfo:
     vector_count: int
     params: Mapping[str, int | float | str | bool] = field(default_factory=dict)
     quantization: QuantizationSpec | None = None
+    calibration: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vectordb.filter import Filter
     from vectordb.index.base import IndexKind, VectorIndex
+    from vectordb.index.calibration import Calibration
     from vectordb.metadata.estimate import Estimate
     from vectordb.metadata.rowset import RowSet
     from vectordb.text.bm25 import Totals
@@ -50,6 +51,10 @@ class Part(Protocol):
     """The approximate index over positions ``0..vector_count-1``, once built."""
     kind: IndexKind | None
     """The kind that built ``index``."""
+    calibration: Calibration | None
+    """What recall ``index`` was measured to have, by the width of its search."""
+    spread: dict[Filter, bool]
+    """Whether the rows that match a filter lie scattered among all, where the executor looked; a cache of its own."""
 
     def blocks(self, max_bytes: int) -> Iterator[Block]:
         """The whole vector matrix, in stretches of at most ``max_bytes`` (at least one row each)."""
@@ -57,6 +62,11 @@ class Part(Protocol):
 
     def vectors_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Prepared vectors float32[k, d] of rows that have one (a copy)."""
+        ...
+
+    def in_place(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """The whole vector matrix float32[n, d] and the positions int64[k] of rows that have a vector, to read many
+        rows where they lie; ``None`` where the matrix is in pieces."""
         ...
 
     def rows_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectordb.index.base import capabilities_of
+from vectordb.index.calibration import Calibration
 from vectordb.metadata.estimate import Estimate, estimate
 from vectordb.metadata.evaluate import evaluate
 from vectordb.metadata.rowset import RowSet, from_rows, to_bits, to_mask
@@ -56,6 +57,7 @@ class SegmentData:
         "offsets",
         "payload_versions",
         "postings",
+        "spread",
         "text",
         "vector_rows",
         "vectors",
@@ -78,6 +80,7 @@ class SegmentData:
         self.postings = postings
         self.text: TextIndex | None = None
         self.matching = FilterCache()
+        self.spread: dict[Filter, bool] = {}
         self._with_vector: RowSet | None = None
 
     def with_vector(self) -> RowSet:
@@ -115,6 +118,7 @@ class Segment:
         vector_count: Rows that have a vector, dead ones included.
         data: Its columns.
         built: Its index, or None.
+        calibration: What recall that index was measured to have, or None.
         changes: Deletions and payload changes since it was sealed.
         disk_bytes: Size of its files, index included; 0 in memory.
         data_disk_bytes: Size of its files without the index.
@@ -122,6 +126,7 @@ class Segment:
 
     __slots__ = (
         "built",
+        "calibration",
         "changes",
         "data",
         "data_disk_bytes",
@@ -144,6 +149,7 @@ class Segment:
         self.rows = data.info.rows
         self.vector_count = data.info.vector_count
         self.built: BuiltIndex | None = None
+        self.calibration: Calibration | None = None
         self.data_disk_bytes = self.disk_bytes = disk_bytes
 
     def with_index(self, built: BuiltIndex, ref: str = "", disk_bytes: int = 0) -> Segment:
@@ -157,6 +163,7 @@ class Segment:
         """
         segment = Segment(self.data, self.changes, ref or f"{self.name}/{built.info.name}")
         segment.built = built
+        segment.calibration = Calibration.from_json(built.info.calibration)
         segment.data_disk_bytes = self.data_disk_bytes
         segment.disk_bytes = self.data_disk_bytes + disk_bytes
         return segment.serve()
@@ -244,6 +251,7 @@ class SegmentView(View):
     def __init__(self, segment: Segment, version: int) -> None:
         super().__init__(segment.changes, version)
         self._data = segment.data
+        self.spread = segment.data.spread
         self.built = segment.built
         self.name = segment.name
         self.lo = segment.lo
@@ -252,6 +260,7 @@ class SegmentView(View):
         self.vector_count = segment.vector_count
         self.index = None if segment.built is None else segment.built.index
         self.kind = None if segment.built is None else segment.built.kind
+        self.calibration = segment.calibration
 
     def blocks(self, max_bytes: int) -> Iterator[Block]:
         """The whole vector matrix, in stretches of at most ``max_bytes`` (at least one row each)."""
@@ -266,6 +275,12 @@ class SegmentView(View):
         """Prepared vectors float32[k, d] of rows that have one (a copy)."""
         vector_rows = self._data.vector_rows
         return self._data.vectors.take(rows if vector_rows is None else np.searchsorted(vector_rows, rows))
+
+    def in_place(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The whole vector matrix and the positions of rows that have a vector."""
+        vector_rows = self._data.vector_rows
+        positions = rows if vector_rows is None else np.searchsorted(vector_rows, rows)
+        return self._data.vectors.whole(len(rows)), positions
 
     def rows_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of positions of the matrix; -1 stays -1. May return its argument."""

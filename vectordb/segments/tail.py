@@ -164,6 +164,8 @@ class TailView(View):
         self.vector_count = section.vector_count
         self.index = None
         self.kind = None
+        self.calibration = None
+        self.spread: dict[Filter, bool] = {}
 
     def blocks(self, max_bytes: int) -> Iterator[Block]:
         """The whole vector matrix, in stretches of at most ``max_bytes`` (at least one row each).
@@ -188,6 +190,9 @@ class TailView(View):
     def vectors_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Prepared vectors float32[k, d] of rows that have one (a copy)."""
         return self._section._matrix.take(rows)
+
+    def in_place(self, rows: NDArray[np.int64]) -> None:
+        """The tail's vectors lie in chunks: there is no whole matrix."""
 
     def vector_rows(self) -> NDArray[np.int64] | None:
         """The row of each position int64[m], ascending; None where position i is row i."""

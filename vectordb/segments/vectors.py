@@ -83,15 +83,24 @@ class VectorMatrix:
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """A copy of the given rows: float32[k, d]."""
         taken = self.array.take(positions, axis=0)
+        self._note(len(positions))
+        return taken
+
+    def whole(self, wanted: int) -> NDArray[np.float32]:
+        """The matrix, for reading ``wanted`` of its rows in place; do not write."""
+        self._note(wanted)
+        return self.array
+
+    def _note(self, count: int) -> None:
+        """Counts rows read, and drops the next piece when it is time."""
         if self._budget:
             # Unlocked: a lost count only delays the next drop. A long list of rows is an exact scan of what matches a
             # filter: likely to be wanted again, and faults would cost more than the reading.
-            self._touched += len(positions) if self._is_lean else min(len(positions), _PIECES)
+            self._touched += count if self._is_lean else min(count, _PIECES)
             if self._touched >= self._budget:
                 pieces = min(_PIECES, int(self._touched / self._budget)) if self._is_lean else 1
                 self._touched = 0
                 self._drop(pieces)
-        return taken
 
     @property
     def _is_lean(self) -> bool:

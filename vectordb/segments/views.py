@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from vectordb.filter import Filter
     from vectordb.index.base import IndexKind, VectorIndex
+    from vectordb.index.calibration import Calibration
     from vectordb.metadata.estimate import Estimate
     from vectordb.metadata.postings import Postings
     from vectordb.metadata.rowset import RowSet
@@ -43,6 +44,7 @@ class View(ABC):
         "_dead",
         "_overlay",
         "_text_totals",
+        "calibration",
         "dead",
         "hi",
         "index",
@@ -50,6 +52,7 @@ class View(ABC):
         "lo",
         "name",
         "rows",
+        "spread",
         "vector_count",
         "version",
     )
@@ -64,6 +67,8 @@ class View(ABC):
     vector_count: int
     index: VectorIndex | None
     kind: IndexKind | None
+    calibration: Calibration | None
+    spread: dict[Filter, bool]
 
     def __init__(self, changes: Changes, version: int) -> None:
         self.version = version

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from vectordb.types import (
+    Alternative,
     BackupInfo,
     CollectionStats,
     DatabaseInfo,
@@ -25,6 +26,7 @@ from vectordb.wire.config import (
 from vectordb.wire.values import enum_from_number, enum_to_number, params_from_message, params_to_message
 from vectordb_proto.v1 import types_pb2
 
+_RECALL = ("recall", "recall_low", "recall_sampled")
 _SEGMENT = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
 _BACKUP = ("id", "created", "files", "total_bytes", "new_bytes")
 _COLLECTION = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes")
@@ -37,16 +39,21 @@ def plan_to_message(plan: Plan, message: types_pb2.Plan) -> None:
         entry.CopyFrom(_segment_message(_unmeasured(segment)))
         if segment.rows_scored:
             entry.rows_scored = segment.rows_scored
+        if segment.reason is not None or segment.cost_us or segment.alternatives:
+            _reasons_to_message(segment, entry)
     message.filter_mode = enum_to_number(plan.filter_mode)  # type: ignore[assignment,unused-ignore]
     message.version = plan.version
     timings = message.timings_ms
     for name, milliseconds in plan.timings_ms.items():
         timings[name] = milliseconds
+    if plan.recall is not None:
+        for name in _RECALL:
+            setattr(message, name, getattr(plan, name))
 
 
 def _unmeasured(segment: SegmentPlan) -> tuple[Any, ...]:
     """What plans of one segment share from search to search, with the types of its parameters, since 1 == 1.0."""
-    name, strategy, rows, estimated, matched, _, reason, filtered, params = segment
+    name, strategy, rows, estimated, matched, _, reason, filtered, params, *_ = segment
     given = (*params.items(), *map(type, params.values())) if params else ()
     return name, strategy, rows, estimated, matched, reason, filtered, given
 
@@ -66,6 +73,14 @@ def _segment_message(unmeasured: tuple[Any, ...]) -> types_pb2.SegmentPlan:
     return entry
 
 
+def _reasons_to_message(segment: SegmentPlan, entry: types_pb2.SegmentPlan) -> None:
+    if segment.reason is not None:
+        entry.reason = segment.reason
+    entry.cost_us = segment.cost_us
+    for other in segment.alternatives:
+        entry.alternatives.add(strategy=other.strategy, cost_us=other.cost_us, reason=other.reason)
+
+
 def plan_from_message(message: types_pb2.Plan) -> Plan:
     """The plan of a message."""
     segments = tuple(
@@ -79,11 +94,18 @@ def plan_from_message(message: types_pb2.Plan) -> Plan:
             fallback_reason=_optional(entry, "fallback_reason"),
             filtered=entry.filtered,
             params=params_from_message(entry.params, "params") if entry.params else {},
+            reason=_optional(entry, "reason"),
+            cost_us=entry.cost_us,
+            alternatives=tuple(
+                Alternative(other.strategy, _optional(other, "cost_us"), _optional(other, "reason"))
+                for other in entry.alternatives
+            ),
         )
         for entry in message.segments
     )
     mode = enum_from_number(FilterMode, message.filter_mode, "filter_mode", FilterMode.AUTO)
-    return Plan(segments, mode, message.version, dict(message.timings_ms))
+    recall = {name: _optional(message, name) for name in _RECALL}
+    return Plan(segments, mode, message.version, dict(message.timings_ms), **recall)
 
 
 def stats_to_message(stats: CollectionStats, message: types_pb2.CollectionStats) -> None:

@@ -200,7 +200,7 @@ class CollectionConfig(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ..., fields: _Optional[_Union[FieldSpecs, _Mapping]] = ..., tuning: _Optional[_Union[Tuning, _Mapping]] = ..., analyzer: _Optional[str] = ...) -> None: ...
 
 class SegmentPlan(_message.Message):
-    __slots__ = ("segment", "strategy", "rows", "estimated", "matched", "rows_scored", "fallback_reason", "filtered", "params")
+    __slots__ = ("segment", "strategy", "rows", "estimated", "matched", "rows_scored", "fallback_reason", "filtered", "params", "reason", "cost_us", "alternatives")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -217,6 +217,9 @@ class SegmentPlan(_message.Message):
     FALLBACK_REASON_FIELD_NUMBER: _ClassVar[int]
     FILTERED_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COST_US_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     segment: str
     strategy: str
     rows: int
@@ -226,10 +229,23 @@ class SegmentPlan(_message.Message):
     fallback_reason: str
     filtered: bool
     params: _containers.MessageMap[str, ParamValue]
-    def __init__(self, segment: _Optional[str] = ..., strategy: _Optional[str] = ..., rows: _Optional[int] = ..., estimated: _Optional[int] = ..., matched: _Optional[int] = ..., rows_scored: _Optional[int] = ..., fallback_reason: _Optional[str] = ..., filtered: bool = ..., params: _Optional[_Mapping[str, ParamValue]] = ...) -> None: ...
+    reason: str
+    cost_us: float
+    alternatives: _containers.RepeatedCompositeFieldContainer[Alternative]
+    def __init__(self, segment: _Optional[str] = ..., strategy: _Optional[str] = ..., rows: _Optional[int] = ..., estimated: _Optional[int] = ..., matched: _Optional[int] = ..., rows_scored: _Optional[int] = ..., fallback_reason: _Optional[str] = ..., filtered: bool = ..., params: _Optional[_Mapping[str, ParamValue]] = ..., reason: _Optional[str] = ..., cost_us: _Optional[float] = ..., alternatives: _Optional[_Iterable[_Union[Alternative, _Mapping]]] = ...) -> None: ...
+
+class Alternative(_message.Message):
+    __slots__ = ("strategy", "cost_us", "reason")
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    COST_US_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    strategy: str
+    cost_us: float
+    reason: str
+    def __init__(self, strategy: _Optional[str] = ..., cost_us: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("segments", "filter_mode", "version", "timings_ms")
+    __slots__ = ("segments", "filter_mode", "version", "timings_ms", "recall", "recall_low", "recall_sampled")
     class TimingsMsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -241,11 +257,17 @@ class Plan(_message.Message):
     FILTER_MODE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    RECALL_LOW_FIELD_NUMBER: _ClassVar[int]
+    RECALL_SAMPLED_FIELD_NUMBER: _ClassVar[int]
     segments: _containers.RepeatedCompositeFieldContainer[SegmentPlan]
     filter_mode: FilterMode
     version: int
     timings_ms: _containers.ScalarMap[str, float]
-    def __init__(self, segments: _Optional[_Iterable[_Union[SegmentPlan, _Mapping]]] = ..., filter_mode: _Optional[_Union[FilterMode, str]] = ..., version: _Optional[int] = ..., timings_ms: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    recall: float
+    recall_low: float
+    recall_sampled: float
+    def __init__(self, segments: _Optional[_Iterable[_Union[SegmentPlan, _Mapping]]] = ..., filter_mode: _Optional[_Union[FilterMode, str]] = ..., version: _Optional[int] = ..., timings_ms: _Optional[_Mapping[str, float]] = ..., recall: _Optional[float] = ..., recall_low: _Optional[float] = ..., recall_sampled: _Optional[float] = ...) -> None: ...
 
 class SearchResult(_message.Message):
     __slots__ = ("hits", "scores", "complete", "incomplete_reason", "searched_fraction", "took_ms", "plan")

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vectordb.index import exact, native
-from vectordb.index.exact import Candidates, error_bound, exact_candidates, largest_norm, merged
+from vectordb.index.exact import (
+    Candidates,
+    error_bound,
+    exact_candidates,
+    largest_norm,
+    merged,
+    picked_candidates,
+    readable_in_place,
+)
 from vectordb.metric import Metric, distances, norms, prepared, scores
 
 Floats = NDArray[np.float32]
@@ -217,3 +225,32 @@ def test_any_data(
     scale = 2.0**exponent if metric is not Metric.COSINE else 1.0
     ready = [prepared(np.ascontiguousarray(a * scale, np.float32), metric) for a in (block, asked)]
     assert_superset(exact_candidates(ready[1], ready[0], limit, metric), ready[1], ready[0], limit, metric)
+
+
+@pytest.mark.parametrize("metric", [Metric.COSINE, Metric.L2])
+@pytest.mark.parametrize("limit", [1, 10, 700, 3_000])
+def test_rows_read_in_place_give_a_superset_of_the_same(metric: Metric, limit: int) -> None:
+    matrix, asked = prepared(normal(3_000, 24), metric), prepared(normal(3, 24, 1), metric)
+    positions = np.flatnonzero(np.random.default_rng(2).random(3_000) < 0.3)
+    found = picked_candidates(asked, matrix, positions, limit, metric)
+    assert_superset(found, asked, matrix[positions], limit, metric)
+    assert found.rows.shape[1] <= min(len(positions), limit + 8)
+    assert found.scored == 3 * len(positions)
+
+
+def test_rows_read_in_place_whose_distances_overflow_float32() -> None:
+    matrix = normal(500, 8) * np.float32(1e19)
+    asked = normal(2, 8, 1) * np.float32(1e19)
+    positions = np.arange(0, 500, 3)
+    found = picked_candidates(asked, matrix, positions, 5, Metric.L2)
+    assert_superset(found, asked, matrix[positions], 5, Metric.L2)
+
+
+def test_rows_read_in_place_of_none() -> None:
+    matrix, asked = normal(10, 4), normal(2, 4, 1)
+    assert picked_candidates(asked, matrix, np.empty(0, np.int64), 5, Metric.L2).rows.shape == (2, 0)
+
+
+def test_what_is_read_in_place() -> None:
+    assert [m for m in METRICS if readable_in_place(1, m)] == [Metric.COSINE, Metric.L2]
+    assert not readable_in_place(32, Metric.COSINE)

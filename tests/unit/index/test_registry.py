@@ -155,7 +155,7 @@ def test_search_parameters() -> None:
     for params in ({"ef": 0}, {"ef": "wide"}, {"beam": 3}, {"ef": float("nan")}):
         with pytest.raises(InvalidArgument, match="ef"):
             check_search_params("hnsw", None, params)
-    with pytest.raises(InvalidArgument, match="it has: none"):
+    with pytest.raises(InvalidArgument, match="it has: 'target_recall'"):
         check_search_params("flat", None, {"ef": 10})
 
 

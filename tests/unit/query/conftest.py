@@ -29,7 +29,7 @@ GRAPH = Capabilities(
 TREES = Capabilities(family="trees", metrics=frozenset(Metric), search_params={})
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeFilter:
     """Stands for a filter: the names of the rows of each part that it matches."""
 
@@ -111,6 +111,8 @@ class FakePart:
         self.block_rows = block_rows
         self.index: Any = None
         self.kind: Any = None
+        self.calibration: Any = None
+        self.spread: dict[Any, bool] = {}
         self.block_delay = 0.0
         self.blocks_read = 0
 
@@ -130,6 +132,10 @@ class FakePart:
     def vectors_at(self, rows: Any) -> Any:
         assert self.has_vector[rows].all()
         return self.matrix[self.position_of_row[rows]]
+
+    def in_place(self, rows: Any) -> Any:
+        assert self.has_vector[rows].all()
+        return self.matrix, self.position_of_row[rows]
 
     def rows_of(self, positions: Any) -> Any:
         return positions if self.whole else np.where(positions < 0, -1, self.row_of_position[positions])

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from vectordb.metric import Metric, prepared
-from vectordb.query.executor import execute, explain
+from vectordb.query import deadline, exact
+from vectordb.query.deadline import Deadline
+from vectordb.query.executor import execute
+from vectordb.query.explain import explain
 from vectordb.query.spec import SearchSpec
 from vectordb.types import FilterMode
 
@@ -140,3 +143,36 @@ def test_explain_runs_nothing(fakes: Any) -> None:
     assert step.estimated == int(where.masks["s"].sum())
     assert part.index.calls == []
     assert part.blocks_read == 0
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("count", [1, 64])
+def test_with_little_time_left_the_deadline_is_asked_more_often(
+    fakes: Any, monkeypatch: pytest.MonkeyPatch, filtered: bool, count: int
+) -> None:
+    """Work between two looks, in rows compared, on a clock that stands still."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40_000, 64))
+    part = fakes.FakePart("s", vectors, [str(i) for i in range(40_000)], Metric.COSINE, block_rows=100_000)
+    queries = prepared(rng.normal(size=(count, 64)).astype(np.float32), Metric.COSINE)
+    where = fakes.FakeFilter({"s": np.arange(40_000) % 4 != 0}) if filtered else None
+    work: list[int] = []
+    compare = exact._compare
+
+    def counted(run: Any, part: Any, stretch: Any, numbers: Any) -> Any:
+        work.append(stretch.covered * len(numbers))
+        return compare(run, part, stretch, numbers)
+
+    monkeypatch.setattr(exact, "_compare", counted)
+    monkeypatch.setattr(exact, "BLOCK_BYTES", 4 << 20)
+    monkeypatch.setattr(exact, "IN_PLACE_BYTES", 4 << 20)
+    monkeypatch.setattr(exact, "GATHER_BYTES", 4 << 20)
+    monkeypatch.setattr(deadline, "monotonic", lambda: 1_000.0)
+    most = {}
+    for left in (10.0, 0.005):
+        work.clear()
+        outcome = execute([part], queries, SearchSpec(5, where, FilterMode.PRE), Deadline(1_000.0 + left, left))
+        assert outcome.incomplete_reason is None
+        assert sum(work) == count * (30_000 if filtered else 40_000)
+        most[left] = max(work)
+    assert most[10.0] >= exact.FINER * min(count, exact.FINER) * most[0.005] * 0.9

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vectordb.metric import Metric, prepared
-from vectordb.query import indexed
+from vectordb.query import indexed, planner, probe
 from vectordb.query.deadline import Deadline
 from vectordb.query.executor import execute
 from vectordb.query.spec import SearchSpec
@@ -228,3 +228,43 @@ def test_plans_kept_for_one_index_are_not_used_for_another(fakes: Any) -> None:
 def _with_default(capabilities: Any, ef: int) -> Any:
     parameter = replace(capabilities.search_params["ef"], default=ef)
     return replace(capabilities, search_params={"ef": parameter})
+
+
+def _doubtful(fakes: Any, monkeypatch: pytest.MonkeyPatch, mask: Any, queries: Any) -> tuple[Any, Any, Any]:
+    """A search in ``auto`` whose choice hangs on whether the matches are scattered: costs are near each other."""
+    monkeypatch.setattr(planner, "DOUBT", 0.0)
+    monkeypatch.setattr(planner, "RISK", 10.0)
+    monkeypatch.setattr(planner, "RISK_SCATTERED", 10.0)
+    rng = np.random.default_rng(2)
+    part = fakes.FakePart("s", rng.normal(size=(20_000, DIM)), [f"{i}" for i in range(20_000)], Metric.COSINE)
+    part.indexed(beam=lambda ef: 17 * ef)
+    where = fakes.FakeFilter({"s": mask(part.matrix)})
+    return part, where, execute([part], queries, SearchSpec(10, where))
+
+
+def test_scattered_matches_need_no_probe(fakes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = _queries(3)
+    part, where, outcome = _doubtful(
+        fakes, monkeypatch, lambda matrix: np.random.default_rng(3).random(len(matrix)) < 0.3, queries
+    )
+    assert part.spread == {where: True}
+    assert outcome.plan[0].strategy in ("graph", "graph_post")
+    assert probe.NEIGHBOURS + 1 in [call["k"] for call in part.index.calls]
+    assert planner.PROBE not in [call["k"] for call in part.index.calls]
+    part.index.calls.clear()
+    execute([part], queries, SearchSpec(10, where))
+    assert probe.NEIGHBOURS + 1 not in [call["k"] for call in part.index.calls], "looked up once"
+
+
+def test_a_probe_tells_the_queries_that_are_far_from_the_matches(fakes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The matches are a third of the space: queries within it are answered by the index, the others exactly."""
+    direction = _queries(1)[0]
+    queries = prepared(np.stack([direction, -direction, direction + 0.01, -direction + 0.01]), Metric.COSINE)
+    part, where, outcome = _doubtful(
+        fakes, monkeypatch, lambda matrix: matrix @ direction > np.quantile(matrix @ direction, 0.67), queries
+    )
+    assert part.spread == {where: False}
+    assert [call["k"] for call in part.index.calls].count(planner.PROBE) == 4
+    assert outcome.plan[0].fallback_reason == f"2 of 4 queries: {indexed.CORRELATED}"
+    for got, query in zip(fakes.answers(outcome), queries, strict=True):
+        assert got == fakes.expected([part], query, 10, where)

@@ -9,7 +9,7 @@ import pytest
 
 from vectordb.index.faiss_hnsw import EFFORT
 from vectordb.metadata.estimate import Estimate
-from vectordb.query import costs, planner
+from vectordb.query import costs, planner, widths
 from vectordb.query.planner import Ask, PartFacts, Way, plan
 from vectordb.types import FilterMode
 
@@ -74,10 +74,10 @@ def test_filtered_walk_compares_few_rows(fakes: Any) -> None:
 def test_without_a_filter(fakes: Any) -> None:
     step = plan(_facts(fakes), Ask(10))
     assert (step.way, step.strategy, step.k, step.params, step.estimated) == (
-        Way.INDEX, "graph", 10 + planner.SLACK, {"ef": 64}, 20_000,
+        Way.INDEX, "graph", 10 + widths.SLACK, {"ef": 64}, 20_000,
     )  # fmt: skip
     assert plan(_facts(fakes), Ask(10, params={"ef": 500, "nprobe": 3})).params == {"ef": 500}
-    assert plan(_facts(fakes), Ask(10, params={"ef": 4})).params == {"ef": 10 + planner.SLACK}
+    assert plan(_facts(fakes), Ask(10, params={"ef": 4})).params == {"ef": 10 + widths.SLACK}
     assert plan(_facts(fakes), Ask(10, exact=True)).strategy == "exact"
     assert plan(_facts(fakes, share=0.5), Ask(10, IN, exact=True)).strategy == "exact_filtered"
     assert plan(_facts(fakes, capabilities=None), Ask(10)).strategy == "exact"
@@ -92,7 +92,7 @@ def test_without_a_filter(fakes: Any) -> None:
 def test_dead_rows(fakes: Any) -> None:
     few = plan(_facts(fakes, dead=200), Ask(10))
     assert few.way is Way.INDEX
-    assert few.k > 10 + planner.SLACK
+    assert few.k > 10 + widths.SLACK
     assert few.estimated == 19_800
     many = plan(_facts(fakes, dead=8_000), Ask(10))
     assert (many.way, many.strategy) == (Way.INDEX, "graph")
@@ -131,3 +131,42 @@ def test_costs_agree_with_their_measurements() -> None:
     ef = costs.widest(EFFORT, 1_000, 116_659, 384)
     assert costs.walk(EFFORT, 116_659, 384, ef) <= 1_000 < costs.walk(EFFORT, 116_659, 384, ef + 1)
     assert costs.widest(EFFORT, 1, 116_659, 384) == 0
+
+
+def _between(fakes: Any, low: float, high: float) -> PartFacts:
+    """Rows of which a tenth matches, so many that the index costs between these shares of the exact search."""
+    for rows in range(20_000, 400_000, 5_000):
+        facts = _facts(fakes, rows, 0.1)
+        share = plan(facts, Ask(10, POST)).cost / costs.scan_matches(0.1 * rows, rows, 384)
+        if low < share <= high:
+            return facts
+    raise AssertionError("no such size")
+
+
+def test_whether_matches_are_scattered_decides_where_costs_are_near(fakes: Any) -> None:
+    near = _between(fakes, planner.RISK, planner.RISK_SCATTERED)
+    open_ = plan(near, Ask(10))
+    assert (open_.way, open_.doubt) == (Way.EXACT_FILTERED, True)
+    together = plan(near._replace(scattered=False), Ask(10))
+    assert (together.way, together.doubt) == (Way.EXACT_FILTERED, False)
+    apart = plan(near._replace(scattered=True), Ask(10))
+    assert (apart.way, apart.doubt, apart.probe) == (Way.INDEX_POST, False, 0)
+
+
+def test_where_matches_lie_together_a_probe_comes_first(fakes: Any) -> None:
+    cheaper = _between(fakes, planner.DOUBT, planner.DOUBT + 0.05)
+    assert plan(cheaper, Ask(10)).doubt
+    step = plan(cheaper._replace(scattered=False), Ask(10))
+    assert (step.way, step.doubt, step.probe) == (Way.INDEX_POST, False, planner.PROBE)
+    assert plan(cheaper._replace(scattered=True), Ask(10)).probe == 0
+    assert plan(cheaper._replace(scattered=False), Ask(10, POST)).probe == 0
+    expected = planner.PROBE // 10
+    assert planner.after_probe(expected, step, cheaper, 10) == step.k
+    assert planner.after_probe(expected // 2, step, cheaper, 10) > step.k
+    assert planner.after_probe(0, step, cheaper, 10) == 0
+
+
+def test_an_index_that_is_far_cheaper_is_not_doubted(fakes: Any) -> None:
+    step = plan(_facts(fakes, 1_000_000, 0.5), Ask(10))
+    assert step.way in (Way.INDEX_FILTERED, Way.INDEX_POST)
+    assert (step.doubt, step.probe) == (False, 0)

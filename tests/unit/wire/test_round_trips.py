@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -28,6 +29,7 @@ from vectordb.requests import (
     WriteRequest,
 )
 from vectordb.types import (
+    Alternative,
     CollectionConfig,
     CollectionStats,
     Durability,
@@ -215,6 +217,7 @@ HIT = st.builds(
     st.none() | st.dictionaries(TEXT, SCALAR, max_size=2), st.none() | TEXT,
     st.none() | st.just(np.array([1, -2.5, 0], np.float32)),
 )  # fmt: skip
+ALTERNATIVE = st.builds(Alternative, TEXT, st.none() | st.floats(0, 1), st.none() | TEXT)
 PLAN = st.builds(
     Plan,
     st.lists(
@@ -229,13 +232,18 @@ PLAN = st.builds(
             st.none() | TEXT,
             st.booleans(),
             st.dictionaries(TEXT, st.integers(0, 9), max_size=2),
+            st.none() | TEXT,
+            st.floats(0, 1),
+            st.lists(st.builds(Alternative, TEXT, st.none() | st.floats(0, 1), st.none() | TEXT), max_size=2).map(
+                tuple
+            ),
         ),
         max_size=3,
     ).map(tuple),
     st.sampled_from(FilterMode),
     st.integers(0, 2**63),
     st.dictionaries(TEXT, st.floats(0, 1), max_size=2),
-)
+).flatmap(lambda plan: st.sampled_from([plan, replace(plan, recall=0.75, recall_low=0.5, recall_sampled=0.25)]))
 
 
 @given(st.lists(st.lists(HIT, max_size=4), max_size=3), PLAN, st.none() | TEXT, st.floats(0, 1))
