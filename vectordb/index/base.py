@@ -207,7 +207,11 @@ class BuildOptions:
 
 
 class IndexKind(Protocol):
-    """A family of indexes, stateless."""
+    """A family of indexes, stateless.
+
+    It may have a method ``check(params, dim)`` that raises ``InvalidArgument`` for build parameters that do not go
+    together, or not with the dimension; it is called at creation.
+    """
 
     name: str
     capabilities: Capabilities

@@ -12,6 +12,8 @@ What is stored, by measurement:
   tried and found less than a fifth of the neighbours at the same effort.
 - l2, l1: themselves.
 - half precision where it measurably loses nothing (``hnsw_storage``), never under l1.
+- under a quantization its codes (``hnsw_codes``); ``fp16`` is half precision whatever it loses, scaled so that every
+  finite value fits.
 - equal rows once, where there are many (``duplicates``).
 """
 
@@ -25,10 +27,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vectordb.errors import DimensionMismatch, InvalidArgument
-from vectordb.index import hnsw_build, hnsw_file
+from vectordb.index import codes, hnsw_build, hnsw_codes, hnsw_file
 from vectordb.index.base import BuildOptions, Capabilities, Effort, Neighbours, Parameter, Params
+from vectordb.index.codes import Codec
+from vectordb.index.faiss_file import corrupt
 from vectordb.index.hnsw_file import Graph
 from vectordb.index.native import faiss, single_threaded
+from vectordb.index.rotation import rotation
 from vectordb.metric import Metric
 
 if TYPE_CHECKING:
@@ -56,6 +61,10 @@ candidates is linear in ``ef``, and done ``ef`` times: unnoticed at 100, 40 ms a
 """
 
 
+_CODE_SHARE = {"sq8": 0.75, "pq": 0.65, "rabitq": 0.6}
+"""What comparing a code costs of what a row at half precision does, in a graph: ef 64, 20,000 text embeddings."""
+
+
 def _ef(default: int) -> Parameter:
     text = "beam width of a search: wider finds more and costs more; the default grows slowly with the rows"
     return Parameter(int, default, 1, _MAX_BEAM, text)
@@ -72,9 +81,17 @@ class HnswIndex:
         shape: (n, d) of the matrix that it is over.
         metric: The metric.
         path: The file that the graph is mapped from, or None if it is in memory.
+        oversampling: Candidates for each row wanted, where a quantization sets it.
     """
 
-    def __init__(self, graph: Graph, shape: tuple[int, ...], metric: Metric, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        shape: tuple[int, ...],
+        metric: Metric,
+        path: Path | None = None,
+        oversampling: float | None = None,
+    ) -> None:
         self._graph = graph
         self._search_c = graph.native.search_c
         self._storage, self._groups = graph.storage, graph.groups
@@ -91,6 +108,10 @@ class HnswIndex:
             search_params={"ef": _ef(self._default_beam)},
             min_filtered_selectivity=_MIN_SELECTIVITY[metric],
         )
+        self._oversampling = oversampling
+        if oversampling is not None:
+            self._capabilities = _quantized(self._capabilities, graph.codec, oversampling)
+        self._turned = rotation(self._dim) if hnsw_codes.space_of(graph, metric).rotated else None
         scale = graph.storage.scale
         self._factor, self._shift = {
             Metric.COSINE: (0.5 / scale**2, -1.0),  # |q - x|^2 = 2 - 2 cos
@@ -159,6 +180,8 @@ class HnswIndex:
             if correction == 0.0:
                 return _nothing(count, limit)
             factor *= correction
+        if self._turned is not None:
+            queries = self._turned.apply(queries)
         settings = self._settings(limit, allowed, params)
         if settings is None:
             return _nothing(count, limit)
@@ -184,11 +207,12 @@ class HnswIndex:
         """See :meth:`vectordb.index.base.GrowingIndex.extended`. Costs a copy of the graph, and the adding.
 
         Raises:
-            CannotExtend: The new rows leave the range of the stored ones, or need more than their half precision.
+            CannotExtend: The new rows leave the range of the stored ones, need more than their half precision, or do
+                not fit the codes.
             BuildCancelled: ``build.cancelled()`` turned true.
         """
         graph = hnsw_build.extend(self._graph, self._path, self._shape, vectors, self._metric, build)
-        return HnswIndex(graph, vectors.shape, self._metric)
+        return HnswIndex(graph, vectors.shape, self._metric, None, self._oversampling)
 
     def save(self, path: Path) -> None:
         """See :meth:`vectordb.index.base.VectorIndex.save`; the format is in ``hnsw_file``."""
@@ -196,10 +220,15 @@ class HnswIndex:
 
     def memory_bytes(self) -> int:
         """Rows, links and levels; where mapped, what they take once they are all in memory."""
-        row = self._dim * (2 if self._storage.half else 4) + 8 + 4
+        graph = self._graph
+        kept = codes.row_bytes(graph.codec, self._dim) if hnsw_codes.has_codes(graph) else self._stored_bytes()
+        row = kept + 8 + 4
         groups = 0 if self._groups is None else self._groups.nbytes()
         links = int(self._graph.native.hnsw.neighbors.size())
-        return int(self._nodes * row + 4 * links + groups)
+        return int(self._nodes * row + 4 * links + groups + codes.learned_bytes(graph.codec, self._dim))
+
+    def _stored_bytes(self) -> int:
+        return self._dim * (2 if self._storage.half else 4)
 
     def _settings(self, limit: int, allowed: NDArray[np.uint8] | None, params: Params | None) -> Any:
         """faiss's search parameters, or None where nothing is allowed. They own the selector, it the bitmap."""
@@ -243,6 +272,8 @@ class HnswKind:
     capabilities = Capabilities(
         family="graph",
         metrics=frozenset(Metric),
+        # faiss has no codes under l1: asking for them ends the process.
+        quantizations=dict.fromkeys(("fp16", "sq8", "pq", "rabitq"), frozenset({Metric.COSINE, Metric.DOT, Metric.L2})),
         filtered=True,
         extends=True,
         build_params={
@@ -258,23 +289,44 @@ class HnswKind:
     def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> HnswIndex:
         """See :meth:`vectordb.index.base.IndexKind.build`. With one thread the same input gives the same graph."""
         params = {name: p.default for name, p in self.capabilities.build_params.items()} | dict(options.params)
-        graph = hnsw_build.build(
-            vectors, metric, options, m=int(params["m"]), ef_construction=int(params["ef_construction"])
-        )
-        return HnswIndex(graph, vectors.shape, metric)
+        codec = Codec.of(options.quantization, vectors.shape[1])
+        shape = hnsw_build.Shape(int(params["m"]), int(params["ef_construction"]), codec)
+        graph = hnsw_build.build(vectors, metric, options, shape)
+        return HnswIndex(graph, vectors.shape, metric, None, _oversampling(options))
 
     def load(self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> HnswIndex:
         """See :meth:`vectordb.index.base.IndexKind.load`. Maps the file; it must stay as it is meanwhile.
 
         Raises:
-            Corruption: The file is damaged, or belongs to another matrix or metric.
+            Corruption: The file is damaged, or belongs to another matrix, metric or quantization.
         """
-        del options
-        return HnswIndex(hnsw_file.read(path, vectors.shape, metric, mapped=True), vectors.shape, metric, path)
+        graph = hnsw_file.read(path, vectors.shape, metric, mapped=True)
+        codec = Codec.of(options.quantization, vectors.shape[1])
+        if graph.codec != codec:
+            raise corrupt(path, f"keeps rows as {tuple(graph.codec)}, not as {tuple(codec)}")
+        return HnswIndex(graph, vectors.shape, metric, path, _oversampling(options))
 
 
 HNSW = HnswKind()
 """What the entry point ``hnsw`` names."""
+
+
+def _oversampling(options: BuildOptions) -> float | None:
+    return None if options.quantization is None else float(options.quantization.params["oversampling"])
+
+
+def _quantized(able: Capabilities, codec: Codec, oversampling: float) -> Capabilities:
+    """What a graph can do whose rows are kept as codes."""
+    assert able.effort is not None
+    share = _CODE_SHARE.get(codec.name, 1.0)
+    text = "candidates fetched for each row asked for"
+    return replace(
+        able,
+        search_params={**able.search_params, "oversampling": Parameter(float, oversampling, 1.0, 100.0, text)},
+        oversampling=oversampling,
+        effort=replace(able.effort, dimension=share * able.effort.dimension),
+        compressed=True,
+    )
 
 
 def _scale(distances: NDArray[np.float32], factor: float) -> None:

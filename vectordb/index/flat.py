@@ -1,4 +1,7 @@
-"""Kind ``flat``: no structure at all. Every vector is compared, for every metric; the measure of all other kinds."""
+"""Kind ``flat``: no structure at all. Every vector is compared, for every metric; the measure of all other kinds.
+
+Under a quantization its codes are compared instead (``compressed``): a small and fast scan, but no longer exact.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectordb.errors import Corruption
+from vectordb.index import compressed
 from vectordb.index.base import BuildCancelled, BuildOptions, Capabilities, Neighbours, Params
+from vectordb.index.codes import Codec
+from vectordb.index.compressed import CodeIndex, CodeScan
 from vectordb.index.exact import Candidates, exact_candidates, largest_norm, merged
 from vectordb.metric import Metric
 
@@ -108,19 +114,31 @@ class FlatKind:
         extends=True,
         exact=True,
         min_filtered_selectivity=0.0,
+        quantizations={
+            **dict.fromkeys(("fp16", "sq8", "pq", "rabitq"), frozenset({Metric.COSINE, Metric.DOT, Metric.L2})),
+            # Signs estimate angles; vectors of different length under dot and l2 are ordered otherwise.
+            "binary": frozenset({Metric.COSINE}),
+        },
     )
 
-    def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> FlatIndex:
-        """Measures the greatest length in slices; keeps a reference to ``vectors``."""
+    def build(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> FlatIndex | CodeIndex:
+        """Measures the greatest length in slices, keeping a reference to ``vectors``; or encodes them."""
+        scan = self._scan(vectors, options)
+        if scan is not None:
+            return compressed.build(scan, vectors, metric, options)
         return FlatIndex(vectors, metric, _longest(vectors, options))
 
-    def load(self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> FlatIndex:
+    def load(
+        self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions
+    ) -> FlatIndex | CodeIndex:
         """See :meth:`vectordb.index.base.IndexKind.load`.
 
         Raises:
             Corruption: The file is not of this kind, or belongs to another matrix or metric.
         """
-        del options
+        scan = self._scan(vectors, options)
+        if scan is not None:
+            return compressed.load(scan, path, vectors, metric)
         data = path.read_bytes()
         if len(data) != _FILE.size + 8 or data[:8] != _MAGIC:
             raise Corruption(f"'{path}' is not a flat index file; delete it to have it rebuilt", path=str(path))
@@ -133,6 +151,13 @@ class FlatKind:
             )
         (max_norm,) = struct.unpack_from("<d", data, _FILE.size)
         return FlatIndex(vectors, metric, max_norm)
+
+    def _scan(self, vectors: NDArray[np.float32], options: BuildOptions) -> CodeScan | None:
+        spec = options.quantization
+        if spec is None:
+            return None
+        codec = Codec.of(spec, vectors.shape[1])
+        return CodeScan(self.name, self.capabilities, codec, float(spec.params["oversampling"]))
 
 
 FLAT = FlatKind()

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vectordb.index import hnsw_file
+from vectordb.index import hnsw_codes, hnsw_file
 from vectordb.index.base import BuildCancelled, BuildOptions, CannotExtend
+from vectordb.index.codes import Codec
 from vectordb.index.duplicates import Rows, grouped, regrouped
 from vectordb.index.hnsw_file import Graph
-from vectordb.index.hnsw_storage import CEILING, Storage, choose_storage, half_ceiling
+from vectordb.index.hnsw_storage import (
+    CEILING,
+    Storage,
+    choose_exponent,
+    choose_storage,
+    half_ceiling,
+    largest_component,
+)
 from vectordb.index.native import FAISS_METRIC, faiss, native_threads
 from vectordb.metric import Metric
 
@@ -22,21 +30,34 @@ _SLICE_WORK = 128 * 384 * 200
 """Rows x dims x ef_construction of one uninterruptible add: about 0.1 s of one thread."""
 
 
-def build(
-    vectors: NDArray[np.float32], metric: Metric, options: BuildOptions, *, m: int, ef_construction: int
-) -> Graph:
+class Shape(NamedTuple):
+    """What a graph is to be: links a row, beam width while building, and how rows are kept in the end."""
+
+    m: int
+    ef_construction: int
+    codec: Codec = Codec()
+
+
+def build(vectors: NDArray[np.float32], metric: Metric, options: BuildOptions, shape: Shape) -> Graph:
     """A new graph over prepared vectors float32[n, d].
+
+    Under a quantization the graph is built over rows as they are, at half precision where that loses nothing, and the
+    codes put in their place when it stands: links made by what codes say would be worse ones.
 
     Raises:
         BuildCancelled: ``options.cancelled()`` turned true.
     """
     groups = grouped(vectors, options.cancelled)
     rows = Rows(vectors) if groups is None else Rows(vectors, groups.rows[groups.starts[:-1]].astype(np.int64))
-    storage = choose_storage(rows, metric, options.cancelled)
-    native = _empty(rows.dim, metric, storage, m)
-    native.hnsw.efConstruction = ef_construction
+    if shape.codec.name == "fp16":
+        storage = Storage(True, choose_exponent(largest_component(rows, options.cancelled)))
+    else:
+        storage = choose_storage(rows, metric, options.cancelled)
+    native = _empty(rows.dim, metric, storage, shape.m)
+    native.hnsw.efConstruction = shape.ef_construction
     _add(native, rows, storage, options)
-    return Graph(native, storage, groups)
+    graph = Graph(native, storage, groups, shape.codec)
+    return hnsw_codes.encoded(graph, vectors, rows, metric, options) if hnsw_codes.has_codes(graph) else graph
 
 
 def extend(
@@ -58,7 +79,8 @@ def extend(
         options: Threads, cancellation, progress.
 
     Raises:
-        CannotExtend: The new rows leave the range of the stored ones, or need more than their half precision.
+        CannotExtend: The new rows leave the range of the stored ones, need more than their half precision, or do not
+            fit the codes.
         BuildCancelled: ``options.cancelled()`` turned true.
     """
     if shape[0] == 0:
@@ -67,15 +89,31 @@ def extend(
     rows = Rows(vectors[shape[0] :]) if fresh is None else Rows(vectors, fresh)
     if not graph.storage.fits(rows, options.cancelled):
         raise CannotExtend("the new rows exceed the range of the stored ones")
-    if graph.storage.half and half_ceiling(rows, metric, graph.storage.exponent, options.cancelled) < CEILING:
+    chosen = graph.codec.name != "fp16"
+    if (
+        chosen
+        and graph.storage.half
+        and half_ceiling(rows, metric, graph.storage.exponent, options.cancelled) < CEILING
+    ):
         raise CannotExtend("the new rows need single precision")
     if path is None:
         native = faiss.clone_index(graph.native)
     else:
         # A mapped graph cannot grow, nor can a copy of it.
         native = hnsw_file.read(path, shape, metric, mapped=False).native
-    _add(native, rows, graph.storage, options)
-    return Graph(native, graph.storage, groups)
+    grown = graph._replace(native=native, groups=groups)
+    if not hnsw_codes.has_codes(graph):
+        _add(native, rows, graph.storage, options)
+        return grown
+    hnsw_codes.require_fit(graph, vectors[shape[0] :], metric, len(vectors))
+    held = vectors[: shape[0]]
+    nodes = (
+        Rows(held) if graph.groups is None else Rows(held, graph.groups.rows[graph.groups.starts[:-1]].astype(np.int64))
+    )
+    with hnsw_codes.full_rows(grown, nodes, metric, options) as store:
+        _add(native, rows, graph.storage, options)
+        hnsw_codes.add(store, grown, rows, metric, options)
+    return grown
 
 
 def _empty(dim: int, metric: Metric, storage: Storage, m: int) -> Any:

@@ -61,16 +61,20 @@ def largest_component(rows: Rows, cancelled: Callable[[], bool]) -> float:
     return max((float(np.abs(block).max()) for _, block in rows.blocks(cancelled)), default=0.0)
 
 
+def choose_exponent(largest: float) -> int:
+    """The power of two that brings values up to ``largest`` into a safe range; 0 where they are in one."""
+    if largest <= 0.0 or (top := math.frexp(largest)[1]) in _FREE:
+        return 0
+    return _TARGET_EXPONENT - top
+
+
 def choose_storage(rows: Rows, metric: Metric, cancelled: Callable[[], bool]) -> Storage:
     """Decides how to store prepared vectors under a metric.
 
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
-    largest = largest_component(rows, cancelled)
-    exponent = 0
-    if largest > 0.0 and (top := math.frexp(largest)[1]) not in _FREE:
-        exponent = _TARGET_EXPONENT - top
+    exponent = choose_exponent(largest_component(rows, cancelled))
     # faiss has no half-precision L1: asking for it ends the process.
     half = metric is not Metric.L1 and half_ceiling(rows, metric, exponent, cancelled) >= CEILING
     return Storage(half, exponent)

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vectordb.index import envelope
-from vectordb.index.base import Neighbours, Params
+from vectordb.index.base import Neighbours, Params, VectorIndex
 from vectordb.metric import Metric
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from vectordb.index.flat import FlatIndex
 
 
 class Plain:
@@ -26,7 +24,7 @@ class Plain:
         metric: The metric.
     """
 
-    def __init__(self, kind: str, flat: FlatIndex, shape: tuple[int, ...], metric: Metric) -> None:
+    def __init__(self, kind: str, flat: VectorIndex, shape: tuple[int, ...], metric: Metric) -> None:
         self._kind, self._flat, self._shape, self._metric = kind, flat, shape, metric
 
     def search(

@@ -36,6 +36,9 @@ _TARGET = Parameter(float, 0.95, 0.0, 1.0, "recall to reach, in place of the wid
 _BUILT_IN = {
     "flat": "vectordb.index.flat:FLAT",
     "hnsw": "vectordb.index.faiss_hnsw:HNSW",
+    "ivf": "vectordb.index.ivf:IVF",
+    "ivfpq": "vectordb.index.ivf:IVFPQ",
+    "lsh": "vectordb.index.lsh:LSH",
     "hnswlib": "vectordb.index.hnswlib_graph:HNSWLIB",
     "annoy": "vectordb.index.annoy_trees:ANNOY",
     "scann": "vectordb.index.scann_leaves:SCANN",
@@ -127,6 +130,9 @@ def resolve(spec: IndexSpec, metric: Metric, quantization: QuantizationSpec | No
             f"index kind {name!r} takes at most {capabilities.max_dim} dimensions, got {dim}", kind=name, dim=dim
         )
     params = checked(f"index kind {name!r}", capabilities.build_params, spec.params, "index ", fill=True)
+    check = getattr(get_kind(name), "check", None)
+    if check is not None:
+        check(params, dim)
     return Resolved(name, params, full)
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectordb.index.base import capabilities_of
 from vectordb.index.calibration import Calibration
 from vectordb.metadata.estimate import Estimate, estimate
 from vectordb.metadata.evaluate import evaluate
 from vectordb.metadata.rowset import RowSet, from_rows, to_bits, to_mask
 from vectordb.segments.filter_cache import FilterCache
 from vectordb.segments.part import Block
+from vectordb.segments.vectors import COMPRESSED_SHARE, USUAL_SHARE
 from vectordb.segments.views import View
 from vectordb.text.build import no_poll
 from vectordb.text.index import Piece, TextIndex
@@ -176,7 +178,8 @@ class Segment:
         if self.built is None:
             self.data.vectors.set_dense()
         else:
-            self.data.vectors.set_sparse()
+            lean = capabilities_of(self.built.index, self.built.kind).compressed
+            self.data.vectors.set_sparse(COMPRESSED_SHARE if lean else USUAL_SHARE)
         return self
 
     def set_text(self, text: TextIndex, disk_bytes: int) -> None:

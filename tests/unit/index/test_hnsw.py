@@ -275,7 +275,8 @@ class TestFile:
         build(base).save(path)
         data = bytearray(path.read_bytes())
         assert HNSW.load(path, base, Metric.L2, BuildOptions()).search(base[:1], 10).rows.min() >= 0
-        data[-56 - 4 : -56] = b"\xff\xff\xff\xff"
+        facts = int.from_bytes(data[-16:-8], "little")
+        data[-40 - facts - 4 : -40 - facts] = b"\xff\xff\xff\xff"
         path.write_bytes(data)
         with pytest.raises(Corruption, match="impossible groups"):
             HNSW.load(path, base, Metric.L2, BuildOptions())
