@@ -11,18 +11,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """What holds from a place in a document's text on, until the next section: a page, a heading.
+
+    Attributes:
+        start: First character of the section in the document's text.
+        metadata: Added to the metadata of every chunk that begins in it, such as ``page`` or ``heading``.
+    """
+
+    start: int
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One text as its author wrote it.
 
     Attributes:
         id: Stable name: for a file its path below the folder that was added, else what the caller gives.
         text: The whole text; spans of chunks and citations count its characters (code points).
-        metadata: Kept with every chunk: ``source``, ``page``, ``heading``, and what the caller adds.
+        metadata: Kept with every chunk: ``source`` and what the caller adds.
+        sections: Pages or headings, in ascending order of their start.
     """
 
     id: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    sections: tuple[Section, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +48,7 @@ class Chunk:
         document_id: The document that it is a part of.
         number: Its place among the document's chunks, from 0.
         start, end: Its span in the document's text, in characters: ``text == document.text[start:end]``.
-        metadata: The document's, and what the chunker adds (such as ``heading``).
+        metadata: The document's, and its section's (such as ``page`` and ``heading``).
     """
 
     document_id: str
