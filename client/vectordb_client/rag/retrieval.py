@@ -264,7 +264,7 @@ class _Run:
         ]
 
     def _best_scores(self, results: Sequence[Sequence[Hit]], vectors: NDArray[np.float32]) -> dict[str, float]:
-        """The highest cosine similarity of each hit to any query, in keyword searches computed here as the engine does."""
+        """The highest cosine similarity of each hit to any query; of keyword hits computed here, as the engine does."""
         best: dict[str, float] = {}
         for result, vector in zip(results, vectors, strict=True):
             if self._options.mode != "vector" and len(result):

@@ -68,8 +68,7 @@ class SentenceChunker:
     def chunk(self, document: Document, tokens: Tokens) -> list[Chunk]:
         size = size_for(self._size, tokens)
         sentences = list(fitting(document.text, sentence_spans(document.text), size, tokens))
-        packed = self._packed(document.text, sentences, size, tokens)
-        return chunks_of(document, fitting(document.text, packed, size, tokens))
+        return chunks_of(document, self._packed(document.text, sentences, size, tokens))
 
     def _packed(self, text: str, sentences: list[Span], size: int, tokens: Tokens) -> Iterator[Span]:
         weights = [len(tokens.token_spans(text[s.start : s.end])) for s in sentences]
@@ -79,6 +78,9 @@ class SentenceChunker:
             while last < len(sentences) and total + weights[last] <= size:
                 total += weights[last]
                 last += 1
+            # Together they may have a few tokens more, for the white space between them.
+            while last > first + 1 and len(tokens.token_spans(text[sentences[first].start : sentences[last - 1].end])) > size:
+                last -= 1
             yield Span(sentences[first].start, sentences[last - 1].end)
             if last == len(sentences):
                 return
@@ -131,7 +133,7 @@ class SemanticChunker:
 
     def __init__(self, size: int | None = None, *, markdown: bool = False) -> None:
         checked_size(size)
-        splitter = extras.load("semantic_text_splitter", "rag", "the semantic chunker")
+        splitter = extras.load("semantic_text_splitter", "documents", "the semantic chunker")
         self._kind = splitter.MarkdownSplitter if markdown else splitter.TextSplitter
         self._size, self._markdown = size, markdown
 

@@ -50,7 +50,7 @@ def require_parser(suffix: str) -> None:
         FailedPrecondition: The package that reads such files is not installed.
     """
     if module := _NEEDS.get(suffix):
-        extras.load(module, "rag", f"reading {suffix} files")
+        extras.load(module, "documents", f"reading {suffix} files")
 
 
 def _plain(file_id: str, data: bytes) -> list[Document]:

@@ -23,7 +23,7 @@ def parse_pdf(file_id: str, data: bytes) -> list[Document]:
     Raises:
         Unreadable: It is encrypted, or no pdf.
     """
-    pypdf = extras.load("pypdf", "rag", "reading .pdf files")
+    pypdf = extras.load("pypdf", "documents", "reading .pdf files")
     logging.getLogger("pypdf").setLevel(logging.ERROR)  # It logs a warning for each oddity of a file.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -42,7 +42,7 @@ def parse_pdf(file_id: str, data: bytes) -> list[Document]:
 
 def parse_docx(file_id: str, data: bytes) -> list[Document]:
     """One document; its sections are the headings, by style. Tables become lines of cells joined by ``|``."""
-    docx = extras.load("docx", "rag", "reading .docx files")
+    docx = extras.load("docx", "documents", "reading .docx files")
     file = docx.Document(io.BytesIO(data))
     builder = TextBuilder()
     for item in file.iter_inner_content():

@@ -54,7 +54,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _guessed(data: bytes) -> str:
-    normalizer = extras.load("charset_normalizer", "rag", "reading text that is not UTF-8")
+    normalizer = extras.load("charset_normalizer", "documents", "reading text that is not UTF-8")
     best = normalizer.from_bytes(data[:_SAMPLE]).best()
     if best is None:
         raise Unreadable("is binary: it is no text in any encoding")

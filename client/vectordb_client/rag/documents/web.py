@@ -28,7 +28,7 @@ def parse_html(file_id: str, data: bytes) -> list[Document]:
     Raises:
         Unreadable: There is nothing to parse.
     """
-    html = extras.load("lxml.html", "rag", "reading .html files")
+    html = extras.load("lxml.html", "documents", "reading .html files")
     text = decode(data) if _is_unicode(data) else data
     root = html.document_fromstring(text) if _has_tags(data) else None
     if root is None:
