@@ -6,13 +6,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb_client.rag.prompt import NO_ANSWER, PromptTemplate
 from vectordb_client.rag.templates import ANSWER
 from vectordb_client.rag.types import Answer, Passage
+
+if TYPE_CHECKING:
+    from vectordb_client.rag.support import Judge
+    from vectordb_client.rag.telemetry import Telemetry
 
 BELOW = ("refuse", "broaden", "fallback_llm")
 UNSUPPORTED = ("mark", "drop", "refuse")
@@ -122,6 +126,28 @@ class Options:
                 for name, value in self.retrieval.items()
             },
         }
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerConfig:
+    """How a knowledge base answers, beside its model and guards.
+
+    Attributes:
+        judge: What finds the support of each sentence; by default words and embeddings
+            (:class:`~vectordb_client.rag.support.Overlap`).
+        verifier: A second judge that has to agree with every citation, such as
+            :class:`~vectordb_client.rag.support.LLMJudge`.
+        telemetry: Where spans go.
+        keep: Whether answers, with questions and passages word for word, are kept in the collection ``NAME.answers``:
+            what feedback, export and replay need.
+        options: Defaults of :class:`Options`.
+    """
+
+    judge: Judge | None = None
+    verifier: Judge | None = None
+    telemetry: Telemetry | None = None
+    keep: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
