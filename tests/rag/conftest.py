@@ -46,6 +46,12 @@ def files() -> ModuleType:
     return _module("files")
 
 
+@pytest.fixture(scope="session")
+def checks() -> ModuleType:
+    """``tests/rag/checks.py``: ``versions``, ``contents``, ``check_whole``."""
+    return _module("checks")
+
+
 @pytest.fixture(params=["embedded", "served"])
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database of each kind."""
@@ -72,3 +78,26 @@ def minilm() -> Any:
     from vectordb_client.rag import CachedEmbedder, MiniLM
 
     return CachedEmbedder(MiniLM())
+
+
+@pytest.fixture(scope="session")
+def endpoints() -> ModuleType:
+    """``tests/rag/endpoint.py``: ``Endpoint`` and ``Reply``."""
+    return _module("endpoint")
+
+
+@pytest.fixture
+def endpoint(endpoints: ModuleType) -> Iterator[Any]:
+    """A language model's endpoint that does what the test says."""
+    with endpoints.Endpoint() as server:
+        yield server
+
+
+@pytest.fixture
+def llm(endpoint: Any) -> Iterator[Any]:
+    """The client of that endpoint."""
+    from vectordb_client.rag.llm import OpenAICompatible
+
+    model = OpenAICompatible("scripted", base_url=endpoint.url, timeout=10.0, retries=0)
+    yield model
+    model.close()

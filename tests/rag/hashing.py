@@ -1,5 +1,6 @@
-"""An embedding model that needs no weights: words hashed to signed places (feature hashing), so that texts that share words
-are similar. For tests that are about the way of documents, not about meaning; loaded by ``conftest.py`` and by scripts.
+"""An embedding model that needs no weights: words hashed to signed places, so that texts that share words are similar.
+
+For tests that are about the way of documents, not about meaning; loaded by ``conftest.py`` and by scripts.
 """
 
 from __future__ import annotations

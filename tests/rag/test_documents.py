@@ -72,7 +72,9 @@ def test_html_is_what_a_reader_sees(tmp_path: Path, files: ModuleType) -> None:
     assert document.text == "Köln & more\n\nFirst <b> paragraph.\n\nSecond one."
     assert document.metadata == {"source": "a.html", "title": "Köln & more"}
     assert document.sections == (Section(0, {"heading": "Köln & more"}),)
-    path.write_text("<h2>T</h2><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2<br>3</td></tr></table><pre>x\n y</pre>")
+    path.write_text(
+        "<h2>T</h2><table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2<br>3</td></tr></table><pre>x\n y</pre>"
+    )
     assert _read(path)[0].text == "T\n\na | b\n\n1 | 2 3\n\nx\n y"
 
 

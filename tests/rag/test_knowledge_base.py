@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,46 +20,24 @@ from vectordb_client.rag.embedding import default_embedder
 Hashing = Callable[..., Any]
 
 
-def versions(db: Database, name: str = "kb") -> dict[str, int]:
-    """The version of every collection of a knowledge base: equal where nothing was written."""
-    return {one: db[one].stats().version for one in db.list_collections() if one.split(".")[0] == name}
-
-
-def contents(db: Database, name: str = "kb") -> dict[str, tuple[str | None, Any]]:
-    """All chunks: id to text and place."""
-    return {record.id: (record.text, (record.metadata or {})["_chunk"]) for record in db[name].scan()}
-
-
-def check_whole(kb: KnowledgeBase) -> None:
-    """The catalogue and the chunks say the same, and every chunk is verbatim in its document."""
-    chunks = contents(kb.db, kb.name)
-    expected = {f"{entry.id}#{n}" for entry in kb.documents() for n in range(entry.chunks)}
-    assert set(chunks) == expected
-    assert not [entry.id for entry in kb.documents() if entry.pending]
-    for text, place in chunks.values():
-        document = kb.document(place["document"])
-        assert document is not None
-        assert document.text[place["start"] : place["end"]] == text
-
-
 @pytest.fixture
 def kb(db: Database, hashing: Hashing) -> KnowledgeBase:
     return KnowledgeBase(db, "kb", hashing(), chunker=TokenChunker(20, 4))
 
 
-def test_documents_come_back_as_passages(kb: KnowledgeBase, xquad: Any) -> None:
+def test_documents_come_back_as_passages(kb: KnowledgeBase, xquad: Any, checks: ModuleType) -> None:
     documents = [Document(d["id"], d["text"], d["metadata"]) for d in xquad.documents]
     report = kb.add(documents, progress=False)
     assert report.added == tuple(document.id for document in documents)
     assert (report.updated, report.unchanged, report.removed, report.failed) == ((), (), (), ())
     assert report.chunks == report.embedded == kb.db["kb"].count() > 120
-    check_whole(kb)
+    checks.check_whole(kb)
     passages = kb.retrieve("Saxon Garden Summer Theatre operation 1870", limit=3)
     assert [passage.rank for passage in passages] == [1, 2, 3]
     assert passages[0].document_id == "p01-0"
     assert passages[0].metadata == documents[0].metadata
     assert passages[0].text == documents[0].text[passages[0].start : passages[0].end]
-    assert all(a.score >= b.score for a, b in zip(passages, passages[1:], strict=False))
+    assert all(a.score >= b.score for a, b in pairwise(passages))
     only = kb.retrieve("Summer Theatre", limit=50, where=col("article") == 20)
     assert {passage.metadata["article"] for passage in only} == {20}
     assert kb.retrieve("Saxon Garden", min_score=0.999) == []
@@ -65,17 +45,17 @@ def test_documents_come_back_as_passages(kb: KnowledgeBase, xquad: Any) -> None:
     assert [entry.id for entry in kb.documents(col("article") == 1)] == [d.id for d in documents[:5]]
 
 
-def test_a_second_run_writes_nothing(kb: KnowledgeBase) -> None:
+def test_a_second_run_writes_nothing(kb: KnowledgeBase, checks: ModuleType) -> None:
     documents = [Document(f"d{n}", f"text number {n} " * 30) for n in range(10)]
     kb.add(documents, progress=False)
-    before = versions(kb.db)
+    before = checks.versions(kb.db)
     report = kb.add(documents, progress=False)
     assert report.unchanged == tuple(document.id for document in documents)
     assert (report.added, report.updated, report.chunks, report.embedded) == ((), (), 0, 0)
-    assert versions(kb.db) == before
+    assert checks.versions(kb.db) == before
 
 
-def test_only_what_changed_is_embedded(kb: KnowledgeBase) -> None:
+def test_only_what_changed_is_embedded(kb: KnowledgeBase, checks: ModuleType) -> None:
     words = [f"word{n}" for n in range(400)]
     kb.add(Document("d", " ".join(words)), progress=False)
     before = kb.db["kb"].count()
@@ -85,29 +65,29 @@ def test_only_what_changed_is_embedded(kb: KnowledgeBase) -> None:
     assert report.updated == ("d",)
     assert model.calls - calls == report.embedded <= 2
     assert kb.db["kb"].count() <= before
-    check_whole(kb)
+    checks.check_whole(kb)
     kb.add(Document("d", "short"), progress=False)
-    assert list(contents(kb.db)) == ["d#0"]
+    assert list(checks.contents(kb.db)) == ["d#0"]
     report = kb.add(Document("d", "short", {"lang": "en"}), progress=False)
     assert (report.updated, report.embedded) == (("d",), 0)
     assert kb.retrieve("short")[0].metadata == {"lang": "en"}
 
 
-def test_another_chunker_chunks_again(kb: KnowledgeBase) -> None:
+def test_another_chunker_chunks_again(kb: KnowledgeBase, checks: ModuleType) -> None:
     document = Document("d", "One sentence here. And another one. " * 20)
     kb.add(document, progress=False)
     kb.chunker = SentenceChunker(30)
     assert kb.add(document, progress=False).updated == ("d",)
-    check_whole(kb)
+    checks.check_whole(kb)
 
 
-def test_documents_are_removed_by_id(kb: KnowledgeBase, tmp_path: Path) -> None:
+def test_documents_are_removed_by_id(kb: KnowledgeBase, tmp_path: Path, checks: ModuleType) -> None:
     (tmp_path / "a.txt").write_text("from a file " * 50)
     kb.add([Document("x", "one"), Document("y", "two"), tmp_path], progress=False)
     assert kb.remove(["x", "a.txt", "nowhere"]) == 2
-    assert list(contents(kb.db)) == ["y#0"]
+    assert list(checks.contents(kb.db)) == ["y#0"]
     assert kb.add(tmp_path, progress=False).added == ("a.txt",)
-    check_whole(kb)
+    checks.check_whole(kb)
 
 
 @pytest.mark.parametrize(
@@ -123,12 +103,14 @@ def test_documents_are_removed_by_id(kb: KnowledgeBase, tmp_path: Path) -> None:
         (Document("x", "text", {"a.b": 1}), "cannot be stored"),
     ],
 )
-def test_one_bad_document_is_reported(memory: Database, hashing: Hashing, document: Document, reason: str) -> None:
+def test_one_bad_document_is_reported(
+    memory: Database, hashing: Hashing, document: Document, reason: str, checks: ModuleType
+) -> None:
     kb = KnowledgeBase(memory, "kb", hashing())
     report = kb.add([Document("before", "text"), document, Document("after", "text")], progress=False)
     assert report.added == ("before", "after")
     assert reason in report.failed[0].reason
-    check_whole(kb)
+    checks.check_whole(kb)
 
 
 def test_the_same_id_twice_is_reported(memory: Database, hashing: Hashing) -> None:
@@ -176,7 +158,7 @@ def test_an_embedder_that_breaks_its_word_is_named(memory: Database) -> None:
         KnowledgeBase(memory, "kb", broken).add(Document("d", "text"), progress=False)
 
 
-def test_an_embedder_that_fails_loses_nothing(memory: Database, hashing: Hashing) -> None:
+def test_an_embedder_that_fails_loses_nothing(memory: Database, hashing: Hashing, checks: ModuleType) -> None:
     good = hashing()
     kb = KnowledgeBase(memory, "kb", good)
     kb.add(Document("d", "text"), progress=False)
@@ -191,8 +173,8 @@ def test_an_embedder_that_fails_loses_nothing(memory: Database, hashing: Hashing
     with pytest.raises(errors.Unavailable):
         flaky.add(documents, progress=False)
     kb.add(documents, progress=False)
-    check_whole(kb)
-    assert sorted(contents(memory)) == ["d#0", "e#0"]
+    checks.check_whole(kb)
+    assert sorted(checks.contents(memory)) == ["d#0", "e#0"]
 
 
 def test_questions_that_are_none_are_refused(kb: KnowledgeBase) -> None:
@@ -216,13 +198,13 @@ def test_the_default_model_is_the_one_that_wrote_it(monkeypatch: pytest.MonkeyPa
         default_embedder()
 
 
-def test_a_folder_on_disk_is_found_again(tmp_path: Path, hashing: Hashing) -> None:
+def test_a_folder_on_disk_is_found_again(tmp_path: Path, hashing: Hashing, checks: ModuleType) -> None:
     with connect(tmp_path / "data") as db:
         KnowledgeBase(db, "kb", hashing()).add(Document("d", "water and fire"), progress=False)
     with connect(tmp_path / "data") as db:
         kb = KnowledgeBase(db, "kb", hashing())
         assert kb.retrieve("fire")[0].text == "water and fire"
-        check_whole(kb)
+        checks.check_whole(kb)
 
 
 def test_the_layer_loads_no_model_before_it_is_needed() -> None:
@@ -231,7 +213,7 @@ def test_the_layer_loads_no_model_before_it_is_needed() -> None:
 
     code = (
         "import sys, vectordb_client.rag\n"
-        "heavy = {'torch', 'sentence_transformers', 'onnxruntime', 'openai', 'pypdf', 'docx', 'lxml', 'faiss', 'grpc'}\n"
+        "heavy = {'torch', 'sentence_transformers', 'onnxruntime', 'openai', 'pypdf', 'docx', 'lxml', 'faiss'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

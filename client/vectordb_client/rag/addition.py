@@ -83,8 +83,9 @@ class Addition:
             return
         content = self._file_hash(data)
         if (known := self._known.get(file.key)) is not None and known.hash == content:
-            self._tally.unchanged.extend(known.documents)
-            self._seen.update(known.documents)
+            ids = known.documents if known.documents is not None else self._generation.documents_of(file.key)
+            self._tally.unchanged.extend(ids)
+            self._seen.update(ids)
             return
         try:
             parsed = parse_file(file.path, file_id, data)
@@ -93,10 +94,12 @@ class Addition:
             return
         del data
         documents = [document for document in parsed if self._acceptable(document)]
-        ids = tuple(document.id for document in documents)
+        new = tuple(document.id for document in documents)
         if known is not None:
-            self._remove(set(self._generation.documents_of(file.key)) - set(ids))
-        whole = FileEntry(file.key, file_id, content if len(documents) == len(parsed) else "", ids)
+            # Incomplete first: should this be interrupted, the old content must not look complete.
+            self._generation.announce([], [FileEntry(file.key, file_id, "")])
+            self._remove(set(self._generation.documents_of(file.key)) - set(new))
+        whole = FileEntry(file.key, file_id, content if len(documents) == len(parsed) else "", new)
         for place, document in enumerate(documents):
             last = whole if place == len(documents) - 1 else None
             yield Item(document, file.key, last, size / len(documents))

@@ -34,7 +34,7 @@ _BATCH_CHARACTERS = 1 << 22
 _BATCH_CHUNKS = 256
 """Chunks that are embedded and written at a time."""
 _MAX_DOCUMENT_ID = MAX_ID_BYTES - 12
-"""Chunks' ids are the document's, ``#`` and a number."""
+"""The ids of chunks and of further records of a document are longer than its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Writer:
                 self._write(slice_)
             self._generation.drop_surplus(w.entry for w in work)
         if work or files:
-            self._generation.complete([w.entry.id for w in work], files)
+            self._generation.complete([w.entry for w in work], files)
         for w in work:
             (self._tally.added if w.known is None else self._tally.updated).append(w.entry.id)
 
@@ -129,7 +129,8 @@ class Writer:
             self._tally.failed.append(Failure(document.id, f"cannot be chunked: {error.message}"))
             return None
         extent = max(len(chunks), known.extent if known else 0)
-        return _Work(item, Entry(document.id, content, len(chunks), extent, item.path), chunks, known)
+        parts = known.parts if known else 1
+        return _Work(item, Entry(document.id, content, len(chunks), extent, parts, item.path), chunks, known)
 
     def _rows(self, work: Sequence[_Work]) -> Iterator[tuple[Chunk, NDArray[np.float32] | None, float]]:
         """All chunks with the vector that their text has already, and their share of the progress."""
@@ -150,7 +151,8 @@ class Writer:
         self._generation.write([chunk for chunk, _, _ in rows], vectors)
         self._tally.chunks += len(rows)
         self._tally.embedded += len(new)
-        if (limit := self._tokens.max_tokens) is not None:
+        limit = self._tokens.max_tokens
+        if limit is not None and getattr(self._chunker, "truncates", False):
             self._tally.truncated += sum(len(self._tokens.token_spans(chunk.text)) > limit for chunk, _, _ in rows)
         self._bar.update(sum(share for _, _, share in rows))
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vectordb.api import Database
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb_client.rag.addition import Addition
+from vectordb_client.rag.asking import AnswerConfig, Event
 from vectordb_client.rag.calibration import CalibrationReport, calibrated
 from vectordb_client.rag.chunking import Chunker, TokenChunker
+from vectordb_client.rag.desk import AnswerDesk
 from vectordb_client.rag.documents import find_sources
 from vectordb_client.rag.live import Live
 from vectordb_client.rag.migration import Migration, MigrationReport
@@ -18,13 +20,17 @@ from vectordb_client.rag.report import AddReport
 from vectordb_client.rag.retrieval import RetrievalOptions, Retrieved, Retriever
 from vectordb_client.rag.store.generation import Entry
 from vectordb_client.rag.store.identity import identify
-from vectordb_client.rag.types import Document, Passage
+from vectordb_client.rag.types import Answer, Document, Passage
 
 if TYPE_CHECKING:
     from vectordb_client.rag.embedding.base import Embedder
+    from vectordb_client.rag.evaluate import Evaluation
+    from vectordb_client.rag.feedback import Replay
+    from vectordb_client.rag.guards import Guard
+    from vectordb_client.rag.llm.base import LLM
     from vectordb_client.rag.rerank import Reranker
 
-DEFAULT_MAX_FILE_BYTES = 256 << 20
+DEFAULT_MAX_FILE_BYTES = 64 << 20
 _MAX_NAME = 200
 
 
@@ -39,10 +45,11 @@ class KnowledgeBase:
         name: Up to 200 of letters, digits, ``_``, ``-``, ``.``.
         embedder: By default the one that wrote it where it is installed, else sentence-transformers' all-MiniLM-L6-v2
             (extra ``embed``), else the same model as ONNX (extra ``minilm``); loaded when it is first needed.
-        llm: What writes answers.
+        llm: What writes answers: an :class:`~vectordb_client.rag.llm.LLM`.
         chunker: By default :class:`~vectordb_client.rag.chunking.TokenChunker`.
         reranker: A second model that reorders what was found.
-        guards: Checks of questions and answers.
+        guards: Checks of questions and answers; by default :func:`~vectordb_client.rag.guards.default_guards`.
+        answering: How answers are checked, kept and traced.
         config: Further options of the chunks' collection, such as ``{"index": "hnsw"}``.
     """
 
@@ -51,11 +58,12 @@ class KnowledgeBase:
         db: Database,
         name: str,
         embedder: Embedder | None = None,
-        llm: Any = None,
+        llm: LLM | None = None,
         chunker: Chunker | None = None,
         reranker: Reranker | None = None,
-        guards: Any = None,
+        guards: Sequence[Guard] | None = None,
         *,
+        answering: AnswerConfig | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
@@ -64,6 +72,7 @@ class KnowledgeBase:
         self.llm, self.guards, self.reranker = llm, guards, reranker
         self.chunker: Chunker = chunker if chunker is not None else TokenChunker()
         self._live = Live(db, name, embedder, config or {})
+        self._desk = AnswerDesk(self, answering if answering is not None else AnswerConfig())
 
     # Documents
 
@@ -140,6 +149,64 @@ class KnowledgeBase:
             raise InvalidArgument("question is a text that is not empty", field="question")
         retriever = self._retriever()
         return Retrieved((), (question,), ()) if retriever is None else retriever.retrieve(question, options)
+
+    # Answers
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        """An answer with citations, or a refusal; kept for feedback and replay.
+
+        Args:
+            **options: As :class:`~vectordb_client.rag.asking.Options` has them: ``where``, ``min_score`` (by default
+                :attr:`min_score`), ``max_rounds``, ``seed``, ``timeout``, ``limit``, ``max_tokens``, ``below``,
+                ``unsupported``, ``template``, ``retrieval``, ...
+
+        Raises:
+            FailedPrecondition: There is no language model.
+            Unavailable, DeadlineExceeded, ResourceExhausted, ...: The model failed; what was found is in
+                ``error.passages``, what happened in ``error.trace``.
+        """
+        return self._desk.ask(question, options)
+
+    def ask_stream(self, question: str, **options: Any) -> Iterator[Event]:
+        """As :meth:`ask`, step by step: passages, checked sentences, last the whole answer."""
+        return self._desk.stream(question, options)
+
+    def feedback(self, answer_id: str, rating: float, comment: str = "") -> str:
+        """Keeps what somebody says about an answer; higher ratings are better. Returns the feedback's id.
+
+        Raises:
+            NotFound: There is no such answer.
+        """
+        return self._desk.store.feedback(answer_id, rating, comment)
+
+    def answers(self, where: Any = None) -> Iterator[dict[str, Any]]:
+        """The kept answers with their feedback and traces, oldest first, as JSON-like values.
+
+        Args:
+            where: A filter on ``created, refused, refusal_reason, grounded, fingerprint``.
+        """
+        return self._desk.store.export(where)
+
+    def replay(self, answer_id: str) -> Replay:
+        """Asks a kept answer's question again and compares: what changed since, and why.
+
+        Raises:
+            NotFound: There is no such answer.
+        """
+        return self._desk.replay(answer_id)
+
+    def evaluate(self, questions: Sequence[Any], **options: Any) -> Evaluation:
+        """Measures retrieval, refusals and answers on questions whose answers are known.
+
+        Args:
+            questions: :class:`~vectordb_client.rag.evaluate.EvaluationQuestion`, mappings with ``text``, ``relevant``
+                (document ids) and ``answers``, or strings that nothing here answers.
+            **options: As for :meth:`ask`; ``answers=False`` measures retrieval alone; ``limit`` is its depth.
+
+        Raises:
+            FailedPrecondition: The extra ``evaluate`` is not installed.
+        """
+        return self._desk.evaluate(questions, options)
 
     @property
     def min_score(self) -> float | None:

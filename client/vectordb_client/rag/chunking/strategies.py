@@ -79,7 +79,10 @@ class SentenceChunker:
                 total += weights[last]
                 last += 1
             # Together they may have a few tokens more, for the white space between them.
-            while last > first + 1 and len(tokens.token_spans(text[sentences[first].start : sentences[last - 1].end])) > size:
+            while (
+                last > first + 1
+                and len(tokens.token_spans(text[sentences[first].start : sentences[last - 1].end])) > size
+            ):
                 last -= 1
             yield Span(sentences[first].start, sentences[last - 1].end)
             if last == len(sentences):
@@ -164,6 +167,11 @@ class WholeDocument:
                 f"too_long is 'split', 'error' or 'truncate', got {too_long!r}", field="too_long", got=too_long
             )
         self._too_long = too_long
+
+    @property
+    def truncates(self) -> bool:
+        """Whether chunks may be longer than the model takes; of other strategies none is."""
+        return self._too_long == "truncate"
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from vectordb.errors import InvalidArgument
@@ -18,6 +19,7 @@ _TEXT_FIELDS = ("text", "content", "body")
 _MAX_VALUE = 1000
 """Characters of a value that is kept as metadata too; longer ones are text only."""
 _DELIMITERS = ",;\t|"
+_SAMPLE = 50
 
 
 def parse_csv(file_id: str, data: bytes) -> list[Document]:
@@ -30,15 +32,25 @@ def parse_csv(file_id: str, data: bytes) -> list[Document]:
     """
     text = decode(data)
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))
-    try:
-        dialect: Any = csv.Sniffer().sniff(text[: 1 << 14], _DELIMITERS)
-    except csv.Error:
-        dialect = csv.excel
-    rows = csv.DictReader(io.StringIO(text, newline=""), dialect=dialect, strict=True)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     documents = list(_documents(file_id, _csv_rows(rows)))
     if not documents:
         raise Unreadable("has no rows below its first line, which names the columns")
     return documents
+
+
+def _delimiter(text: str) -> str:
+    """The one that cuts the first rows into the most columns, equally many in each; else the comma."""
+    best, columns = ",", 1
+    for delimiter in _DELIMITERS:
+        try:
+            rows = list(islice(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), _SAMPLE))
+        except csv.Error:
+            continue
+        widths = {len(row) for row in rows if row}
+        if len(widths) == 1 and (width := widths.pop()) > columns:
+            best, columns = delimiter, width
+    return best
 
 
 def _csv_rows(rows: csv.DictReader[str]) -> Iterator[dict[str, Any]]:

@@ -40,7 +40,8 @@ class Pieces:
 
     def token_spans(self, text: str) -> NDArray[np.int64]:
         """The spans of all pieces: int64[n, 2]."""
-        return _spans([found.span() for found in _PIECE.finditer(text)])
+        ends = np.fromiter((found.end() for found in _PIECE.finditer(text)), dtype=np.int64)
+        return np.stack([np.concatenate([[0], ends[:-1]]) if len(ends) else ends, ends], axis=1)
 
 
 def tokens_of(embedder: Embedder) -> Tokens:

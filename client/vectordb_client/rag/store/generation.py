@@ -2,6 +2,7 @@
 
     NAME  or  NAME.g2, ...     one record a chunk: vector, text, the document's metadata, and under ``_chunk`` its place
     NAME.documents, ...        ``d:ID`` one record a document: text, metadata, and under ``_document`` what was written
+                               ``p:N:ID`` the further parts of a long text
                                ``f:HASH`` one record a file: its content's hash once all of its documents are written
 
 No call spans two collections, so the order of writes carries the consistency: a document is announced in the catalogue
@@ -33,6 +34,8 @@ PLACE = "_chunk"
 _ENTRY, _PENDING, _PATH = "_document", "_pending", "_path"
 RESERVED = (PLACE, _ENTRY, _PENDING, _PATH)
 _PAGE = 1000
+_PART = 4_000_000
+"""Characters of a text in one record of the catalogue: the engine takes 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Entry:
         hash: Of text, metadata, sections and chunker: equal where nothing needs to be written.
         chunks: How many it has.
         extent: How many there may be while ``pending``, surplus ones of an older version included.
+        parts: In how many records the text may lie, likewise.
         path: The file that it came from, or ``None``.
         metadata: The document's own.
     """
@@ -51,6 +55,7 @@ class Entry:
     hash: str
     chunks: int
     extent: int
+    parts: int = 1
     path: str | None = None
     pending: bool = False
     metadata: Mapping[str, Any] | None = None
@@ -64,13 +69,13 @@ class FileEntry:
         path: Absolute.
         id: The id of its document, or what the ids of its rows begin with.
         hash: Of its bytes and of what else decides about its chunks; empty until all of its documents are written.
-        documents: Their ids.
+        documents: Their ids; ``None`` where there are too many to be kept here.
     """
 
     path: str
     id: str
     hash: str
-    documents: tuple[str, ...] = ()
+    documents: tuple[str, ...] | None = ()
 
 
 class Generation:
@@ -129,24 +134,35 @@ class Generation:
 
     def read(self, ids: Sequence[str]) -> list[Document]:
         """Documents as they were added; missing ones are left out."""
-        found = self._catalogue.get([f"d:{one}" for one in ids])
-        return [_document(record.id[2:], record.metadata or {}, record.text or "") for record in found]
+        found = []
+        for record in self._catalogue.get([f"d:{one}" for one in ids]):
+            document_id, metadata = record.id[2:], record.metadata or {}
+            stored = record.text or ""
+            if (parts := metadata[_ENTRY]["parts"]) > 1:
+                rest = self._catalogue.get(_part_ids(document_id, 1, parts), include=("text",))
+                stored += "".join(part.text or "" for part in rest)
+            found.append(_document(document_id, metadata, stored))
+        return found
 
     def announce(self, documents: Sequence[tuple[Document, Entry]], files: Iterable[FileEntry]) -> None:
         """Writes documents into the catalogue as pending, and files as incomplete: one call, all or nothing."""
         ids, texts, metadata = [], [], []
         for document, entry in documents:
-            sections = json.dumps([[section.start, dict(section.metadata)] for section in document.sections])
+            # Sections may be many, more than metadata may be: they follow the text.
+            stored = document.text + json.dumps([[s.start, dict(s.metadata)] for s in document.sections])
+            parts = [stored[start : start + _PART] for start in range(0, len(stored), _PART)]
             place = {
                 "hash": entry.hash,
                 "chunks": entry.chunks,
                 "extent": entry.extent,
                 "length": len(document.text),
+                "parts": len(parts),
+                "parts_extent": max(len(parts), entry.parts),
             }
-            ids.append(f"d:{document.id}")
-            # Sections may be many: they follow the text, which has no limit.
-            texts.append(document.text + sections)
+            ids += [f"d:{document.id}", *_part_ids(document.id, 1, len(parts))]
+            texts += parts
             metadata.append({**document.metadata, _ENTRY: place, _PENDING: True} | _with_path(entry.path))
+            metadata += [{}] * (len(parts) - 1)
         for file in files:
             ids.append(_file_id(file.path))
             texts.append("[]")
@@ -154,15 +170,24 @@ class Generation:
         if ids:
             self._catalogue.upsert(ids, metadata=metadata, texts=texts)
 
-    def complete(self, ids: Sequence[str], files: Sequence[FileEntry]) -> None:
-        """Takes the announcement of documents back, and notes files as complete."""
-        if ids:
-            self._catalogue.update_metadata(ids=[f"d:{one}" for one in ids], unset=[_PENDING])
+    def complete(self, entries: Sequence[Entry], files: Sequence[FileEntry]) -> None:
+        """Takes the announcement of documents back, and notes files as complete.
+
+        Args:
+            entries: As they were announced: their ``parts`` are those of the version before.
+        """
+        if long := [f"d:{entry.id}" for entry in entries if entry.parts > 1]:
+            places = [(record.id[2:], (record.metadata or {})[_ENTRY]) for record in self._catalogue.get(long)]
+            surplus = [one for key, at in places for one in _part_ids(key, at["parts"], at["parts_extent"])]
+            if surplus:
+                self._catalogue.delete(surplus)
+        if entries:
+            self._catalogue.update_metadata(ids=[f"d:{entry.id}" for entry in entries], unset=[_PENDING])
         if files:
             self._catalogue.upsert(
                 [_file_id(file.path) for file in files],
                 metadata=[_file_metadata(file, file.hash) for file in files],
-                texts=[json.dumps(file.documents) for file in files],
+                texts=[_file_text(file) for file in files],
             )
 
     def remove(self, ids: Sequence[str]) -> list[str]:
@@ -174,9 +199,11 @@ class Generation:
         for page in batched(entries.values(), _PAGE):
             if paths := {entry.path for entry in page if entry.path is not None}:
                 self._reopen(sorted(paths))
+            # Without this, what is interrupted here would look complete.
+            self._catalogue.update_metadata(ids=[f"d:{entry.id}" for entry in page], set={_PENDING: True})
             for chunk_ids in batched((f"{e.id}#{n}" for e in page for n in range(max(e.chunks, e.extent))), 10_000):
                 self.chunks.delete(list(chunk_ids))
-            self._catalogue.delete([f"d:{entry.id}" for entry in page])
+            self._catalogue.delete([one for e in page for one in (f"d:{e.id}", *_part_ids(e.id, 1, e.parts))])
         return list(entries)
 
     # Files
@@ -185,7 +212,7 @@ class Generation:
         """All files that documents came from, by path."""
         found = self._catalogue.scan(col("_file.id").exists())
         entries = (
-            FileEntry(m[_PATH], m["_file"]["id"], m["_file"]["hash"], tuple(json.loads(record.text or "[]")))
+            FileEntry(m[_PATH], m["_file"]["id"], m["_file"]["hash"], _file_documents(record.text))
             for record in found
             if (m := record.metadata or {})
         )
@@ -263,11 +290,32 @@ def _file_metadata(file: FileEntry, content: str) -> dict[str, Any]:
     return {_PATH: file.path, "_file": {"id": file.id, "hash": content}}
 
 
+def _file_text(file: FileEntry) -> str:
+    text = json.dumps(file.documents)
+    return text if len(text) <= _PART else "null"
+
+
+def _file_documents(text: str | None) -> tuple[str, ...] | None:
+    stored = json.loads(text or "[]")
+    return None if stored is None else tuple(stored)
+
+
+def _part_ids(document_id: str, first: int, end: int) -> list[str]:
+    return [f"p:{number}:{document_id}" for number in range(first, end)]
+
+
 def _entry(document_id: str, metadata: Mapping[str, Any]) -> Entry:
     place, pending = metadata[_ENTRY], bool(metadata.get(_PENDING))
-    own = {key: value for key, value in metadata.items() if key not in RESERVED}
-    extent = place["extent"] if pending else place["chunks"]
-    return Entry(document_id, place["hash"], place["chunks"], extent, metadata.get(_PATH), pending, own)
+    return Entry(
+        id=document_id,
+        hash=place["hash"],
+        chunks=place["chunks"],
+        extent=place["extent"] if pending else place["chunks"],
+        parts=place["parts_extent"] if pending else place["parts"],
+        path=metadata.get(_PATH),
+        pending=pending,
+        metadata={key: value for key, value in metadata.items() if key not in RESERVED},
+    )
 
 
 def _document(document_id: str, metadata: Mapping[str, Any], stored: str) -> Document:
