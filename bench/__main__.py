@@ -7,9 +7,11 @@ falls on all of them. ``--disk`` says where the databases lie: durable writes ar
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from contextlib import ExitStack
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from bench.systems import raw_rocksdb
 from bench.systems.base import Graph, System
 from bench.systems.engine import Embedded, Served
 from bench.systems.raw_faiss import RawFaiss
+
+
+SUBCOMMANDS = {"rag": "bench.rag"}
+"""``python -m bench NAME ...``: modules with a function ``main(arguments)``."""
 
 
 def parse() -> argparse.Namespace:
@@ -89,4 +95,7 @@ def run(data: Dataset, graph: Graph, scratch: Path, options: argparse.Namespace)
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
+        import_module(SUBCOMMANDS[sys.argv[1]]).main(sys.argv[2:])
+    else:
+        main()

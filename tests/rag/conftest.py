@@ -52,6 +52,12 @@ def checks() -> ModuleType:
     return _module("checks")
 
 
+@pytest.fixture(scope="session")
+def quality() -> ModuleType:
+    """``tests/rag/quality.py``: judged collections and nDCG."""
+    return _module("quality")
+
+
 @pytest.fixture(params=["embedded", "served"])
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database of each kind."""

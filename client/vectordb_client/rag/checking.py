@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vectordb_client.rag.asking import Options, declines
-from vectordb_client.rag.citations import Cited, Sentence, decide, parse, rendered, without
+from vectordb_client.rag.citations import Cited, Sentence, decide, parse, relevant, rendered, without
 from vectordb_client.rag.support import Judge, Pair
 from vectordb_client.rag.types import Passage
 from vectordb_client.transport.retry import Clock
@@ -42,6 +42,7 @@ class Checker:
         self._judge, self._verifier = judges
         self._question, self._options, self._clock = question, options, clock
         self._texts = [passage.text for passage in passages]
+        self._addable = relevant(passages) if options.add_citations else ()
         self._dropped: list[Cited] = []
         self._refuted: list[dict[str, Any]] = []
         self._seen: set[str] = set()
@@ -116,7 +117,7 @@ class Checker:
         pairs = [Pair(sentence.text, text) for text in self._texts]
         scores = self._judge.scores(self._question, pairs, self._clock.remaining())
         support = np.asarray(scores, dtype=np.float32).reshape(1, len(pairs))
-        return decide([sentence], support, self._judge.threshold, add=self._options.add_citations)[0]
+        return decide([sentence], support, self._judge.threshold, self._addable)[0]
 
     def _verified(self, cited: Cited) -> Cited:
         """Takes out the sources that the second judge does not see."""

@@ -27,6 +27,8 @@ MAX_SOURCES = 2
 """Sources of one sentence."""
 NEARLY = 0.9
 """A second source is added where its support is at least this share of the best one's."""
+RELEVANT = 0.9
+"""A source is added only where its passage is nearly as close to the question as the closest one."""
 
 _MARKER = re.compile(r"\[\s*(\d{1,4}(?:\s*(?:[,;]|-|\u2013)\s*\d{1,4})*)\s*\]")
 _MARKER_AND_SPACE = re.compile(rf"\s*{_MARKER.pattern}")
@@ -102,15 +104,25 @@ def parse(text: str) -> tuple[Sentence, ...]:
     return tuple(found)
 
 
+def relevant(passages: Sequence[Passage]) -> tuple[bool, ...]:
+    """Which passages may be added as sources: those about as close to the question as the closest.
+
+    A sentence that says what a remote passage says may be true there and still no answer here. What the model cites of
+    its own accord needs support alone.
+    """
+    best = max((passage.score for passage in passages), default=0.0)
+    return tuple(passage.score >= RELEVANT * best for passage in passages)
+
+
 def decide(
-    sentences: Sequence[Sentence], support: NDArray[np.float32], threshold: float, *, add: bool = True
+    sentences: Sequence[Sentence], support: NDArray[np.float32], threshold: float, addable: Sequence[bool] = ()
 ) -> tuple[Cited, ...]:
     """Which sources each sentence is given.
 
     Args:
         support: float32[sentences, passages]: how well each passage that the model saw supports each sentence.
         threshold: From this support on a source is accepted.
-        add: Whether sentences get sources that the model did not write.
+        addable: One a passage: whether sentences may get it that the model gave no source; empty for none.
     """
     found = []
     for row, sentence in enumerate(sentences):
@@ -120,10 +132,10 @@ def decide(
         good = sorted((n for n in known if scores[n - 1] >= threshold), key=lambda n: (-scores[n - 1], n))
         accepted = good[:MAX_SOURCES]
         added: list[int] = []
-        if add and sentence.claims and not accepted and len(scores):
-            best = float(scores.max())
-            others = sorted(range(1, len(scores) + 1), key=lambda n: (-scores[n - 1], n))
-            added = [n for n in others[:MAX_SOURCES] if scores[n - 1] >= max(threshold, NEARLY * best)]
+        if sentence.claims and not accepted:
+            others = [n for n, may in enumerate(addable, 1) if may and scores[n - 1] >= threshold]
+            others.sort(key=lambda n: (-scores[n - 1], n))
+            added = [n for n in others[:MAX_SOURCES] if scores[n - 1] >= NEARLY * scores[others[0] - 1]]
             accepted = added
         unsupported = tuple(number for number in known if number not in accepted)
         top = float(scores.max()) if len(scores) else 0.0
