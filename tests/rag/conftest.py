@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from vectordb_client import Database, connect
+from vectordb_client import Collection, Database, connect
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # What needs torch is collected only where it can run; everything else is tested without.
 collect_ignore = [] if importlib.util.find_spec("sentence_transformers") else ["test_sentence_transformers.py"]
+if not hasattr(Collection, "search_text"):
+    collect_ignore.append("test_hybrid.py")
 
 
 def _module(name: str) -> ModuleType:

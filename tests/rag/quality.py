@@ -66,7 +66,9 @@ def load(data: ModuleType, name: str) -> Collection:
 def ndcg(ranked: Sequence[str], grades: Mapping[str, float], depth: int = 10) -> float:
     """Of one question."""
     gain = sum(grades.get(one, 0.0) / math.log2(place + 2) for place, one in enumerate(ranked[:depth]))
-    best = sum(grade / math.log2(place + 2) for place, grade in enumerate(sorted(grades.values(), reverse=True)[:depth]))
+    best = sum(
+        grade / math.log2(place + 2) for place, grade in enumerate(sorted(grades.values(), reverse=True)[:depth])
+    )
     return gain / best if best else 0.0
 
 

@@ -15,7 +15,15 @@ import pytest
 
 from vectordb import errors
 from vectordb_client import Database
-from vectordb_client.rag import CachedEmbedder, Document, Embedder, FunctionEmbedder, KnowledgeBase, MiniLM, OpenAIEmbedder
+from vectordb_client.rag import (
+    CachedEmbedder,
+    Document,
+    Embedder,
+    FunctionEmbedder,
+    KnowledgeBase,
+    MiniLM,
+    OpenAIEmbedder,
+)
 from vectordb_client.rag.embedding import Tokens
 from vectordb_client.rag.store.identity import ModelIdentity, identify
 

@@ -20,9 +20,7 @@ def sets(data: ModuleType, quality: ModuleType) -> dict[str, Any]:
     return {name: quality.load(data, name) for name, _ in _SETS} if data.have_shared_data() else {}
 
 
-def test_the_reference_model_through_the_whole_stack(
-    db: Database, sets: dict[str, Any], quality: ModuleType
-) -> None:
+def test_the_reference_model_through_the_whole_stack(db: Database, sets: dict[str, Any], quality: ModuleType) -> None:
     for name, expected in _SETS:
         if name in sets:
             kb = KnowledgeBase(db, name, sets[name].reference_embedder(), chunker=WholeDocument())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vectordb.errors import DeadlineExceeded, InvalidArgument
-from vectordb.metric import Metric, scores
+from vectordb.metric import Metric, prepared, scores
 from vectordb.types import Hit
 from vectordb_client.rag.neighbours import extended
 from vectordb_client.rag.ranking import maximal_marginal_relevance, reciprocal_rank_fusion
@@ -268,8 +268,9 @@ class _Run:
         best: dict[str, float] = {}
         for result, vector in zip(results, vectors, strict=True):
             if self._options.mode != "vector" and len(result):
-                rows = np.stack([np.asarray(hit.vector, dtype=np.float32) for hit in result])
-                similarities = scores(vector, rows, Metric.COSINE).tolist()
+                rows = prepared(np.stack([np.asarray(hit.vector) for hit in result]), Metric.COSINE)
+                query = prepared(vector[None, :], Metric.COSINE)[0]
+                similarities = scores(query, rows, Metric.COSINE).tolist()
             else:
                 similarities = [hit.score for hit in result]
             for hit, similarity in zip(result, similarities, strict=True):
