@@ -15,7 +15,7 @@ from vectordb_client.rag.chunking import Chunker, TokenChunker
 from vectordb_client.rag.desk import AnswerDesk
 from vectordb_client.rag.documents import find_sources
 from vectordb_client.rag.live import Live
-from vectordb_client.rag.migration import Migration, MigrationReport
+from vectordb_client.rag.migration import Migration, MigrationReport, MigrationRequest
 from vectordb_client.rag.report import AddReport
 from vectordb_client.rag.retrieval import RetrievalOptions, Retrieved, Retriever
 from vectordb_client.rag.store.generation import Entry
@@ -201,7 +201,8 @@ class KnowledgeBase:
         Args:
             questions: :class:`~vectordb_client.rag.evaluate.EvaluationQuestion`, mappings with ``text``, ``relevant``
                 (document ids) and ``answers``, or strings that nothing here answers.
-            **options: As for :meth:`ask`; ``answers=False`` measures retrieval alone; ``limit`` is its depth.
+            **options: As for :meth:`ask`; ``answers=False`` measures retrieval alone; ``depth`` (10) is how
+                many passages of it are measured.
 
         Raises:
             FailedPrecondition: The extra ``evaluate`` is not installed.
@@ -284,7 +285,8 @@ class KnowledgeBase:
                 raise FailedPrecondition(f"knowledge base {self.name!r} is empty; add documents with the new embedder")
             chosen, old = chunker or self.chunker, self._live.embedder_of(state.live.model)
             migration = self._migration()
-            report = migration.run(state, embedder, identity, chosen, old, questions, progress=progress, switch=switch)
+            request = MigrationRequest(embedder, identity, chosen, old, tuple(questions or ()), progress, switch)
+            report = migration.run(state, request)
             if report.switched:
                 self._live.replace_embedder(embedder, identity)
                 self.chunker = chosen

@@ -32,6 +32,7 @@ class Live:
         self._embedder = embedder
         self._previous_embedder: Embedder | None = None
         self._identity: tuple[Embedder, ModelIdentity] | None = None
+        self._accepted: tuple[ModelIdentity, Embedder] | None = None
         self._generations: dict[int, Generation] = {}
 
     @property
@@ -83,7 +84,11 @@ class Live:
         if live is None:
             return None
         embedder = self.embedder
-        if live[0].live.model.same_as(self._identified(embedder)):
+        model, accepted = live[0].live.model, self._accepted
+        if accepted is not None and accepted[0] is model and accepted[1] is embedder:
+            return live[1], embedder
+        if model.same_as(self._identified(embedder)):
+            self._accepted = (model, embedder)
             return live[1], embedder
         # A migration in another thread may have switched between the two readings: look again when it is done.
         with self.lock:

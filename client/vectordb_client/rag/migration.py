@@ -59,32 +59,47 @@ class MigrationReport:
         return f"{self.before} -> {self.after}: {self.documents} documents, {self.chunks} chunks, {overlap}, {state}"
 
 
+@dataclass(frozen=True, slots=True)
+class MigrationRequest:
+    """What is asked of a migration.
+
+    Attributes:
+        embedder, identity: The new model.
+        chunker: Of the new chunks.
+        old_embedder: The live generation's model, where it is at hand.
+        questions: To compare the answers to; empty for texts of the knowledge base itself.
+        switch: Whether the new generation is to answer.
+    """
+
+    embedder: Embedder
+    identity: ModelIdentity
+    chunker: Chunker
+    old_embedder: Embedder | None = None
+    questions: tuple[str, ...] = ()
+    progress: bool = True
+    switch: bool = True
+
+
 class Migration:
     """Writes a new generation beside the live one and makes it the live one. For one thread."""
 
     def __init__(self, db: Database, name: str, states: StateStore, config: Mapping[str, Any]) -> None:
         self._db, self._name, self._states, self._config = db, name, states, config
 
-    def run(
-        self,
-        state: State,
-        embedder: Embedder,
-        identity: ModelIdentity,
-        chunker: Chunker,
-        old_embedder: Embedder | None,
-        questions: Sequence[str] | None,
-        *,
-        progress: bool,
-        switch: bool,
-    ) -> MigrationReport:
+    def run(self, state: State, request: MigrationRequest) -> MigrationReport:
         """Begins or resumes, and switches where asked to."""
+        identity, switch = request.identity, request.switch
         state = self._begun(state, identity)
         assert state.migrating is not None
         live = Generation(self._db, self._name, state.live.number)
         target = Generation(self._db, self._name, state.migrating.number, identity.dim, self._config)
         tally = Tally()
-        documents = self._copy(live, target, embedder, chunker, tally, progress=progress)
-        shares = _agreement(live, target, old_embedder, embedder, questions)
+        while True:
+            version = live.version
+            documents = self._copy(live, target, request, tally)
+            shares = _agreement(live, target, request)
+            if live.version == version:
+                break  # else another process added or removed something meanwhile
         if switch:
             state = self._states.write(replace(state, live=state.migrating, previous=state.live, migrating=None))
             self.sweep(state)
@@ -119,23 +134,14 @@ class Migration:
         self.sweep(state)
         return state
 
-    def _copy(
-        self,
-        live: Generation,
-        target: Generation,
-        embedder: Embedder,
-        chunker: Chunker,
-        tally: Tally,
-        *,
-        progress: bool,
-    ) -> int:
+    def _copy(self, live: Generation, target: Generation, request: MigrationRequest, tally: Tally) -> int:
         """Brings the target to the live generation's documents; returns their number.
 
         Only ids are scanned: a scan that waits for embeddings would outlive its lease.
         """
         entries = {entry.id: entry.path for entry in live.all_entries()}
-        with tqdm(total=len(entries), unit="doc", disable=not progress, desc="migrating") as bar:
-            writer = Writer(target, embedder, chunker, tally, bar)
+        with tqdm(total=len(entries), unit="doc", disable=not request.progress, desc="migrating") as bar:
+            writer = Writer(target, request.embedder, request.chunker, tally, bar)
             for page in batched(entries, _DOCUMENTS):
                 for document in live.read(page):
                     writer.put(Item(document, entries[document.id], weight=1.0))
@@ -158,26 +164,20 @@ class Migration:
         return len(entries)
 
 
-def _agreement(
-    live: Generation,
-    target: Generation,
-    old_embedder: Embedder | None,
-    embedder: Embedder,
-    questions: Sequence[str] | None,
-) -> NDArray[np.float64]:
+def _agreement(live: Generation, target: Generation, request: MigrationRequest) -> NDArray[np.float64]:
     """For each question the share of the documents found before that are found after: float64[n].
 
     Without questions, or without the old model to embed them, chunks of the live generation are the questions: their
     old vectors are stored.
     """
-    if questions and old_embedder is not None:
-        texts, before = list(questions), old_embedder.embed_queries(list(questions))
-        after = embedder.embed_queries(texts)
+    if request.questions and request.old_embedder is not None:
+        before = request.old_embedder.embed_queries(request.questions)
+        after = request.embedder.embed_queries(request.questions)
     else:
         texts, before = _sample(live)
         if not texts:
             return np.empty(0)
-        after = embedder.embed_documents(texts)
+        after = request.embedder.embed_documents(texts)
     pairs = zip(_found(live, before), _found(target, after), strict=True)
     return np.array([len(old & new) / len(old) for old, new in pairs if old])
 

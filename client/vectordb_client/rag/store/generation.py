@@ -107,6 +107,11 @@ class Generation:
         catalogue = self._db.create_collection(names[1], dim=1, exist_ok=True)
         return self._db.create_collection(names[0], **{"dim": dim, "exist_ok": True, **config}), catalogue
 
+    @property
+    def version(self) -> int:
+        """Changes with every addition and removal."""
+        return self._catalogue.stats().version
+
     # Documents
 
     def entries(self, ids: Sequence[str]) -> dict[str, Entry]:

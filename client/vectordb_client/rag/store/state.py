@@ -55,6 +55,7 @@ class StateStore:
     def __init__(self, db: Database, name: str) -> None:
         self._db, self._name = db, name
         self._collection: Collection | None = None
+        self._last: State | None = None  # replaced as a whole, so that threads need no lock
 
     def read(self) -> State | None:
         """The state, or ``None`` before anything was added.
@@ -71,6 +72,9 @@ class StateStore:
             return None
         if not found:
             return None
+        last = self._last
+        if last is not None and last.version == found[0].version:
+            return last
         stored = json.loads(found[0].text or "{}")
         if stored["format"] > FORMAT:
             raise FailedPrecondition(
@@ -80,7 +84,8 @@ class StateStore:
             )
         live, previous, migrating = (_generation(stored[key]) for key in ("live", "previous", "migrating"))
         assert live is not None
-        return State(live, previous, migrating, stored["latest"], found[0].version)
+        self._last = State(live, previous, migrating, stored["latest"], found[0].version)
+        return self._last
 
     def write(self, state: State) -> State:
         """Replaces the state, if nobody else did since it was read; returns it with its new version.
