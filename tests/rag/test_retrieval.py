@@ -84,9 +84,9 @@ def test_fusion_by_reciprocal_rank() -> None:
 
 def test_diversity_leaves_repetitions_behind() -> None:
     vectors = np.array([[1, 0], [1, 0.01], [0.7, 0.7], [0, 1]], dtype=np.float32)
-    relevance = np.array([1.0, 0.99, 0.7, 0.0])
+    relevance = np.array([1.0, 0.99, 0.9, 0.0])
     assert maximal_marginal_relevance(relevance, vectors, 4, 0.0) == [0, 1, 2, 3]
-    assert maximal_marginal_relevance(relevance, vectors, 2, 0.4) == [0, 2]
+    assert maximal_marginal_relevance(relevance, vectors, 2, 0.5) == [0, 2]
     assert maximal_marginal_relevance(relevance, vectors, 2, 1.0) == [0, 3]
     assert maximal_marginal_relevance(relevance[:1], vectors[:1], 5, 0.5) == [0]
     assert maximal_marginal_relevance(np.array([]), np.empty((0, 2), np.float32), 5, 0.5) == []
