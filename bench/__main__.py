@@ -24,7 +24,6 @@ from bench.systems.base import Graph, System
 from bench.systems.engine import Embedded, Served
 from bench.systems.raw_faiss import RawFaiss
 
-
 SUBCOMMANDS = {"rag": "bench.rag"}
 """``python -m bench NAME ...``: modules with a function ``main(arguments)``."""
 

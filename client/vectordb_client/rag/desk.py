@@ -66,7 +66,7 @@ class AnswerDesk:
         """Measures retrieval, and answers where there is a model; nothing is kept."""
         given = dict(options)
         answers = given.pop("answers", self._kb.llm is not None)
-        limit, progress = given.pop("limit", 10), given.pop("progress", True)
+        depth, progress = given.pop("depth", 10), given.pop("progress", True)
         asked = self.options(given)
         ask: Callable[[str], Answer] | None = None
         if answers:
@@ -75,7 +75,7 @@ class AnswerDesk:
             def ask(question: str) -> Answer:
                 return answerer.answer(question, asked)
 
-        return Evaluator(self._kb.retrieved, ask, asked, limit).run(questions, progress=progress)
+        return Evaluator(self._kb.retrieved, ask, asked, depth).run(questions, progress=progress)
 
     def options(self, given: Mapping[str, Any]) -> Options:
         """The call's options over the configuration's over the defaults; ``min_score`` is the knowledge base's own."""

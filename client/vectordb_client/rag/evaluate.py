@@ -19,8 +19,8 @@ from vectordb_client.rag.metrics import contains, exact_match, rouge_l, token_f1
 from vectordb_client.rag.retrieval import RetrievalOptions, Retrieved
 from vectordb_client.rag.types import Answer
 
-MEASURES = ("nDCG@10", "RR@10", "R@5", "R@10")
-"""Of retrieval, by the names of ir-measures; cut-offs above ``limit`` are left out."""
+MEASURES = ("nDCG@10", "RR@10", "R@1", "R@5", "R@10")
+"""Of retrieval, by the names of ir-measures; cut-offs above the depth are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +98,10 @@ class Evaluator:
         retrieve: Callable[[str, RetrievalOptions], Retrieved],
         ask: Callable[[str], Answer] | None,
         options: Options,
-        limit: int,
+        depth: int,
     ) -> None:
         self._retrieve, self._ask, self._options = retrieve, ask, options
-        self._limit = limit
+        self._depth = depth
 
     def run(self, questions: Sequence[Any], *, progress: bool = True) -> Evaluation:
         """The figures of all questions.
@@ -115,13 +115,16 @@ class Evaluator:
         asked = [as_question(question, place) for place, question in enumerate(questions)]
         if not asked:
             raise InvalidArgument("questions is empty; give at least one", field="questions")
-        rows = [self._row(question) for question in tqdm(asked, unit="question", disable=not progress, leave=False)]
+        rows = [
+            self._row(question)
+            for question in tqdm(asked, unit="question", disable=None if progress else True, leave=False)
+        ]
         return Evaluation(
-            len(rows), retrieval_figures(rows, self._limit), refusal_figures(rows), answer_figures(rows), tuple(rows)
+            len(rows), retrieval_figures(rows, self._depth), refusal_figures(rows), answer_figures(rows), tuple(rows)
         )
 
     def _row(self, question: EvaluationQuestion) -> Row:
-        given = {"limit": self._limit, "where": self._options.where, **self._options.retrieval}
+        given = {"limit": self._depth, "where": self._options.where, **self._options.retrieval}
         # The order is measured without the bound: what would be refused is measured beside it.
         found = self._retrieve(question.text, RetrievalOptions.of(given))
         documents = tuple(dict.fromkeys(passage.document_id for passage in found.passages))
@@ -157,13 +160,13 @@ def as_question(given: Any, place: int = 0) -> EvaluationQuestion:
     )
 
 
-def retrieval_figures(rows: Sequence[Row], limit: int) -> dict[str, float]:
+def retrieval_figures(rows: Sequence[Row], depth: int) -> dict[str, float]:
     """nDCG, reciprocal rank and recall over the answerable questions."""
     judged = [row for row in rows if row.question.answerable]
     if not judged:
         return {}
     measures = load("ir_measures", "evaluate", "measuring retrieval")
-    wanted = [measures.parse_measure(name) for name in MEASURES if int(name.partition("@")[2]) <= limit]
+    wanted = [measures.parse_measure(name) for name in MEASURES if int(name.partition("@")[2]) <= depth]
     ids = [str(place) for place in range(len(judged))]  # the same id twice would be one question
     qrels = [
         measures.Qrel(one, document, max(1, round(grade)))
