@@ -73,7 +73,7 @@ def ndcg(ranked: Sequence[str], grades: Mapping[str, float], depth: int = 10) ->
 
 
 def mean_ndcg(kb: KnowledgeBase, collection: Collection, **options: Any) -> float:
-    """Over all judged questions, each asked of the knowledge base by itself; a document is as good as its best chunk."""
+    """Over all judged questions, each asked by itself; a document is as good as its best chunk."""
     found = []
     for question, grades in collection.relevant.items():
         passages = kb.retrieve(collection.questions[question], limit=40, exact=True, **options)

@@ -50,7 +50,7 @@ def test_the_shipped_model_on_the_shipped_corpus(db: Database, minilm: Any, xqua
 
 
 def test_foreign_questions_are_told_from_answerable_ones(memory: Database, sets: dict[str, Any]) -> None:
-    """Each set asked the other's questions: at the shipped threshold, and at the calibrated one on the held-out half."""
+    """Each set asked the other's questions: at the shipped threshold, and calibrated, on the held-out half."""
     for name, other in (("xquad_a_en", "cranfield"), ("cranfield", "xquad_a_en")):
         if name not in sets:
             continue

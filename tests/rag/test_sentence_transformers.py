@@ -1,9 +1,8 @@
-"""What runs on torch: the default embedder and cross-encoders. Collected only where sentence-transformers is installed."""
+"""What runs on torch: the default embedder, cross-encoders. Collected only where sentence-transformers is installed."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,8 +54,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def kb(memory: Database, model: SentenceTransformerEmbedder) -> Iterator[KnowledgeBase]:
-    yield KnowledgeBase(memory, "kb", model)
+def kb(memory: Database, model: SentenceTransformerEmbedder) -> KnowledgeBase:
+    return KnowledgeBase(memory, "kb", model)
 
 
 def test_it_is_the_default_where_it_is_installed(model: SentenceTransformerEmbedder) -> None:
