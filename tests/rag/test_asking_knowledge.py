@@ -67,7 +67,10 @@ def test_feedback_and_export(kb: KnowledgeBase, tmp_path: Path) -> None:
     assert [one["id"] for one in exported] == [first.id, second.id]
     assert [[said["rating"] for said in one["feedback"]] for one in exported] == [[1.0, -1.0], [0.5]]
     assert exported[0]["feedback"][1]["comment"] == "on second thoughts"
-    assert exported[0]["trace"]["stages"][0]["name"] == "retrieve"
+    retrieved = exported[0]["trace"]["stages"][0]
+    assert retrieved["name"] == "retrieve"
+    (search,) = (stage for stage in retrieved["facts"]["plan"] if stage["name"] == "search")
+    assert [segment["strategy"] for segment in search["plan"][0]] == ["exact"]
     assert exported[0]["citations"][0]["document_id"] == "tower"
     assert json.loads(json.dumps(exported)) == exported
     path = tmp_path / "answers.jsonl"

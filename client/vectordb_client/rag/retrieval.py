@@ -223,6 +223,7 @@ class _Run:
         with self._stage("search") as details:
             results = self._searched(queries, vectors)
             details |= {"mode": self._options.mode, "hits": [len(hits) for hits in results]}
+            details["plan"] = [_plan(result) for result in results]
         best = self._best_scores(results, vectors)
         hits = {hit.id: hit for result in results for hit in result}
         if len(results) == 1:
@@ -326,6 +327,14 @@ def _passage(candidate: _Candidate, rank: int) -> Passage:
         metadata={key: value for key, value in metadata.items() if key not in RESERVED},
         rerank_score=candidate.rerank_score,
     )
+
+
+def _plan(result: Any) -> list[dict[str, Any]]:
+    """How the engine searched: one entry a segment."""
+    return [
+        {"segment": one.segment, "strategy": one.strategy, "matched": one.matched, "rows_scored": one.rows_scored}
+        for one in result.plan
+    ]
 
 
 def _whole(name: str, value: Any, least: int) -> None:
