@@ -29,6 +29,7 @@ COMMANDS = {
     "deletes": "bench.deletes",
     "filters": "bench.filters",
     "indexes": "bench.indexes",
+    "rag": "bench.rag",
 }
 """``python -m bench NAME ...`` runs ``main(arguments)`` of the module; without a name it is this one."""
 
@@ -103,4 +104,7 @@ def run(data: Dataset, graph: Graph, scratch: Path, options: argparse.Namespace)
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
+        import_module(SUBCOMMANDS[sys.argv[1]]).main(sys.argv[2:])
+    else:
+        main()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vectordb.cli import demo_answers
 from vectordb.cli.process import ServerProcess
 
 if TYPE_CHECKING:
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
     from vectordb.api.collection import Collection
     from vectordb.types import SearchResult
-    from vectordb_client.rag import MiniLM
+    from vectordb_client.rag import Embedder
     from vectordb_client.rag.corpus import Corpus
 
 NAME = "demo_xquad"
 _BATCH = 10
 
 
-class _Report:
+class Report:
     """What the user sees, and whether everything held."""
 
     def __init__(self) -> None:
@@ -66,8 +67,8 @@ def command(
         int, typer.Option(help="How many questions to show.", min=1, max=50, envvar="VECTORDB_DEMO_QUESTIONS")
     ] = 4,
 ) -> None:
-    """Shows the main job on real text: serve, embed, write, search, filter, kill, restart, find everything again."""
-    report = _Report()
+    """Shows the main job on real text: serve, embed, write, search, filter, kill, restart, find everything, answer."""
+    report = Report()
     with ExitStack() as stack:
         if data is None:
             data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vectordb-demo-")))
@@ -78,13 +79,13 @@ def command(
         raise typer.Exit(1)
 
 
-def _run(report: _Report, folder: Path, shown: int, stack: ExitStack) -> None:
+def _run(report: Report, folder: Path, shown: int, stack: ExitStack) -> None:
     from vectordb_client import connect
-    from vectordb_client.rag import MiniLM
+    from vectordb_client.rag import CachedEmbedder, MiniLM
     from vectordb_client.rag.corpus import load
 
     report.step("1. A server on an empty folder" if not _any_file(folder) else "1. A server on your folder")
-    model = MiniLM()
+    model = CachedEmbedder(MiniLM())
     server = stack.enter_context(ServerProcess(folder))
     report.say(f"process {server.pid} serves {folder} on {server.address}")
 
@@ -111,6 +112,7 @@ def _run(report: _Report, folder: Path, shown: int, stack: ExitStack) -> None:
             f"process {again.pid} answered its first search {time.perf_counter() - started:.1f} s after its start"
         )
         _compare(report, collection, found, before, vectors)
+        demo_answers.show(report, db, model, corpus)
     code = again.stop()
     report.check(code == 0, f"the server stopped cleanly on SIGTERM (exit code {code})")
 
@@ -120,7 +122,7 @@ def _any_file(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _write(report: _Report, collection: Collection, model: MiniLM, corpus: Corpus) -> None:
+def _write(report: Report, collection: Collection, model: Embedder, corpus: Corpus) -> None:
     from tqdm import tqdm
 
     documents = corpus.documents
@@ -143,7 +145,7 @@ def _write(report: _Report, collection: Collection, model: MiniLM, corpus: Corpu
 
 
 def _search(
-    report: _Report, collection: Collection, corpus: Corpus, vectors: NDArray[np.float32], shown: int
+    report: Report, collection: Collection, corpus: Corpus, vectors: NDArray[np.float32], shown: int
 ) -> list[SearchResult]:
     questions = corpus.questions
     report.step(f"3. Ask {len(questions)} questions that people wrote about these paragraphs")
@@ -173,7 +175,7 @@ def _rank(answer: SearchResult, wanted: str) -> int | None:
     return ids.index(wanted) + 1 if wanted in ids else None
 
 
-def _filter(report: _Report, collection: Collection, corpus: Corpus, vectors: NDArray[np.float32]) -> None:
+def _filter(report: Report, collection: Collection, corpus: Corpus, vectors: NDArray[np.float32]) -> None:
     from vectordb_client import col
 
     question = corpus.questions[-1]
@@ -196,7 +198,7 @@ def _filter(report: _Report, collection: Collection, corpus: Corpus, vectors: ND
 
 
 def _compare(
-    report: _Report,
+    report: Report,
     collection: Collection,
     first: SearchResult,
     before: Sequence[SearchResult],

@@ -19,6 +19,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("vectordb.cli.export", "Write a collection to a Parquet file."),
     "import": ("vectordb.cli.import_", "Read a Parquet file into a collection."),
     "demo": ("vectordb.cli.demo", "The main job from beginning to end on real text."),
+    "ingest": ("vectordb.cli.ingest", "Files and folders into a knowledge base."),
+    "ask": ("vectordb.cli.ask", "One question to a knowledge base, answered with its sources."),
+    "chat": ("vectordb.cli.chat", "Questions and answers in the terminal."),
     "key": ("vectordb.cli.key", "Make API keys for a server."),
     "config": ("vectordb.cli.config", "The server's settings."),
 }
@@ -39,7 +42,8 @@ def usage() -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line, and exits.
 
-    Exit codes: 0 done, 1 an error of the library (one line on stderr), 2 wrong usage, 130 interrupted.
+    Exit codes: 0 done, 1 an error of the library (one line on stderr), 2 wrong usage, 3 a refused answer (``ask``), 130
+    interrupted.
 
     Raises:
         SystemExit: Always.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vectordb.errors import Corruption, FailedPrecondition, InvalidArgument
+from vectordb_client.rag.embedding.tokens import tokenizer_spans
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 256
 """The model was trained on no more; what lies beyond is cut off and counted."""
 
+_MARKERS = 2
 _BATCH = 8
 _VOCABULARY = Path(__file__).with_name("bert_uncased_vocab.txt")
 _SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
@@ -51,6 +53,10 @@ class MiniLM:
     name = "all-MiniLM-L6-v2-int8"
     revision = _SHA256[:12]
     dim = 384
+    max_tokens = MAX_TOKENS - _MARKERS
+    min_score = 0.34
+    """Calibrated on Cranfield and XQuAD, each asked the other's questions: refuses at least 94 % of foreign and at most
+    3.4 % of answerable questions."""
 
     def __init__(self, threads: int | None = None) -> None:
         if threads is None:
@@ -59,6 +65,9 @@ class MiniLM:
             raise InvalidArgument(f"threads must be at least 1, got {threads}", threads=threads)
         self._threads = threads
         self._session, self._tokenizer = _load()
+        # Truncation is a tokenizer's state: counting needs one without.
+        self._counter = type(self._tokenizer._tokenizer).from_str(self._tokenizer.to_str())
+        self._counter.no_truncation()
         self._lock = threading.Lock()
         self._truncated = 0  # guarded by self._lock
 
@@ -67,6 +76,10 @@ class MiniLM:
         """How many texts so far were longer than :data:`MAX_TOKENS` and lost their end."""
         with self._lock:
             return self._truncated
+
+    def token_spans(self, text: str) -> NDArray[np.int64]:
+        """The spans of a text's tokens in characters, the markers left out: int64[n, 2]. Nothing is cut off."""
+        return tokenizer_spans(self._counter, text)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of texts that are searched: float32[n, 384], unit length, in the order of ``texts``."""

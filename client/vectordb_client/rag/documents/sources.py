@@ -1,0 +1,115 @@
+"""Which files and documents an addition is about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vectordb.errors import InvalidArgument
+from vectordb_client.rag.documents.formats import SUFFIXES, require_parser
+from vectordb_client.rag.types import Document
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """One file to read.
+
+    Attributes:
+        path: Absolute, symbolic links of its folder resolved.
+        id: Its path below the folder that was added, with ``/``; its name where it was added by itself.
+    """
+
+    path: Path
+    id: str
+
+    @property
+    def key(self) -> str:
+        """The path as text that any store can hold."""
+        return storable(str(self.path))
+
+
+@dataclass(slots=True)
+class Sources:
+    """What was asked to be added.
+
+    Attributes:
+        folders: Absolute paths of added folders: what vanished from them is removed.
+        skipped: Files of unknown kinds.
+        missing: Paths that do not exist.
+    """
+
+    files: list[FileSource] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def find_sources(sources: Any) -> Sources:
+    """Files of folders recursively, in order of their paths; hidden ones (``.git``) and unknown kinds left out.
+
+    Args:
+        sources: A path, a :class:`Document`, or an iterable of them.
+
+    Raises:
+        InvalidArgument: Something else.
+        FailedPrecondition: A package that reads one of the files is not installed.
+    """
+    found, seen = Sources(), set[Path]()
+    for source in _each(sources):
+        if isinstance(source, Document):
+            found.documents.append(source)
+            continue
+        path = Path(os.path.abspath(source))
+        path = path.parent.resolve() / path.name
+        if path.is_dir():
+            found.folders.append(path)
+            files = _walk(path)
+        elif path.exists():
+            files = iter([path])
+        else:
+            found.missing.append(storable(str(source)))
+            continue
+        base = path if path.is_dir() else path.parent
+        for file in files:
+            if file in seen:
+                continue
+            seen.add(file)
+            file_id = storable(file.relative_to(base).as_posix())
+            if file.suffix.lower() in SUFFIXES:
+                found.files.append(FileSource(file, file_id))
+            else:
+                found.skipped.append(file_id)
+    for suffix in {file.path.suffix.lower() for file in found.files}:
+        require_parser(suffix)
+    return found
+
+
+def storable(text: str) -> str:
+    """File names need not be UTF-8; what is not becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _each(sources: Any) -> Iterator[str | os.PathLike[str] | Document]:
+    if isinstance(sources, str | os.PathLike | Document):
+        sources = [sources]
+    if not isinstance(sources, Iterable):
+        raise InvalidArgument(
+            f'sources are paths and Documents, got {type(sources).__name__}; write ["folder/", Document(...)]'
+        )
+    for place, source in enumerate(sources):
+        if not isinstance(source, str | os.PathLike | Document):
+            raise InvalidArgument(
+                f"sources[{place}] is a path or a Document, got {type(source).__name__}", row=place, field="sources"
+            )
+        yield source
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, without following links to folders."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
