@@ -104,7 +104,4 @@ def run(data: Dataset, graph: Graph, scratch: Path, options: argparse.Namespace)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
-        import_module(SUBCOMMANDS[sys.argv[1]]).main(sys.argv[2:])
-    else:
-        main()
+    main()
