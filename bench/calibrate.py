@@ -21,7 +21,7 @@ from bench.datasets import Dataset, load
 from vectordb.errors import VectorDBError
 from vectordb.index import exact, native
 from vectordb.index.base import BuildOptions, Capabilities, capabilities_of
-from vectordb.index.registry import get_kind, kind_names
+from vectordb.index.registry import get_kind, usable_kind_names
 from vectordb.metadata import rowset
 from vectordb.metric import Metric, scores
 from vectordb.query import costs
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     for name, value in measured.items():
         print(f"{name:<12} {getattr(costs, name):>12.3g} {value:>12.3g}")
     efforts = {}
-    for name in options.kinds or kind_names():
+    for name in options.kinds or usable_kind_names():
         if not get_kind(name).capabilities.exact:
             efforts[name] = effort(name, data)
     path = report.place(options.out, f"calibrate-{data.name}-{len(data.base)}")

@@ -25,7 +25,7 @@ from bench import plots, report
 from bench.datasets import Dataset, load
 from bench.loading import loaded
 from vectordb.errors import VectorDBError
-from vectordb.index.registry import get_kind, kind_names
+from vectordb.index.registry import get_kind, usable_kind_names
 from vectordb.metric import Metric
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def pairs(options: argparse.Namespace, metric: Metric) -> Iterator[tuple[str, str | None]]:
     """Kinds and the quantizations that they support under the metric."""
-    for name in options.kinds or kind_names():
+    for name in options.kinds or usable_kind_names():
         try:
             capabilities = get_kind(name).capabilities
         except VectorDBError as error:

@@ -14,6 +14,14 @@ from typing import Any
 import pytest
 
 
+# hnswlib and annoy have to be compiled: without a compiler these files have nothing to test.
+collect_ignore = (
+    []
+    if all(importlib.util.find_spec(module) for module in ("hnswlib", "annoy", "scann", "svs"))
+    else ["unit/index/test_other_kinds.py", "recall/test_other_kinds_recall.py"]
+)
+
+
 def _load_data_module() -> ModuleType:
     """``tests/data.py`` as a module: under ``--import-mode=importlib`` the folder is no package and not on the path."""
     name = "vectordb_test_data"

@@ -122,7 +122,7 @@ def third_party() -> Iterator[None]:
 
 
 def _cases() -> list[Any]:
-    kinds: dict[str, IndexKind] = {name: registry.get_kind(name) for name in registry.kind_names()}
+    kinds: dict[str, IndexKind] = {name: registry.get_kind(name) for name in registry.usable_kind_names()}
     kinds[THIRD_PARTY] = PivotKind()
     plain = [
         pytest.param((name, metric, None), id=f"{name}-{metric.value}")

@@ -18,7 +18,7 @@ LIMIT = 10
 
 
 def _cases() -> list[Any]:
-    kinds = {name: registry.get_kind(name).capabilities for name in registry.kind_names()}
+    kinds = {name: registry.get_kind(name).capabilities for name in registry.usable_kind_names()}
     found = [(name, None) for name, able in kinds.items() if Metric.COSINE in able.metrics and not able.exact]
     found += [
         (name, q) for name, able in kinds.items() for q, metrics in able.quantizations.items() if "cosine" in metrics

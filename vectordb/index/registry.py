@@ -63,6 +63,19 @@ def kind_names() -> list[str]:
     return sorted(_entry_points())
 
 
+def usable_kind_names() -> list[str]:
+    """Names of the kinds that can be used here, sorted: those whose library is installed. Loads all of them."""
+
+    def usable(name: str) -> bool:
+        try:
+            get_kind(name)
+        except FailedPrecondition:
+            return False
+        return True
+
+    return [name for name in kind_names() if usable(name)]
+
+
 def get_kind(name: str) -> IndexKind:
     """The kind of this name.
 
