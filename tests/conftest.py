@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-
 # hnswlib and annoy have to be compiled: without a compiler these files have nothing to test.
 collect_ignore = (
     []
