@@ -125,7 +125,7 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], st
     "reindex without kind": (lambda d, c: c.reindex({"m": 16}), errors.InvalidArgument, "'kind'"),
     "reindex auto": (lambda d, c: c.reindex({"kind": "auto", "m": 16}), errors.InvalidArgument, "no parameters"),
     "reindex quantization": (lambda d, c: c.reindex(quantization="zip"), errors.InvalidArgument, "zip"),
-    "reindex unable": (lambda d, c: c.reindex("flat", "pq"), errors.InvalidArgument, "pq"),
+    "reindex unable": (lambda d, c: c.reindex("lsh", "pq"), errors.InvalidArgument, "kinds that do"),
     "reindex none": (
         lambda d, c: c.reindex(quantization={"kind": "none", "m": 2}),
         errors.InvalidArgument,
@@ -136,7 +136,17 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], st
         errors.InvalidArgument,
         "links",
     ),
-    "quantization": (lambda d, c: d.create_collection("e", 4, quantization="pq"), errors.InvalidArgument, "pq"),
+    "quantization": (lambda d, c: d.create_collection("e", 4, quantization="zip"), errors.InvalidArgument, "'rabitq'"),
+    "quantization of a kind": (
+        lambda d, c: d.create_collection("e", 4, index="lsh", quantization="pq"),
+        errors.InvalidArgument,
+        "kinds that do",
+    ),
+    "quantization of a metric": (
+        lambda d, c: d.create_collection("e", 4, metric="l1", quantization="sq8"),
+        errors.InvalidArgument,
+        "'l1'",
+    ),
     "field type": (lambda d, c: d.create_collection("e", 4, fields={"a": "blob"}), errors.InvalidArgument, "blob"),
     "no words": (lambda d, c: c.search_text(" \n"), errors.InvalidArgument, "text in row 0 is empty"),
     "words of no text": (lambda d, c: c.search_text(5), errors.InvalidArgument, "text in row 0"),
