@@ -222,7 +222,7 @@ def test_quantization_alone(db: Any, slow_kind: ModuleType) -> None:
     collection.reindex(quantization="none")
     assert (collection.quantization, collection.stats().quantization) == (None, None)
     assert slow_kind.BUILDS[-1].quantization is None
-    collection.reindex("flat", "none")
+    collection.reindex("lsh", "none")
     with pytest.raises(errors.InvalidArgument, match="does not support"):
         collection.reindex(quantization="sq8")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,10 +68,10 @@ class SlowKind:
             time.sleep(0.002)
         if params["fails"]:
             raise RuntimeError("no such luck")
-        return self._of(FLAT.build(vectors, metric, options))
+        return self._of(FLAT.build(vectors, metric, replace(options, quantization=None)))
 
     def load(self, path: Path, vectors: Any, metric: Metric, options: BuildOptions) -> SlowIndex:
-        return self._of(FLAT.load(path, vectors, metric, options))
+        return self._of(FLAT.load(path, vectors, metric, replace(options, quantization=None)))
 
     @staticmethod
     def _of(index: FlatIndex) -> SlowIndex:
