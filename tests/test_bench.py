@@ -161,4 +161,5 @@ def test_calibrate(tmp_path: Path, few: list[str], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(calibrate, "REPEATS", 3)
     found = _result("bench.calibrate", [*few, "--kinds", "hnsw"], tmp_path / "out.json")
     assert all(getattr(costs, name) > 0 <= value for name, value in found["costs"].items())
-    assert 0.3 < found["efforts"]["hnsw"]["fit"]["exponent"] < 1.2
+    # Of so few rows a wide beam compares all, which flattens the curve.
+    assert 0.0 < found["efforts"]["hnsw"]["fit"]["exponent"] < 1.2

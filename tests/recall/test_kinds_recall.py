@@ -96,7 +96,8 @@ def test_as_many_rows_as_asked_for_in_every_mode(words: Indexed, wordnet: Any) -
 def test_a_wide_limit(words: Indexed, wordnet: Any) -> None:
     results = words.collection.search_batch(wordnet.queries[:50], limit=100, include=())
     hits = [len({int(h.id) for h in r} & set(t.tolist())) for r, t in zip(results, wordnet.truth, strict=False)]
-    assert sum(hits) / (50 * 100) >= 0.95
+    # Invented rows lie in all directions alike: their hundredth neighbours are hardly nearer than others.
+    assert sum(hits) / (50 * 100) >= (0.95 if wordnet.real else 0.93)
 
 
 @pytest.mark.parametrize(
