@@ -7,12 +7,11 @@ import logging
 import os
 import signal
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vectordb.errors import FailedPrecondition, InvalidArgument
+from vectordb.errors import InvalidArgument
 from vectordb.server.config import SETTINGS, Config, load
 from vectordb.server.logs import set_up
 
@@ -29,10 +28,13 @@ def command(config: str | None = None, **flags: Any) -> None:
     # grpc's core writes its own lines about a failed bind; the error that is raised says it better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     set_up(settings.log_level, settings.log_format)
-    # A pipe and no event: a handler that runs while the main thread holds the event's lock would wait for itself.
+    # The kernel may give a signal to any native thread, and a handler in Python waits for the main thread, which nothing
+    # would wake then. The wake-up pipe is written by whichever thread the signal comes to.
     told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os.write(tell, b"."))
+        signal.signal(number, lambda *_: None)
     server = _server(settings)
     print(f"listening on {server.start()}", flush=True)
     os.read(told, 1)
@@ -47,21 +49,14 @@ def _server(settings: Config) -> Server:
     from vectordb.server.app import Server
 
     def engine() -> Any:
-        from vectordb.engine.database import MEMORY, Engine
-        from vectordb.server.sharing import Door
+        from vectordb.engine.database import Engine
+        from vectordb.server.sharing import open_shared
 
         known = list(inspect.signature(Engine).parameters)[1:]
         for name in settings.engine:
             if name not in known:
                 raise InvalidArgument(f"the engine has no option {name!r}; known are {', '.join(known)}", field=name)
-        if settings.data == MEMORY:
-            return Engine(settings.data, **settings.engine)
-        opened = Engine(settings.data, **{"shared": True, **settings.engine})
-        try:
-            Door(opened, Path(settings.data).expanduser().absolute())
-        except FailedPrecondition as error:
-            logging.getLogger("vectordb.server").warning("%s", error.message)
-        return opened
+        return open_shared(settings.data, **{"shared": True, **settings.engine})
 
     return Server(engine, settings)
 

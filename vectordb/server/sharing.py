@@ -129,6 +129,27 @@ class Door:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def open_shared(folder: str | os.PathLike[str], **options: Any) -> Engine:
+    """The engine of a folder, with a door where it is shared (``shared=True``) and sockets can be made here.
+
+    Args:
+        **options: Of :class:`~vectordb.engine.database.Engine`.
+
+    Raises:
+        DirectoryLocked, FailedPrecondition, Corruption: As the engine does.
+    """
+    from vectordb.engine.database import MEMORY, Engine
+
+    engine = Engine(folder, **options)
+    if os.fspath(folder) != MEMORY and options.get("shared"):
+        try:
+            Door(engine, Path(folder).expanduser().absolute())
+        except FailedPrecondition as error:
+            # A folder without a door is a folder all the same: other processes get DirectoryLocked.
+            _log.warning("%s", error.message)
+    return engine
+
+
 def _private_folder(folder: Path) -> Path:
     """An empty folder for the sockets that only this user can enter."""
     wanted = folder / "door"

@@ -8,11 +8,9 @@ holds it open, whatever path or link leads to it.
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
     )
 
     Opener = Callable[[str, Mapping[str, Any]], Backend]
-
-_log = logging.getLogger("vectordb.client")
 
 
 class _Shared:
@@ -241,18 +237,13 @@ class LocalBackend(ForkGuarded):
 
 
 def _open_engine(folder: str, options: Mapping[str, Any]) -> Backend:
-    from vectordb.engine.database import Engine
+    if not options.get("shared"):
+        from vectordb.engine.database import Engine
 
-    engine = Engine(folder, **options)
-    if folder != MEMORY and options.get("shared"):
-        from vectordb.server.sharing import Door
+        return Engine(folder, **options)
+    from vectordb.server.sharing import open_shared
 
-        try:
-            Door(engine, Path(folder))
-        except FailedPrecondition as error:
-            # A folder without a door is a folder all the same: other processes get DirectoryLocked.
-            _log.warning("%s", error.message)
-    return engine
+    return open_shared(folder, **options)
 
 
 def _engine_options() -> dict[str, Any]:
