@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -10,14 +10,14 @@ import grpc
 from vectordb.errors import Unauthenticated
 from vectordb.server.access import CALLER, Caller
 from vectordb.server.audit import AuditLog
-from vectordb.server.interceptors import OURS, fail, in_its_pool
+from vectordb.server.interceptors import Wrapper, fail, in_its_pool
 from vectordb.server.keys import EVERYONE, KeyRing
 
 _BEARER = "bearer "
 
 
-class Authentication(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
-    """Sets ``CALLER`` for the handlers of this protocol; health and reflection pass. Thread-safe.
+class Authentication(Wrapper):
+    """Sets ``CALLER`` for the handlers that it wraps. Thread-safe.
 
     Args:
         keys: Whose calls are answered; None for everybody's.
@@ -25,21 +25,9 @@ class Authentication(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore
     """
 
     def __init__(self, keys: KeyRing | None, audit: AuditLog | None) -> None:
+        super().__init__()
         self._keys = keys
         self._audit = audit
-
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
-        handler = continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith(OURS):
-            return handler
-        if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream))
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary))
 
     def _caller(self, method: str, context: grpc.ServicerContext) -> Caller:
         if self._keys is None:
@@ -51,7 +39,9 @@ class Authentication(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore
                 self._audit.note(context.peer(), None, method.rpartition("/")[2], None, error)
             fail(context, method, error)
 
-    def _unary(self, method: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+    def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        answer = handler.unary_unary
+
         def known(data: bytes, context: grpc.ServicerContext) -> Any:
             token = CALLER.set(self._caller(method, context))
             try:
@@ -59,9 +49,11 @@ class Authentication(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore
             finally:
                 CALLER.reset(token)
 
-        return in_its_pool(answer, known)
+        return grpc.unary_unary_rpc_method_handler(in_its_pool(answer, known))
 
-    def _stream(self, method: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+    def _stream(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        answer = handler.stream_stream
+
         def known(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             caller = self._caller(method, context)
             answers = answer(data, context)
@@ -79,7 +71,7 @@ class Authentication(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore
             finally:
                 answers.close()
 
-        return in_its_pool(answer, known)
+        return grpc.stream_stream_rpc_method_handler(in_its_pool(answer, known))
 
 
 def _bearer(context: grpc.ServicerContext) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -21,25 +22,19 @@ from vectordb.wire.errors import DETAILS_KEY, error_to_status
 
 log = logging.getLogger("vectordb.server")
 
-OURS = "/vectordb.v1."
+_OURS = "/vectordb.v1."
 _LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup"})
 _Behaviour = Callable[..., Any]
 
 
-class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
-    """Wraps the handlers of this protocol; health and reflection pass. Thread-safe.
+class Wrapper(grpc.ServerInterceptor, ABC):  # type: ignore[misc,unused-ignore]
+    """Puts something around the handlers of this protocol; health and reflection pass. Thread-safe.
 
-    Args:
-        streams: Places for calls that hold a thread for long.
-        pool: The threads of those calls, so that they never keep short ones waiting.
-        max_message_bytes: Longer answers are ``ResourceExhausted``.
+    Each handler is wrapped once: what is done a call should be the call.
     """
 
-    def __init__(self, streams: Streams, pool: ThreadPoolExecutor, max_message_bytes: int) -> None:
-        self._streams = streams
-        self._pool = pool
-        self._limit = max_message_bytes
-        # Wrapped once: what is done a call should be the call. Writes of equal values from two threads are harmless.
+    def __init__(self) -> None:
+        # Writes of equal values from two threads are harmless.
         self._wrapped: dict[str, grpc.RpcMethodHandler] = {}
 
     def intercept_service(
@@ -52,14 +47,33 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         if wrapped is not None:
             return wrapped
         handler = continuation(handler_call_details)
-        if handler is None or not method.startswith(OURS):
+        if handler is None or not method.startswith(_OURS):
             return handler
-        if handler.request_streaming:
-            wrapped = self._stream(method, handler)
-        else:
-            wrapped = self._unary(method, handler)
+        wrapped = self._stream(method, handler) if handler.request_streaming else self._unary(method, handler)
         self._wrapped[method] = wrapped
         return wrapped
+
+    @abstractmethod
+    def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler: ...
+
+    @abstractmethod
+    def _stream(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler: ...
+
+
+class Guard(Wrapper):
+    """The innermost wrapper: messages, errors, caps, sizes.
+
+    Args:
+        streams: Places for calls that hold a thread for long.
+        pool: The threads of those calls, so that they never keep short ones waiting.
+        max_message_bytes: Longer answers are ``ResourceExhausted``.
+    """
+
+    def __init__(self, streams: Streams, pool: ThreadPoolExecutor, max_message_bytes: int) -> None:
+        super().__init__()
+        self._streams = streams
+        self._pool = pool
+        self._limit = max_message_bytes
 
     def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         parse, call, serialize = handler.request_deserializer, handler.unary_unary, handler.response_serializer

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from vectordb.errors import FailedPrecondition, VectorDBError
-from vectordb.server.interceptors import OURS, in_its_pool
+from vectordb.server.interceptors import Wrapper, in_its_pool
 
 if TYPE_CHECKING:
     from vectordb.requests import Backend
@@ -43,7 +43,7 @@ _FIGURES: dict[str, tuple[str, Callable[[CollectionStats], float]]] = {
 }
 
 
-class Metrics(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+class Metrics(Wrapper):
     """Counts the calls of this protocol, and serves the figures over HTTP. Thread-safe.
 
     Raises:
@@ -51,6 +51,7 @@ class Metrics(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """
 
     def __init__(self) -> None:
+        super().__init__()
         try:
             import prometheus_client
             import prometheus_client.core
@@ -99,21 +100,8 @@ class Metrics(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
             self._http.server_close()
             self._http = None
 
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
-        handler = continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith(OURS):
-            return handler
-        call = method.rpartition("/")[2]
-        if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._stream(call, handler.stream_stream))
-        return grpc.unary_unary_rpc_method_handler(self._unary(call, handler.unary_unary))
-
-    def _unary(self, call: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+    def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        call, answer = method.rpartition("/")[2], handler.unary_unary
         running, observe = self._running.labels(call), self._observer(call)
 
         def counted(data: bytes, context: grpc.ServicerContext) -> Any:
@@ -125,9 +113,10 @@ class Metrics(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
                 running.dec()
                 observe(context, started)
 
-        return in_its_pool(answer, counted)
+        return grpc.unary_unary_rpc_method_handler(in_its_pool(answer, counted))
 
-    def _stream(self, call: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+    def _stream(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        call, answer = method.rpartition("/")[2], handler.stream_stream
         running, observe = self._running.labels(call), self._observer(call)
 
         def counted(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
@@ -139,7 +128,7 @@ class Metrics(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
                 running.dec()
                 observe(context, started)
 
-        return in_its_pool(answer, counted)
+        return grpc.stream_stream_rpc_method_handler(in_its_pool(answer, counted))
 
     def _observer(self, call: str) -> Callable[[grpc.ServicerContext, float], None]:
         ok = self._seconds.labels(call, "OK")
