@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vectordb.errors import Corruption
-from vectordb.index import codes, faiss_file
+from vectordb.index import codes, envelope, faiss_file
 from vectordb.index.base import BuildOptions, CannotExtend, Capabilities, Effort, Parameter, Params
 from vectordb.index.codes import Codec
 from vectordb.index.duplicates import Rows
@@ -140,7 +140,7 @@ def load(scan: CodeScan, path: Path, vectors: NDArray[np.float32], metric: Metri
     stored = faiss_file.read(path, Owner(scan.kind, vectors.shape, metric), mapped=True)
     parts = restored(path, stored, metric, inner=True, mapped=True)
     if parts.codec != scan.codec:
-        raise faiss_file.corrupt(path, f"keeps rows as {tuple(parts.codec)}, not as {tuple(scan.codec)}")
+        raise envelope.corrupt(path, f"keeps rows as {tuple(parts.codec)}, not as {tuple(scan.codec)}")
     return CodeIndex(scan, parts)
 
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vectordb.errors import Corruption, ResourceExhausted
+from vectordb.errors import ResourceExhausted
+from vectordb.index.envelope import corrupt
 from vectordb.index.native import faiss
 
 if TYPE_CHECKING:
@@ -105,11 +106,6 @@ def learned(path: Path, kind: str, metric: Metric, dim: int) -> Stored:
     if {name: facts.get(name) for name in wanted} != wanted or not facts["rows"]:
         raise corrupt(path, f"has learned nothing about {wanted}")
     return Stored(_native(path, facts, mapped=False), facts, extra)
-
-
-def corrupt(path: Path, what: str) -> Corruption:
-    """The error for a damaged or foreign file."""
-    return Corruption(f"index file '{path}' {what}; delete it to have it rebuilt", path=str(path))
 
 
 def _facts(path: Path) -> tuple[Mapping[str, Any], NDArray[np.uint32]]:

@@ -30,10 +30,11 @@ from vectordb.errors import DimensionMismatch, InvalidArgument
 from vectordb.index import codes, hnsw_build, hnsw_codes, hnsw_file
 from vectordb.index.base import BuildOptions, Capabilities, Effort, Neighbours, Parameter, Params
 from vectordb.index.codes import Codec
-from vectordb.index.faiss_file import corrupt
+from vectordb.index.envelope import corrupt
 from vectordb.index.hnsw_file import Graph
 from vectordb.index.native import faiss, single_threaded
 from vectordb.index.rotation import rotation
+from vectordb.index.scaling import nothing, widened
 from vectordb.metric import Metric
 
 if TYPE_CHECKING:
@@ -173,18 +174,18 @@ class HnswIndex:
             raise DimensionMismatch(f"this index has dim {self._dim}, got {got}", expected=self._dim, got=got)
         k = min(limit, self._nodes)
         if k == 0 or count == 0:
-            return _nothing(count, limit)
+            return nothing(count, limit)
         factor = self._factor
         if self._metric is not Metric.COSINE:
             queries, correction = self._in_range(queries)
             if correction == 0.0:
-                return _nothing(count, limit)
+                return nothing(count, limit)
             factor *= correction
         if self._turned is not None:
             queries = self._turned.apply(queries)
         settings = self._settings(limit, allowed, params)
         if settings is None:
-            return _nothing(count, limit)
+            return nothing(count, limit)
         distances = np.empty((count, k), np.float32)
         rows = np.empty((count, k), np.int64)
         before = _stats.ndis
@@ -200,7 +201,7 @@ class HnswIndex:
         if self._groups is not None:
             rows, distances = self._groups.spread(rows, distances, limit, allowed)
         elif k < limit:
-            rows, distances = _widened(rows, distances, limit)
+            rows, distances = widened(rows, distances, limit)
         return Neighbours(rows, distances, scored)
 
     def extended(self, vectors: NDArray[np.float32], build: BuildOptions) -> HnswIndex:
@@ -336,14 +337,3 @@ def _scale(distances: NDArray[np.float32], factor: float) -> None:
     else:
         with np.errstate(over="ignore"):
             np.multiply(distances, factor, out=distances)
-
-
-def _nothing(queries: int, limit: int) -> Neighbours:
-    return Neighbours(np.full((queries, limit), -1, np.int64), np.full((queries, limit), np.inf, np.float32), 0)
-
-
-def _widened(
-    rows: NDArray[np.int64], distances: NDArray[np.float32], limit: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    missing = ((0, 0), (0, limit - rows.shape[1]))
-    return np.pad(rows, missing, constant_values=-1), np.pad(distances, missing, constant_values=np.inf)

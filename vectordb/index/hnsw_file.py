@@ -15,7 +15,8 @@ import numpy as np
 from vectordb.index import faiss_file
 from vectordb.index.codes import Codec
 from vectordb.index.duplicates import Groups
-from vectordb.index.faiss_file import Owner, Stored, corrupt
+from vectordb.index.envelope import corrupt
+from vectordb.index.faiss_file import Owner, Stored
 from vectordb.index.hnsw_storage import Storage
 from vectordb.metric import Metric
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vectordb.index import codes, faiss_file, ivf_build
+from vectordb.index import codes, envelope, faiss_file, ivf_build
 from vectordb.index.base import BuildOptions, Capabilities, Effort, Parameter, Params
 from vectordb.index.codes import Codec
 from vectordb.index.compressed import OVERSAMPLING, oversampling
@@ -170,7 +170,7 @@ class IvfKind:
         stored = faiss_file.read(path, Owner(self.name, vectors.shape, metric), mapped=True)
         parts = restored(path, stored, metric, inner=lists.inner, mapped=True)
         if parts.codec != lists.codec:
-            raise faiss_file.corrupt(path, f"keeps rows as {tuple(parts.codec)}, not as {tuple(lists.codec)}")
+            raise envelope.corrupt(path, f"keeps rows as {tuple(parts.codec)}, not as {tuple(lists.codec)}")
         return IvfIndex(lists, parts)
 
     def _lists(self, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> Lists:
