@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from vectordb.segments.store import SegmentStore
     from vectordb.storage.rocks import RocksStorage
 
-_NOTHING: Callable[[int], None] = lambda count: None  # noqa: E731
-
 
 def stage(
     folder: Path, storage: RocksStorage, store: SegmentStore, catalogue: Catalogue, lives: Sequence[LiveCollection]
@@ -84,7 +82,7 @@ def save(staging: Path, versions: dict[str, int], destination: str) -> BackupInf
         collections=versions,
     )
     files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
-    return archive.store(place_of(destination), facts, files, _NOTHING)
+    return archive.store(place_of(destination), facts, files, lambda count: None)
 
 
 def discard(staging: Path) -> None:
@@ -93,7 +91,7 @@ def discard(staging: Path) -> None:
 
 
 def restore(
-    destination: str, folder: Path, backup: str | None = None, progress: Callable[[int], None] = _NOTHING
+    destination: str, folder: Path, backup: str | None = None, progress: Callable[[int], None] = lambda count: None
 ) -> BackupInfo:
     """Makes a database folder from a backup: whole, or not at all.
 
