@@ -28,8 +28,8 @@ def command(config: str | None = None, **flags: Any) -> None:
     # grpc's core writes its own lines about a failed bind; the error that is raised says it better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     set_up(settings.log_level, settings.log_format)
-    # The kernel may give a signal to any native thread, and a handler in Python waits for the main thread, which nothing
-    # would wake then. The wake-up pipe is written by whichever thread the signal comes to.
+    # The kernel may give a signal to any native thread, and a handler in Python waits for the main thread, which
+    # nothing would wake then. The wake-up pipe is written by whichever thread the signal comes to.
     told, tell = os.pipe()
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell)
