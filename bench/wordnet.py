@@ -23,68 +23,18 @@ _FILES = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 _LEXNAMES = tuple(
     f"{pos}.{name}"
     for pos, names in (
-        (
-            "adj",
-            (
-                "all",
-                "pert",
-            ),
-        ),
-        ("adv", ("all",)),
+        ("adj", "all pert"),
+        ("adv", "all"),
+        ("noun", "Tops act animal artifact attribute body cognition communication event feeling food group location"),
         (
             "noun",
-            (
-                "Tops",
-                "act",
-                "animal",
-                "artifact",
-                "attribute",
-                "body",
-                "cognition",
-                "communication",
-                "event",
-                "feeling",
-                "food",
-                "group",
-                "location",
-                "motive",
-                "object",
-                "person",
-                "phenomenon",
-                "plant",
-                "possession",
-                "process",
-                "quantity",
-                "relation",
-                "shape",
-                "state",
-                "substance",
-                "time",
-            ),
+            "motive object person phenomenon plant possession process quantity relation shape state substance time",
         ),
-        (
-            "verb",
-            (
-                "body",
-                "change",
-                "cognition",
-                "communication",
-                "competition",
-                "consumption",
-                "contact",
-                "creation",
-                "emotion",
-                "motion",
-                "perception",
-                "possession",
-                "social",
-                "stative",
-                "weather",
-            ),
-        ),
-        ("adj", ("ppl",)),
+        ("verb", "body change cognition communication competition consumption contact creation emotion motion"),
+        ("verb", "perception possession social stative weather"),
+        ("adj", "ppl"),
     )
-    for name in names
+    for name in names.split()
 )
 """The lexicographer files by number, lexnames(5WN)."""
 _MARKER = re.compile(r"\((?:a|p|ip)\)$")
