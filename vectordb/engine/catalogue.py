@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from vectordb import failpoints
 from vectordb.engine.manifest import refs_of
 from vectordb.errors import AlreadyExists, CollectionNotFound, FailedPrecondition
 from vectordb.storage import codec, keys
@@ -113,6 +114,7 @@ class Catalogue:
         for family in Family:
             batch.delete_range(family, *keys.collection_range(number))
         self._storage.write(batch)
+        failpoints.hit("delete.written")
         self._storage.sync()
         del self._collections[name]
 

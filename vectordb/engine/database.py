@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import vectordb
+from vectordb import failpoints
 from vectordb.api.database import Database as _Face
 from vectordb.engine import backup as backups
 from vectordb.engine import checks, reads
@@ -119,14 +120,17 @@ class Engine:
             raise FailedPrecondition(f"cannot create folder {folder}: {error.strerror}", path=str(folder)) from None
         self._directory_lock = DirectoryLock(folder, shared=self._shared)
         try:
+            failpoints.hit("open.locked")
             open_format(folder, release=vectordb.__version__)
             self._storage = RocksStorage(folder / "rocksdb", cache_bytes=cache_bytes)
             try:
+                failpoints.hit("open.storage")
                 self._catalogue = Catalogue(self._storage)
                 self._acked = AckedPage(folder / "ACKED")
                 self._check_loss(folder, accept_loss)
                 self._segments = SegmentStore(folder / "segments")
                 self._segments.collect_garbage(self._catalogue.segment_refs())
+                failpoints.hit("open.done")
             except BaseException:
                 self._storage.close()
                 raise
@@ -160,6 +164,7 @@ class Engine:
         with self._lock:
             self._check_writable()
             config, number = self._catalogue.create(request.config, request.exist_ok)
+            failpoints.hit("create.synced")
             if number is not None and self._acked is not None:
                 self._acked.store(self._storage.sync(), {number: 0})
             return config
@@ -178,9 +183,11 @@ class Engine:
             live.end("deleted")
             with live.commit_gate, live.manifest_lock:
                 self._catalogue.delete(name)
+                failpoints.hit("delete.synced")
                 if self._acked is not None:
                     self._acked.store(self._storage.sync(), {}, dropped=[live.number])
             self._lives.pop(name, None)
+            failpoints.hit("delete.acked")
             if self._segments is not None:
                 for segment in live.segments:
                     self._segments.remove(segment.name)

@@ -21,6 +21,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
+from vectordb import failpoints
 from vectordb.engine.draft import Draft
 from vectordb.engine.results import KEPT_SECONDS
 from vectordb.errors import Closed, DeadlineExceeded, FailedPrecondition, Internal, VectorDBError
@@ -197,10 +198,12 @@ class Committer:
         changed = [draft for draft in drafts.values() if not draft.is_empty]
         if changed:
             self._write(changed)
+            failpoints.hit("commit.written")
             if any(self._is_sync(draft.collection) for draft in changed):
                 self._sync(changed)
             for draft in changed:
                 draft.collection.publish(draft.effects)
+            failpoints.hit("commit.published")
         for call, result in results:
             call.done.set_result(result)
 
@@ -270,6 +273,7 @@ class Committer:
                 batch.put(Family.META, undo, codec.encode_undo(list(zip(written[chosen], before, strict=True))))
                 _apply(batch, family, written[chosen], values[chosen])
                 self._storage.write(batch)
+                failpoints.hit("commit.piece")
                 piece += 1
 
     def _sync(self, drafts: list[Draft]) -> None:
@@ -277,8 +281,10 @@ class Committer:
         sequence = self._storage.sync()
         self.syncs.count += 1
         self.syncs.seconds += time.perf_counter() - started
+        failpoints.hit("commit.synced")
         if self._acked is not None:
             self._acked.store(sequence, {draft.number: draft.effects.version for draft in drafts})
+        failpoints.hit("commit.acked")
 
     def _fail(self, group: list[Call], error: BaseException) -> None:
         """Nobody knows what reached the disk: refuse writes from now on."""

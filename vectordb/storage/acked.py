@@ -39,6 +39,7 @@ from pathlib import Path
 
 import xxhash
 
+from vectordb import failpoints
 from vectordb.errors import Closed, Internal, ResourceExhausted
 
 _MAGIC = b"VDBACK01"
@@ -242,6 +243,7 @@ class AckedPage:
         self._write(())
         self._behind = set(self._versions)
         try:
+            failpoints.hit("acked.replace")
             os.replace(fresh, self.path)
         except OSError as error:
             raise self._translated(error) from error
@@ -271,6 +273,7 @@ class AckedPage:
         _SLOT.pack_into(mapped, at, 0, self._generation, self._sequence, n)
         with memoryview(mapped) as view, view[at + 8 : entries + _ENTRY.size * n] as body:
             checksum = xxhash.xxh3_64_intdigest(body)
+        failpoints.hit("acked.torn")
         _U64.pack_into(mapped, at, checksum)
 
     def _close_map(self) -> None:

@@ -29,6 +29,7 @@ from typing import Any
 
 import rocksdict
 
+from vectordb import failpoints
 from vectordb.errors import FailedPrecondition, Internal
 from vectordb.storage import forked
 from vectordb.storage.base import Batch, Family
@@ -170,7 +171,9 @@ class RocksStorage:
             with self._gate:
                 try:
                     if not self._stalled():
+                        failpoints.hit("storage.write")
                         self._db.write(self._native(batch), self._impatient)
+                        failpoints.hit("storage.written")
                         return
                 except Exception as error:
                     if _STALLED not in str(error):
@@ -201,7 +204,9 @@ class RocksStorage:
         with self._gate:
             try:
                 sequence: int = self._db.latest_sequence_number()
+                failpoints.hit("storage.sync")
                 self._db.flush_wal(True)
+                failpoints.hit("storage.synced")
             except Exception as error:
                 raise translated(error, self.path) from error
             return sequence
