@@ -1,9 +1,9 @@
 """Named places where tests let things go wrong: the process dies, the disk refuses, time passes, somebody looks.
 
 A place is one line, ``failpoints.hit("commit.synced")``, which costs one look at a global while nothing is armed. A
-test arms places in its own process by :func:`arm`; a process that it starts reads ``VECTORDB_FAILPOINTS`` when it imports
-this module: ``name=action@n``, several with ``;`` between, where ``action`` is ``kill``, ``errno:28`` or ``sleep:0.5``
-and ``n`` (1 without it) is the first hit that it happens at.
+test arms places in its own process by :func:`arm`; a process that it starts reads ``VECTORDB_FAILPOINTS`` when it
+imports this module: ``name=action@n``, several with ``;`` between, where ``action`` is ``kill``, ``errno:28`` or
+``sleep:0.5``, and ``n`` (1 without it) is the first hit that it happens at.
 
 :data:`NAMES` is the list of all places. ``tests/crash/test_failpoints.py`` kills a process at each of them.
 """

@@ -141,7 +141,8 @@ class Engine:
     def _check_loss(self, folder: Path, accept_loss: bool) -> None:
         assert self._acked is not None
         versions = self._catalogue.versions()
-        losses = lost(self._acked.load(), self._storage.sequence(), versions)
+        acked = self._acked.load()
+        losses = lost(acked, self._storage.sequence(), versions, self._catalogue.next_number())
         if losses and not accept_loss:
             names = {number: name for name, number in self._catalogue.numbers().items()}
             told = "; ".join(
@@ -153,8 +154,8 @@ class Engine:
                 path=str(folder),
                 losses=[str(loss) for loss in losses],
             )
-        if losses:
-            gone = [loss.collection for loss in losses if loss.collection is not None and loss.recovered is None]
+        gone = [number for number in acked.versions if number not in versions]
+        if losses or gone:
             self._acked.reset(self._storage.sync(), versions, gone)
 
     # Catalogue

@@ -86,10 +86,15 @@ class Committer:
         self._waiting: deque[Call] = deque()  # guarded by self._ready
         self._ready = threading.Condition()
         self._closing = False  # guarded by self._ready
-        self.read_only_reason: str | None = None
+        self._failure: str | None = None
         self.syncs = Syncs()
         self._thread = threading.Thread(target=self._run, name="vectordb-committer", daemon=True)
         self._thread.start()
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why no more writes are taken: a commit failed, or another write to storage did."""
+        return self._failure or self._storage.failure
 
     def submit(self, call: Call, timeout: float | None, waited: float = 0.0) -> tuple[int, int]:
         """Runs one operation and waits until it is acknowledged.
@@ -288,9 +293,9 @@ class Committer:
 
     def _fail(self, group: list[Call], error: BaseException) -> None:
         """Nobody knows what reached the disk: refuse writes from now on."""
-        self.read_only_reason = str(error) or type(error).__name__
+        self._failure = str(error) or type(error).__name__
         _log.error("a commit failed; the database is read-only until it is opened again", exc_info=error)
-        told = f"the write failed and its outcome is unknown: {self.read_only_reason}; open the database again"
+        told = f"the write failed and its outcome is unknown: {self._failure}; open the database again"
         for call in group:
             if not call.done.done():
                 kind = type(error) if isinstance(error, VectorDBError) else Internal

@@ -92,20 +92,24 @@ class Loss:
         return f"collection number {self.collection} lost acknowledged {which}"
 
 
-def lost(acked: Acked, recovered_sequence: int, recovered_versions: Mapping[int, int]) -> list[Loss]:
+def lost(
+    acked: Acked, recovered_sequence: int, recovered_versions: Mapping[int, int], next_number: int = 0
+) -> list[Loss]:
     """What the page says was acknowledged and recovery does not have, by collection number; empty when all is there.
 
     Args:
         acked: The page as it was at opening. Nothing is reported where it is not known.
         recovered_sequence: ``Storage.sequence()`` right after opening.
         recovered_versions: The version of every recovered collection by its number.
+        next_number: What the next new collection will be. What is recovered is the first part of all writes, so one
+            with a smaller number that is not there was deleted: a kill or a power loss came before the page said so.
     """
     if not acked.known:
         return []
     losses = [
         Loss(number, version, recovered_versions.get(number))
         for number, version in sorted(acked.versions.items())
-        if number not in recovered_versions or recovered_versions[number] < version
+        if (recovered_versions[number] < version if number in recovered_versions else number >= next_number)
     ]
     if not losses and recovered_sequence < acked.sequence:
         losses.append(Loss(None, acked.sequence, recovered_sequence))

@@ -30,7 +30,7 @@ from typing import Any
 import rocksdict
 
 from vectordb import failpoints
-from vectordb.errors import FailedPrecondition, Internal
+from vectordb.errors import FailedPrecondition, Internal, VectorDBError
 from vectordb.storage import forked
 from vectordb.storage.base import Batch, Family
 from vectordb.storage.batch import Delete, DeleteRange, Put, PutMany, RecordedBatch
@@ -147,6 +147,7 @@ class RocksStorage:
             self._handles: dict[Family, Any] = {f: self._db.get_column_family_handle(f.value) for f in Family}
         except Exception as error:
             raise translated(error, self.path) from error
+        self.failure: str | None = None
         self._impatient = rocksdict.WriteOptions()
         self._impatient.no_slowdown = True
         self._gate = Gate(f"the storage at '{self.path}'")
@@ -169,6 +170,7 @@ class RocksStorage:
         pause, longest = _STALL_PAUSE
         while True:
             with self._gate:
+                self._check_sound()
                 try:
                     if not self._stalled():
                         failpoints.hit("storage.write")
@@ -177,7 +179,7 @@ class RocksStorage:
                         return
                 except Exception as error:
                     if _STALLED not in str(error):
-                        raise translated(error, self.path) from error
+                        raise self._failed(error) from error
             time.sleep(pause)
             pause = min(pause * 2, longest)
 
@@ -202,14 +204,31 @@ class RocksStorage:
     def sync(self) -> int:
         """See :meth:`Storage.sync`."""
         with self._gate:
+            self._check_sound()
             try:
                 sequence: int = self._db.latest_sequence_number()
                 failpoints.hit("storage.sync")
                 self._db.flush_wal(True)
                 failpoints.hit("storage.synced")
             except Exception as error:
-                raise translated(error, self.path) from error
+                raise self._failed(error) from error
             return sequence
+
+    def _check_sound(self) -> None:
+        if self.failure is not None:
+            raise FailedPrecondition(
+                f"'{self.path}' takes no writes since one failed ({self.failure}); mend the cause, then open the database "
+                "again",
+                path=str(self.path),
+                reason=self.failure,
+            )
+
+    def _failed(self, error: Exception) -> VectorDBError:
+        """What to raise for a write or sync that failed. The kernel may have dropped what it could not write and say
+        nothing at the next sync, so that there must be none."""
+        told = translated(error, self.path)
+        self.failure = self.failure or told.message
+        return told
 
     # -- reading -------------------------------------------------------------------------------------------------
 
