@@ -38,7 +38,7 @@ from vectordb.requests import (
     WriteRequest,
 )
 from vectordb.segments.store import SegmentStore
-from vectordb.storage.acked import AckedPage, lost
+from vectordb.storage.acked import Acked, AckedPage, Loss, lost, read_acked
 from vectordb.storage.base import Storage
 from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
@@ -122,7 +122,7 @@ class Engine:
         try:
             failpoints.hit("open.locked")
             open_format(folder, release=vectordb.__version__)
-            self._storage = RocksStorage(folder / "rocksdb", cache_bytes=cache_bytes)
+            self._storage = _open_storage(folder, cache_bytes, accept_loss)
             try:
                 failpoints.hit("open.storage")
                 self._catalogue = Catalogue(self._storage)
@@ -142,18 +142,9 @@ class Engine:
         assert self._acked is not None
         versions = self._catalogue.versions()
         acked = self._acked.load()
-        losses = lost(acked, self._storage.sequence(), versions, self._catalogue.next_number())
+        losses = _losses(acked, self._storage, self._catalogue)
         if losses and not accept_loss:
-            names = {number: name for name, number in self._catalogue.numbers().items()}
-            told = "; ".join(
-                str(loss) + (f" ({names[loss.collection]!r})" if loss.collection in names else "") for loss in losses
-            )
-            raise Corruption(
-                f"folder {folder} came back without acknowledged data: {told}. Restore it from a backup, or open it "
-                "with accept_loss=True to go on with what is left",
-                path=str(folder),
-                losses=[str(loss) for loss in losses],
-            )
+            raise _lossy(folder, losses, self._catalogue)
         gone = [number for number in acked.versions if number not in versions]
         if losses or gone:
             self._acked.reset(self._storage.sync(), versions, gone)
@@ -373,6 +364,53 @@ class Engine:
         self._lock = threading.RLock()
         if self._directory_lock is not None:
             self._directory_lock.abandon()
+
+
+def _open_storage(folder: Path, cache_bytes: int, accept_loss: bool) -> RocksStorage:
+    """The folder's RocksDB; of a damaged log what lies before the damage, where that is all that was acknowledged.
+
+    A power loss leaves anything behind the last sync: holes too, with intact records after them. To tell those from
+    damage to what was synced takes the ACKED page.
+    """
+    path = folder / "rocksdb"
+    try:
+        return RocksStorage(path, cache_bytes=cache_bytes)
+    except Corruption as damage:
+        acked = read_acked(folder / "ACKED")
+        if not (acked.known or accept_loss):
+            raise
+        try:
+            # Opened for writing, RocksDB would remove what lies behind the damage.
+            left = RocksStorage(path, read_only=True, cache_bytes=cache_bytes, up_to_damage=True)
+        except VectorDBError:
+            raise damage from None
+        try:
+            catalogue = Catalogue(left)
+            losses = _losses(acked, left, catalogue)
+        finally:
+            left.close()
+        if losses and not accept_loss:
+            raise _lossy(folder, losses, catalogue) from damage
+        _log.warning("folder %s: writes behind the last acknowledged one are damaged and left out (%s)", folder, damage)
+        return RocksStorage(path, cache_bytes=cache_bytes, up_to_damage=True)
+
+
+def _losses(acked: Acked, storage: Storage, catalogue: Catalogue) -> list[Loss]:
+    """What was acknowledged and did not come back."""
+    return lost(acked, storage.sequence(), catalogue.versions(), catalogue.next_number())
+
+
+def _lossy(folder: Path, losses: list[Loss], catalogue: Catalogue) -> Corruption:
+    names = {number: name for name, number in catalogue.numbers().items()}
+    told = "; ".join(
+        str(loss) + (f" ({names[loss.collection]!r})" if loss.collection in names else "") for loss in losses
+    )
+    return Corruption(
+        f"folder {folder} came back without acknowledged data: {told}. Restore it from a backup, or open it "
+        "with accept_loss=True to go on with what is left",
+        path=str(folder),
+        losses=[str(loss) for loss in losses],
+    )
 
 
 class Database(_Face):

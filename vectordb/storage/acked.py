@@ -2,8 +2,8 @@
 
 RocksDB opens a WAL whose tail is damaged and says nothing, because every crash leaves a torn last record. The page
 tells the two apart: it holds the sequence number that the last sync made durable and the collections' versions, and is
-stored after each sync and before the acknowledgement. It is a mapped file that is never synced: the kernel keeps it
-through a kill, and after a power loss an older page only makes the check weaker, never wrong.
+stored after each sync and before the acknowledgement. It is a mapped file that is synced only when it is made: the
+kernel keeps it through a kill, and after a power loss an older page only makes the check weaker, never wrong.
 
 The file, little-endian::
 
@@ -247,6 +247,7 @@ class AckedPage:
         self._write(())
         self._behind = set(self._versions)
         try:
+            mapped.flush()  # else a power loss could leave the new name with nothing behind it
             failpoints.hit("acked.replace")
             os.replace(fresh, self.path)
         except OSError as error:

@@ -115,6 +115,8 @@ class RocksStorage:
         path: The folder; created (with its last component) when it holds no RocksDB data.
         read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
         cache_bytes: Bound of the block cache that all families share.
+        up_to_damage: Takes of a log that is damaged in its middle what lies before. Otherwise only its torn last record
+            is passed over, and any other damage refused.
 
     Raises:
         Corruption: The folder is damaged; the message has its path and RocksDB's words.
@@ -122,7 +124,14 @@ class RocksStorage:
         FailedPrecondition: ``read_only`` and there is nothing to open.
     """
 
-    def __init__(self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        read_only: bool = False,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        up_to_damage: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.read_only = read_only
         if self.path.exists() and not self.path.is_dir():
@@ -133,6 +142,8 @@ class RocksStorage:
         access = rocksdict.AccessType.read_only(False) if read_only else rocksdict.AccessType.read_write()
         self._cache = rocksdict.Cache(cache_bytes)
         options = _family_options(Family.META, self._cache, create)
+        if up_to_damage:
+            options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
         environment = rocksdict.Env()
         environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
         options.set_env(environment)
