@@ -32,6 +32,7 @@ import vectordb_client.transport.folder
 import vectordb_client.transport.grpc
 from vectordb import errors, failpoints
 from vectordb.index.registry import get_kind
+from vectordb.metric import Metric, distances, scores
 
 for _kind in ("flat", "hnsw"):
     get_kind(_kind)
@@ -99,8 +100,8 @@ def _compared(collection: Any, records: dict[str, tuple[Any, Any, Any]]) -> str:
     matrix = np.stack([records[i][0] for i in ids])
     for query in matrix[:: max(1, len(ids) // 4)]:
         for bound in (None, 3):
-            far = ((matrix - query) ** 2).sum(1)
-            order = sorted((float(d), i) for d, i in zip(far, ids, strict=True) if bound is None or records[i][1]["n"] < 3)
+            far = distances(scores(query, matrix, Metric.L2), Metric.L2).tolist()
+            order = sorted((d, i) for d, i in zip(far, ids, strict=True) if bound is None or records[i][1]["n"] < bound)
             where = None if bound is None else {"field": "n", "op": "<", "value": bound}
             hits = [(h.score, h.id) for h in collection.search(query, limit=10, where=where, exact=True)]
             if hits != order[:10]:
