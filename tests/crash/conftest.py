@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +27,11 @@ from typing import IO, Any
 import numpy as np
 import pytest
 
+import vectordb
 from vectordb import errors
+from vectordb.engine.verify import verify_folder
 from vectordb.metric import Metric, distances, scores
+from vectordb_client import connect
 
 DIM = 16
 CONFIG = {
@@ -212,10 +216,94 @@ def wrong_answers(collection: Any, found: dict[str, State], rng: random.Random) 
     return problems
 
 
+class Ground:
+    """A folder with four writers' collection ``k``, and collections, reindexes and backups that come and go."""
+
+    def __init__(self, folder: Path, rng: random.Random, large: int = 0) -> None:
+        self.folder, self.rng = folder / "db", rng
+        self.backups = folder / "backups"
+        self.writers = [Writer(f"w{i}", random.Random(rng.random()), span=500, large=large) for i in range(4)]
+        self.others: set[str] = set()
+        self.unknown: str | None = None
+        self.next = 0
+        with vectordb.Database(self.folder) as db:
+            db.create_collection("k", **CONFIG)
+
+    def drive(self, name: str) -> Callable[[Any], None]:
+        """What leads to a place, again and again."""
+        subject = name.partition(".")[0]
+        if subject in ("create", "delete"):
+            return self._come_and_go
+        if subject == "reindex":
+            return self._cancel if name == "reindex.dropped" else self._reindex
+        if subject == "backup":
+            return lambda db: db.backup(self.backups)
+        return lambda db: db["k"].optimize(wait=self.rng.random() < 0.5)
+
+    def _come_and_go(self, db: Any) -> None:
+        name, self.next = f"other{self.next}", self.next + 1
+        self.unknown = name
+        other = db.create_collection(name, 2, metric="l2", seal_bytes=1_000)
+        self.others.add(name)
+        other.upsert(["a"], [[1, 2]])
+        other.optimize()
+        self.others.discard(name)
+        db.delete_collection(name)
+        self.unknown = None
+
+    def _reindex(self, db: Any) -> None:
+        kind = self.rng.choice(["flat", {"kind": "hnsw", "m": self.rng.choice([4, 5, 6]), "ef_construction": 16}])
+        db["k"].reindex(kind)
+
+    def _cancel(self, db: Any) -> None:
+        db["k"].reindex({"kind": "hnsw", "m": self.rng.choice([4, 5, 6]), "ef_construction": 40}, wait=False)
+        db["k"].cancel_reindex()
+
+    def write(self, address: str, drive: Callable[[Any], None], until: Callable[[], bool]) -> None:
+        """Writers and driver at a server, until it is gone."""
+        stop = threading.Event()
+        with connect(address, retries=0) as db:
+            collection = db["k"]
+            threads = [threading.Thread(target=w.run, args=(collection, stop)) for w in self.writers]
+            for thread in threads:
+                thread.start()
+            try:
+                while not until():
+                    drive(db)
+                    time.sleep(0.005)
+            except errors.Unavailable:
+                until()
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join(30)
+        assert [w.fault for w in self.writers if w.fault] == []
+
+    def problems(self, deep: bool) -> list[str]:
+        """What is not as the model says, after opening once more."""
+        with vectordb.Database(self.folder) as db:
+            collection = db["k"]
+            found, problems = recovered(collection)
+            for writer in self.writers:
+                problems += writer.settle(found)
+            problems += wrong_answers(collection, found, self.rng)
+            there = set(db.list_collections()) - {"k"}
+            if not self.others - {self.unknown} <= there <= self.others | {self.unknown}:
+                problems.append(f"collections {there} where {self.others} were acknowledged, {self.unknown} under way")
+            self.others, self.unknown = there, None
+            for name in there:
+                rows = [(r.id, r.vector.tolist()) for r in db[name].scan(include=("vector",))]
+                if rows not in ([], [("a", [1, 2])]):
+                    problems.append(f"collection {name} holds {rows}")
+        return problems + (verify_folder(self.folder) if deep else [])
+
+
 @pytest.fixture(scope="session")
 def oracle() -> SimpleNamespace:
     """This module's names."""
-    return SimpleNamespace(Writer=Writer, CONFIG=CONFIG, DIM=DIM, recovered=recovered, wrong_answers=wrong_answers)
+    return SimpleNamespace(
+        Writer=Writer, Ground=Ground, CONFIG=CONFIG, DIM=DIM, recovered=recovered, wrong_answers=wrong_answers
+    )
 
 
 class Child:

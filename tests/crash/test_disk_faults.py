@@ -51,7 +51,9 @@ def test_an_error_at_any_write(rounds: Any, fast_path: Path, oracle: SimpleNames
         writer = oracle.Writer("w0", rng, span=600)
         with vectordb.Database(folder) as db:
             db.create_collection("k", **oracle.CONFIG)
-        at = rng.randint(1, 60) if place.startswith("storage") else 1 if place == "acked.replace" else rng.randint(1, 20)
+        at = (
+            rng.randint(1, 60) if place.startswith("storage") else 1 if place == "acked.replace" else rng.randint(1, 20)
+        )
         with vectordb.Database(folder) as db:
             collection = db["k"]
             with failpoints.armed(place, failpoints.fail(number), at=at, times=rng.choice([1, None])):
@@ -158,8 +160,8 @@ def test_a_full_disk(filled: SimpleNamespace, rounds: Any, nursery: Any, oracle:
                 try:
                     while True:
                         writer.step(collection)
-                except BaseException as error:
-                    refusals.append(error)
+                except BaseException as refusal:
+                    refusals.append(refusal)
 
             threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
             for thread in threads:

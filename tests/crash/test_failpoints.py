@@ -1,12 +1,9 @@
-"""SIGKILL at each failpoint, under four writers and whatever leads to the place; then the model against what is left."""
+"""SIGKILL at each failpoint, under writers and whatever leads to the place; then what is left against the model."""
 
 from __future__ import annotations
 
 import ast
-import random
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,97 +38,13 @@ def test_every_place_in_the_code_is_named_once_and_every_name_has_a_place() -> N
     assert sorted(found) == sorted(failpoints.NAMES)
 
 
-class _Ground:
-    """A folder with four writers' collection ``k``, and collections, reindexes and backups that come and go."""
-
-    def __init__(self, folder: Path, oracle: SimpleNamespace, rng: random.Random, large: int) -> None:
-        self.folder, self.oracle, self.rng = folder / "db", oracle, rng
-        self.backups = folder / "backups"
-        self.writers = [
-            oracle.Writer(f"w{i}", random.Random(rng.random()), span=500, large=large) for i in range(4)
-        ]
-        self.others: set[str] = set()
-        self.unknown: str | None = None
-        self.next = 0
-        with vectordb.Database(self.folder) as db:
-            db.create_collection("k", **oracle.CONFIG)
-
-    def drive(self, name: str) -> Callable[[Any], None]:
-        """What leads to a place, again and again."""
-        subject = name.partition(".")[0]
-        if subject in ("create", "delete"):
-            return self._come_and_go
-        if subject == "reindex":
-            return self._cancel if name == "reindex.dropped" else self._reindex
-        if subject == "backup":
-            return lambda db: db.backup(self.backups)
-        return lambda db: db["k"].optimize(wait=self.rng.random() < 0.5)
-
-    def _come_and_go(self, db: Any) -> None:
-        name, self.next = f"other{self.next}", self.next + 1
-        self.unknown = name
-        other = db.create_collection(name, 2, metric="l2", seal_bytes=1_000)
-        self.others.add(name)
-        other.upsert(["a"], [[1, 2]])
-        other.optimize()
-        self.others.discard(name)
-        db.delete_collection(name)
-        self.unknown = None
-
-    def _reindex(self, db: Any) -> None:
-        kind = self.rng.choice(["flat", {"kind": "hnsw", "m": self.rng.choice([4, 5, 6]), "ef_construction": 16}])
-        db["k"].reindex(kind)
-
-    def _cancel(self, db: Any) -> None:
-        db["k"].reindex({"kind": "hnsw", "m": self.rng.choice([4, 5, 6]), "ef_construction": 40}, wait=False)
-        db["k"].cancel_reindex()
-
-    def write(self, address: str, drive: Callable[[Any], None], until: Callable[[], bool]) -> None:
-        """Writers and driver at a server, until it is gone."""
-        stop = threading.Event()
-        with connect(address, retries=0) as db:
-            collection = db["k"]
-            threads = [threading.Thread(target=w.run, args=(collection, stop)) for w in self.writers]
-            for thread in threads:
-                thread.start()
-            try:
-                while not until():
-                    drive(db)
-                    time.sleep(0.005)
-            except errors.Unavailable:
-                until()
-            finally:
-                stop.set()
-                for thread in threads:
-                    thread.join(30)
-        assert [w.fault for w in self.writers if w.fault] == []
-
-    def problems(self, deep: bool) -> list[str]:
-        """What is not as the model says, after opening once more."""
-        with vectordb.Database(self.folder) as db:
-            collection = db["k"]
-            found, problems = self.oracle.recovered(collection)
-            for writer in self.writers:
-                problems += writer.settle(found)
-            problems += self.oracle.wrong_answers(collection, found, self.rng)
-            there = set(db.list_collections()) - {"k"}
-            if not self.others - {self.unknown} <= there <= self.others | {self.unknown}:
-                problems.append(f"collections {there} where {self.others} were acknowledged, {self.unknown} under way")
-            self.others, self.unknown = there, None
-            for name in there:
-                rows = [(r.id, r.vector.tolist()) for r in db[name].scan(include=("vector",))]
-                if rows not in ([], [("a", [1, 2])]):
-                    problems.append(f"collection {name} holds {rows}")
-        return problems + (verify_folder(self.folder) if deep else [])
-
-
 @pytest.mark.rounds(3, 50)
 @pytest.mark.parametrize("name", [n for n in failpoints.NAMES if n not in OPENING and n != "restore.fetched"])
 def test_killed_at_work(name: str, rounds: Any, nursery: Any, fast_path: Path, oracle: SimpleNamespace) -> None:
     ground = None
     for round in rounds:
         if ground is None:
-            ground = _Ground(fast_path, oracle, round.rng, 40 if name == "commit.piece" else 0)
+            ground = oracle.Ground(fast_path, round.rng, 40 if name == "commit.piece" else 0)
         at = 1 if name in RARE else round.rng.randint(1, _LATEST.get(name.partition(".")[0], 3))
         server, address = nursery.serve(ground.folder, f"{name}=kill@{at}")
         end = time.monotonic() + 60
@@ -153,7 +66,7 @@ def test_killed_at_work(name: str, rounds: Any, nursery: Any, fast_path: Path, o
 def test_killed_while_opening(name: str, rounds: Any, nursery: Any, fast_path: Path, oracle: SimpleNamespace) -> None:
     ground = None
     for round in rounds:
-        ground = ground or _Ground(fast_path, oracle, round.rng, 40 if name == "recover.undo" else 0)
+        ground = ground or oracle.Ground(fast_path, round.rng, 40 if name == "recover.undo" else 0)
         kill = "commit.piece" if name == "recover.undo" else "commit.written"
         server, address = nursery.serve(ground.folder, f"{kill}=kill@{1 if name == 'recover.undo' else 20}")
         assert address is not None

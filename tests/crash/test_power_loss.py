@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import vectordb
-from vectordb import errors, failpoints
+from vectordb import failpoints
 from vectordb.engine import database
 from vectordb.engine.verify import verify_folder
 from vectordb.storage.base import Batch
@@ -29,7 +29,9 @@ from vectordb.storage.rocks import RocksStorage
 PLACES = [
     n
     for n in failpoints.NAMES
-    if n.startswith(("storage", "commit", "manifest", "publish", "swap", "seal", "merge", "remove", "acked.torn", "sweep"))
+    if n.startswith(
+        ("storage", "commit", "manifest", "publish", "swap", "seal", "merge", "remove", "acked.torn", "sweep")
+    )
     and n != "commit.piece"
 ]
 
@@ -134,11 +136,6 @@ def _check(image: Path, writers: list[Any], oracle: SimpleNamespace, rng: random
         assert problems + oracle.wrong_answers(db["k"], found, rng) == []
 
 
-@pytest.fixture
-def locked() -> Iterator[threading.RLock]:
-    yield threading.RLock()
-
-
 @pytest.mark.rounds(30, 500)
 def test_what_was_not_synced_is_gone(
     rounds: Any, fast_path: Path, oracle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
@@ -167,9 +164,7 @@ def test_what_was_not_synced_is_gone(
 
 
 @pytest.mark.rounds(30, 500)
-def test_a_torn_log(
-    rounds: Any, fast_path: Path, oracle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_torn_log(rounds: Any, fast_path: Path, oracle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: dict[Path, dict[str, int]] = {}
     monkeypatch.setattr(WatchedRocks, "lengths", lengths, raising=False)
     monkeypatch.setattr(WatchedRocks, "lock", threading.RLock(), raising=False)

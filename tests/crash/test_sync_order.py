@@ -1,7 +1,7 @@
 """The sync precedes the acknowledgement: by the order of the engine's steps, and by the order of system calls.
 
-The second is seen by a library that is preloaded into a server (``syscalls.c``, compiled here), which needs no privilege
-as tracing does. Where there is no C compiler the first alone is run.
+The second is seen by a library that is preloaded into a server (``syscalls.c``, compiled here), which needs no
+privilege as tracing does. Where there is no C compiler the first alone is run.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ if _COMPILER is not None:
         library, log = tmp_path / "syscalls.so", tmp_path / "events"
         source = Path(__file__).with_name("syscalls.c")
         subprocess.run(
-            [_COMPILER, "-shared", "-fPIC", "-O1", "-w", "-o", str(library), str(source), "-ldl", "-pthread"], check=True
+            [_COMPILER, "-shared", "-fPIC", "-O1", "-w", "-o", str(library), str(source), "-ldl", "-pthread"],
+            check=True,
         )
         environment = {"LD_PRELOAD": str(library), "SYSCALLS_LOG": str(log)}
         with ServerProcess(tmp_path / "db", environment=environment) as server, connect(server.address) as db:
