@@ -323,6 +323,17 @@ class Child:
                 return told[key]
         return None
 
+    def told(self, key: str) -> list[Any]:
+        """All that it has said under this key up to now and was not asked for."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                told = self._told.get_nowait()
+                self.code = told.get("ended", self.code)
+                if key in told:
+                    found.append(told[key])
+        return found
+
     def wait(self, timeout: float = 60.0) -> int:
         """Until it ends: its exit code, negative for a signal. Raises ``queue.Empty`` where it does not."""
         self.says("", timeout)
@@ -334,9 +345,16 @@ class Child:
             os.kill(self.pid, number)
 
     def kill(self) -> int:
-        """SIGKILL, and waits."""
+        """SIGKILL, and waits; what it said before can still be asked for."""
         self.signal(signal.SIGKILL)
-        return self.wait()
+        said = []
+        while self.code is None:
+            told = self._told.get(timeout=60)
+            self.code = told.get("ended")
+            said.append(told)
+        for told in said:
+            self._told.put(told)
+        return self.code
 
 
 class Nursery:

@@ -1,7 +1,7 @@
 """A program that has imported everything and forks a child for each task: a process in milliseconds, to be killed.
 
 Tasks come as lines of JSON on standard input: ``{"ticket": 1, "task": "serve", ...}``. What happens is told in lines of
-JSON on standard output: ``{"ticket": 1, "child": 123}``, then what the child says, such as ``{"pid": 123, "line": ...}``,
+JSON on standard output: ``{"ticket": 1, "child": 123}``, then what the child says, ``{"pid": 123, "line": ...}``, say,
 and its end: ``{"child": 123, "ended": -9}`` (a negative number is the signal that killed it).
 """
 

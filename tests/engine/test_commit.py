@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vectordb
-from vectordb import col, errors
+from vectordb import col, errors, failpoints
 from vectordb.engine import results as results_module
 
 ONES = np.ones((1, 4), np.float32)
@@ -115,6 +115,49 @@ def test_nobody_reads_what_is_not_synced(tmp_path: Path, monkeypatch: pytest.Mon
         writer.join()
         assert [r.id for r in collection.get(["a", "b", "c"])] == ["a", "b", "c"]
         assert collection.get("a")[0].metadata == {"n": 9}
+
+
+def test_a_group_becomes_visible_to_all_readers_at_once(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        collection.upsert(["a"], ONES, [{"n": 1}])
+        seen: list[Any] = []
+
+        def look() -> None:
+            seen.append([hit.metadata["n"] for hit in collection.search(np.ones(4), exact=True)])
+            seen.append([record.metadata["n"] for record in collection.get(["a"])])
+
+        with failpoints.armed("commit.published", look):
+            collection.upsert(["a"], ONES, [{"n": 2}])
+        assert seen == [[2], [2]]
+
+
+def test_a_call_refused_because_of_an_unsynced_one_is_told_after_the_sync(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        told: list[bool] = []
+        gate, reached = threading.Event(), threading.Event()
+
+        def insert() -> None:
+            try:
+                collection.insert(["a"], ONES)
+            except errors.AlreadyExists:
+                told.append(gate.is_set() and bool(collection.get(["a"])))
+
+        # The first call is at its sync while the others gather to a group; the second group waits at its own.
+        with failpoints.armed("storage.sync", lambda: (reached.set(), gate.wait(10)), times=None):
+            first = threading.Thread(target=lambda: collection.upsert(["x"], ONES))
+            first.start()
+            assert reached.wait(10)
+            threads = [threading.Thread(target=insert) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            while len(_engine(db)._committer._waiting) < 3:
+                time.sleep(0.001)
+            gate.set()
+            for thread in [first, *threads]:
+                thread.join()
+        assert told == [True, True]
 
 
 @pytest.mark.parametrize("step", ["sync", "write"])

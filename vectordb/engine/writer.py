@@ -190,7 +190,7 @@ class Committer:
 
     def _commit_gated(self, group: list[Call]) -> None:
         drafts: dict[int, Draft] = {}
-        results: list[tuple[Call, tuple[int, int]]] = []
+        results: list[tuple[Call, tuple[int, int] | VectorDBError]] = []
         for call in group:
             try:
                 call.collection.check_open()
@@ -199,7 +199,8 @@ class Committer:
                     draft = drafts[call.collection.number] = Draft(call.collection)
                 results.append((call, self._applied(call, draft)))
             except VectorDBError as error:
-                call.done.set_exception(error)
+                # Told with the others: it may be because of a call before it that nobody can see yet.
+                results.append((call, error))
         changed = [draft for draft in drafts.values() if not draft.is_empty]
         if changed:
             self._write(changed)
@@ -210,7 +211,10 @@ class Committer:
                 draft.collection.publish(draft.effects)
             failpoints.hit("commit.published")
         for call, result in results:
-            call.done.set_result(result)
+            if isinstance(result, VectorDBError):
+                call.done.set_exception(result)
+            else:
+                call.done.set_result(result)
 
     def _applied(self, call: Call, draft: Draft) -> tuple[int, int]:
         key = call.idempotency_key
@@ -233,7 +237,7 @@ class Committer:
     def _write(self, drafts: list[Draft]) -> None:
         batch = self._storage.batch()
         for draft in drafts:
-            draft.collection.unsynced = draft.before
+            draft.collection.unsynced = draft.collection.state.version, draft.before
             self._write_new_rows(batch, draft)
             if len(draft.small) + len(draft.rewritten) > _CHANGES_A_PIECE:
                 self._write_with_undo(draft)
