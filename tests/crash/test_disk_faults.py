@@ -51,14 +51,19 @@ def test_an_error_at_any_write(rounds: Any, fast_path: Path, oracle: SimpleNames
         writer = oracle.Writer("w0", rng, span=600)
         with vectordb.Database(folder) as db:
             db.create_collection("k", **oracle.CONFIG)
-        at = (
-            rng.randint(1, 60) if place.startswith("storage") else 1 if place == "acked.replace" else rng.randint(1, 20)
-        )
+        at = rng.randint(1, 60) if place.startswith("storage") else 1 if place == "acked.replace" else rng.randint(1, 8)
         with vectordb.Database(folder) as db:
             collection = db["k"]
-            with failpoints.armed(place, failpoints.fail(number), at=at, times=rng.choice([1, None])):
-                refused = _refused(collection, writer, rng)
-                assert isinstance(refused, errors.ResourceExhausted) == (number == errno.ENOSPC), refused
+            fired: list[str] = []
+
+            def action(number: int = number, fired: list[str] = fired, place: str = place) -> None:
+                fired.append(place)
+                failpoints.fail(number)()
+
+            with failpoints.armed(place, action, at=at, times=rng.choice([1, None])):
+                refused = _refused(collection, writer, rng, fired)
+                if refused is not None:
+                    assert isinstance(refused, errors.ResourceExhausted) == (number == errno.ENOSPC), refused
                 if place in IN_STORAGE:
                     assert db.info().read_only_reason
                     with pytest.raises(errors.FailedPrecondition, match="refuses writes"):
@@ -80,8 +85,9 @@ def test_an_error_at_any_write(rounds: Any, fast_path: Path, oracle: SimpleNames
         assert verify_folder(folder) == []
 
 
-def _refused(collection: Any, writer: Any, rng: Any) -> errors.VectorDBError:
-    """Works until the disk refuses something: what a caller, or whoever asks for the stats, is told."""
+def _refused(collection: Any, writer: Any, rng: Any, fired: list[str]) -> errors.VectorDBError | None:
+    """Works until the disk refuses something: what a caller, or whoever asks for the stats, is told. None where the
+    optimizer was refused a segment and has made it since."""
     for turn in range(500):
         before = writer.calls
         try:
@@ -91,6 +97,9 @@ def _refused(collection: Any, writer: Any, rng: Any) -> errors.VectorDBError:
             told = collection.stats().optimizer.error
             if told is not None:
                 return errors.ResourceExhausted(told) if "no space" in told.lower() else errors.Internal(told)
+            if fired and fired[0] not in IN_STORAGE:
+                collection.optimize()
+                return None
         except errors.FailedPrecondition as error:  # what was refused, the optimizer did
             assert writer.calls == before
             writer.in_flight = None
@@ -137,7 +146,7 @@ def filled(request: pytest.FixtureRequest, fast_path: Path) -> Iterator[SimpleNa
     try:
         yield SimpleNamespace(folder=disk / "db", file_bytes=None, fill=fill, room=lambda pid: filler.unlink())
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.rounds(2, 100)
@@ -160,8 +169,8 @@ def test_a_full_disk(filled: SimpleNamespace, rounds: Any, nursery: Any, oracle:
                 try:
                     while True:
                         writer.step(collection)
-                except BaseException as refusal:
-                    refusals.append(refusal)
+                except BaseException as raised:
+                    refusals.append(raised)
 
             threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
             for thread in threads:
@@ -171,7 +180,8 @@ def test_a_full_disk(filled: SimpleNamespace, rounds: Any, nursery: Any, oracle:
                 thread.join(60)
             assert [e for e in refusals if not isinstance(e, REFUSALS)] == [], nursery.errors()
             assert len(refusals) == 4
-            assert any("outcome is unknown" in str(error) for error in refusals)
+            for refusal in refusals:  # the write that failed may have been the optimizer's
+                assert "outcome is unknown" in str(refusal) or "refuses writes" in str(refusal), refusal
             assert db.info().read_only_reason
             found, problems = oracle.recovered(collection)
             assert problems + oracle.wrong_answers(collection, found, round.rng) == []

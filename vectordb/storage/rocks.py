@@ -228,8 +228,7 @@ class RocksStorage:
     def _check_sound(self) -> None:
         if self.failure is not None:
             raise FailedPrecondition(
-                f"'{self.path}' takes no writes since one failed ({self.failure}); mend the cause, then open the database "
-                "again",
+                f"'{self.path}' takes no writes since one failed ({self.failure}); mend the cause, then open it again",
                 path=str(self.path),
                 reason=self.failure,
             )
