@@ -98,7 +98,8 @@ class Rounds:
     def __init__(self, name: str, count: int, config: pytest.Config) -> None:
         self.name = name
         self.count = count
-        self._ledger: Path | None = config.getoption("--ledger")
+        ledger: str | None = config.getoption("--ledger")
+        self._ledger = None if ledger is None else Path(ledger)
         self._seconds: float | None = config.getoption("--seconds")
         self._seed: int | None = config.getoption("--seed")
 
@@ -123,7 +124,7 @@ def _reached(ledger: Path) -> Counter[str]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("rounds", "tests that run many random rounds (with -m slow: the long counts)")
-    group.addoption("--ledger", type=Path, help="file of finished rounds, to go on from")
+    group.addoption("--ledger", help="file of finished rounds, to go on from")
     group.addoption("--seconds", type=float, help="begin no more rounds of a test after so long")
     group.addoption("--seed", type=int, help="the seed of all rounds, to repeat one")
 
@@ -146,10 +147,10 @@ def rounds(request: pytest.FixtureRequest) -> Rounds:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    ledger: Path | None = config.getoption("--ledger")
+    ledger: str | None = config.getoption("--ledger")
     if ledger is not None:
         terminalreporter.section(f"rounds in {ledger}")
-        for name, count in sorted(_reached(ledger).items()):
+        for name, count in sorted(_reached(Path(ledger)).items()):
             terminalreporter.write_line(f"{count:7,}  {name}")
 
 

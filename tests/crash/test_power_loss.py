@@ -20,7 +20,7 @@ import pytest
 
 import vectordb
 from vectordb import failpoints
-from vectordb.engine import database
+from vectordb.engine import opening
 from vectordb.engine.verify import verify_folder
 from vectordb.storage.base import Batch
 from vectordb.storage.memory import MemoryStorage
@@ -143,7 +143,7 @@ def test_what_was_not_synced_is_gone(
     disks: dict[Path, Journal] = {}
     monkeypatch.setattr(LossyStorage, "disks", disks, raising=False)
     monkeypatch.setattr(LossyStorage, "lock", threading.RLock(), raising=False)
-    monkeypatch.setattr(database, "RocksStorage", LossyStorage)
+    monkeypatch.setattr(opening, "RocksStorage", LossyStorage)
     for round in rounds:
         rng, folder, image = round.rng, fast_path / f"{round.number}", fast_path / f"{round.number}-image"
 
@@ -168,7 +168,7 @@ def test_a_torn_log(rounds: Any, fast_path: Path, oracle: SimpleNamespace, monke
     lengths: dict[Path, dict[str, int]] = {}
     monkeypatch.setattr(WatchedRocks, "lengths", lengths, raising=False)
     monkeypatch.setattr(WatchedRocks, "lock", threading.RLock(), raising=False)
-    monkeypatch.setattr(database, "RocksStorage", WatchedRocks)
+    monkeypatch.setattr(opening, "RocksStorage", WatchedRocks)
     torn = 0
     for round in rounds:
         rng, folder, image = round.rng, fast_path / f"{round.number}", fast_path / f"{round.number}-image"

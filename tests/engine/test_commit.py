@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from pathlib import Path
@@ -186,6 +187,31 @@ def test_a_failed_commit_makes_it_read_only_until_opened_again(
     with vectordb.Database(tmp_path) as again:
         assert again["c"].get("a")
         again["c"].upsert(["c"], ONES)
+
+
+@pytest.mark.parametrize("place", ["storage.write", "storage.sync"])
+@pytest.mark.parametrize("what", ["creating", "deleting"])
+def test_a_failed_change_of_the_catalogue_is_told_and_nothing_is_written_after(
+    tmp_path: Path, place: str, what: str
+) -> None:
+    with vectordb.Database(tmp_path) as db:
+        kept = db.create_collection("kept", 4)
+        db.create_collection("old", 4)
+        kept.upsert(["a"], ONES)
+        change = (lambda: db.create_collection("new", 4)) if what == "creating" else lambda: db.delete_collection("old")
+        with (
+            failpoints.armed(place, failpoints.fail(errno.ENOSPC)),
+            pytest.raises(errors.ResourceExhausted, match=f"{what} .*outcome is unknown"),
+        ):
+            change()
+        # The disk took one write back, of which nobody knows how much it kept: no other may follow it.
+        with pytest.raises(errors.FailedPrecondition, match="refuses writes"):
+            kept.upsert(["b"], ONES)
+        assert db.info().read_only_reason is not None
+        assert kept.get("a")
+    with vectordb.Database(tmp_path) as db:
+        assert set(db.list_collections()) - {"new", "old"} == {"kept"}
+        db["kept"].upsert(["b"], ONES)
 
 
 @pytest.mark.parametrize("pieces", [1, 3, 5])

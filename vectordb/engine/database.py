@@ -18,13 +18,14 @@ from vectordb.engine import checks, reads
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.live import LiveCollection
 from vectordb.engine.locking import DirectoryLock
+from vectordb.engine.opening import check_loss, open_storage
 from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
-from vectordb.engine.writer import Call, Committer, Operation, Syncs
-from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
+from vectordb.engine.writer import Call, Committer, Operation, Syncs, outcome_unknown
+from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.requests import (
@@ -38,7 +39,7 @@ from vectordb.requests import (
     WriteRequest,
 )
 from vectordb.segments.store import SegmentStore
-from vectordb.storage.acked import Acked, AckedPage, Loss, lost, read_acked
+from vectordb.storage.acked import AckedPage
 from vectordb.storage.base import Storage
 from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
@@ -122,12 +123,12 @@ class Engine:
         try:
             failpoints.hit("open.locked")
             open_format(folder, release=vectordb.__version__)
-            self._storage = _open_storage(folder, cache_bytes, accept_loss)
+            self._storage = open_storage(folder, cache_bytes, accept_loss)
             try:
                 failpoints.hit("open.storage")
                 self._catalogue = Catalogue(self._storage)
                 self._acked = AckedPage(folder / "ACKED")
-                self._check_loss(folder, accept_loss)
+                check_loss(folder, self._acked, self._storage, self._catalogue, accept_loss)
                 self._segments = SegmentStore(folder / "segments")
                 self._segments.collect_garbage(self._catalogue.segment_refs())
                 failpoints.hit("open.done")
@@ -138,27 +139,17 @@ class Engine:
             self._directory_lock.release()
             raise
 
-    def _check_loss(self, folder: Path, accept_loss: bool) -> None:
-        assert self._acked is not None
-        versions = self._catalogue.versions()
-        acked = self._acked.load()
-        losses = _losses(acked, self._storage, self._catalogue)
-        if losses and not accept_loss:
-            raise _lossy(folder, losses, self._catalogue)
-        gone = [number for number in acked.versions if number not in versions]
-        if losses or gone:
-            self._acked.reset(self._storage.sync(), versions, gone)
-
     # Catalogue
 
     def create_collection(self, request: CreateRequest) -> CollectionConfig:
         checks.check_config(request.config)
         with self._lock:
             self._check_writable()
-            config, number = self._catalogue.create(request.config, request.exist_ok)
-            failpoints.hit("create.synced")
-            if number is not None and self._acked is not None:
-                self._acked.store(self._storage.sync(), {number: 0})
+            with outcome_unknown(f"creating collection {request.config.name!r}"):
+                config, number = self._catalogue.create(request.config, request.exist_ok)
+                failpoints.hit("create.synced")
+                if number is not None and self._acked is not None:
+                    self._acked.store(self._storage.sync(), {number: 0})
             return config
 
     def collection_config(self, name: str) -> CollectionConfig:
@@ -173,7 +164,7 @@ class Engine:
             self._check_writable()
             live = self._live(name)
             live.end("deleted")
-            with live.commit_gate, live.manifest_lock:
+            with live.commit_gate, live.manifest_lock, outcome_unknown(f"deleting collection {name!r}"):
                 self._catalogue.delete(name)
                 failpoints.hit("delete.synced")
                 if self._acked is not None:
@@ -364,53 +355,6 @@ class Engine:
         self._lock = threading.RLock()
         if self._directory_lock is not None:
             self._directory_lock.abandon()
-
-
-def _open_storage(folder: Path, cache_bytes: int, accept_loss: bool) -> RocksStorage:
-    """The folder's RocksDB; of a damaged log what lies before the damage, where that is all that was acknowledged.
-
-    A power loss leaves anything behind the last sync: holes too, with intact records after them. To tell those from
-    damage to what was synced takes the ACKED page.
-    """
-    path = folder / "rocksdb"
-    try:
-        return RocksStorage(path, cache_bytes=cache_bytes)
-    except Corruption as damage:
-        acked = read_acked(folder / "ACKED")
-        if not (acked.known or accept_loss):
-            raise
-        try:
-            # Opened for writing, RocksDB would remove what lies behind the damage.
-            left = RocksStorage(path, read_only=True, cache_bytes=cache_bytes, up_to_damage=True)
-        except VectorDBError:
-            raise damage from None
-        try:
-            catalogue = Catalogue(left)
-            losses = _losses(acked, left, catalogue)
-        finally:
-            left.close()
-        if losses and not accept_loss:
-            raise _lossy(folder, losses, catalogue) from damage
-        _log.warning("folder %s: writes behind the last acknowledged one are damaged and left out (%s)", folder, damage)
-        return RocksStorage(path, cache_bytes=cache_bytes, up_to_damage=True)
-
-
-def _losses(acked: Acked, storage: Storage, catalogue: Catalogue) -> list[Loss]:
-    """What was acknowledged and did not come back."""
-    return lost(acked, storage.sequence(), catalogue.versions(), catalogue.next_number())
-
-
-def _lossy(folder: Path, losses: list[Loss], catalogue: Catalogue) -> Corruption:
-    names = {number: name for name, number in catalogue.numbers().items()}
-    told = "; ".join(
-        str(loss) + (f" ({names[loss.collection]!r})" if loss.collection in names else "") for loss in losses
-    )
-    return Corruption(
-        f"folder {folder} came back without acknowledged data: {told}. Restore it from a backup, or open it "
-        "with accept_loss=True to go on with what is left",
-        path=str(folder),
-        losses=[str(loss) for loss in losses],
-    )
 
 
 class Database(_Face):

@@ -16,15 +16,24 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
 from vectordb import failpoints
 from vectordb.engine.draft import Draft
 from vectordb.engine.results import KEPT_SECONDS
-from vectordb.errors import Closed, DeadlineExceeded, FailedPrecondition, Internal, VectorDBError
+from vectordb.errors import (
+    Closed,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    ResourceExhausted,
+    VectorDBError,
+)
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Batch, Family, Storage
 from vectordb.storage.codec import IdempotentResult
@@ -304,6 +313,16 @@ class Committer:
             if not call.done.done():
                 kind = type(error) if isinstance(error, VectorDBError) else Internal
                 call.done.set_exception(kind(told))
+
+
+@contextmanager
+def outcome_unknown(what: str) -> Iterator[None]:
+    """Says of a failing write or sync in the block that what it was for may have been done."""
+    try:
+        yield
+    except (Internal, ResourceExhausted) as error:
+        told = f"{what} failed and its outcome is unknown: {error.message}; open the database again"
+        raise type(error)(told, **error.fields) from error
 
 
 def _apply(batch: Batch, family: Family, written: list[bytes], values: list[bytes | None]) -> None:

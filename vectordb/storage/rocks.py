@@ -36,7 +36,7 @@ from vectordb.storage.base import Batch, Family
 from vectordb.storage.batch import Delete, DeleteRange, Put, PutMany, RecordedBatch
 from vectordb.storage.cursor import Cursor
 from vectordb.storage.gate import Gate
-from vectordb.storage.rocks_errors import holds_data, translated
+from vectordb.storage.rocks_errors import holds_data, no_more_writes, translated
 
 MIB = 1 << 20
 DEFAULT_CACHE_BYTES = 64 * MIB
@@ -115,8 +115,7 @@ class RocksStorage:
         path: The folder; created (with its last component) when it holds no RocksDB data.
         read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
         cache_bytes: Bound of the block cache that all families share.
-        up_to_damage: Takes of a log that is damaged in its middle what lies before. Otherwise only its torn last record
-            is passed over, and any other damage refused.
+        salvage: Takes what lies before the damage of a log; otherwise only a torn last record is passed over.
 
     Raises:
         Corruption: The folder is damaged; the message has its path and RocksDB's words.
@@ -125,12 +124,7 @@ class RocksStorage:
     """
 
     def __init__(
-        self,
-        path: Path | str,
-        *,
-        read_only: bool = False,
-        cache_bytes: int = DEFAULT_CACHE_BYTES,
-        up_to_damage: bool = False,
+        self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES, salvage: bool = False
     ) -> None:
         self.path = Path(path)
         self.read_only = read_only
@@ -142,7 +136,7 @@ class RocksStorage:
         access = rocksdict.AccessType.read_only(False) if read_only else rocksdict.AccessType.read_write()
         self._cache = rocksdict.Cache(cache_bytes)
         options = _family_options(Family.META, self._cache, create)
-        if up_to_damage:
+        if salvage:
             options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
         environment = rocksdict.Env()
         environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
@@ -181,7 +175,8 @@ class RocksStorage:
         pause, longest = _STALL_PAUSE
         while True:
             with self._gate:
-                self._check_sound()
+                if self.failure is not None:
+                    raise no_more_writes(self.failure, self.path)
                 try:
                     if not self._stalled():
                         failpoints.hit("storage.write")
@@ -215,7 +210,8 @@ class RocksStorage:
     def sync(self) -> int:
         """See :meth:`Storage.sync`."""
         with self._gate:
-            self._check_sound()
+            if self.failure is not None:
+                raise no_more_writes(self.failure, self.path)
             try:
                 sequence: int = self._db.latest_sequence_number()
                 failpoints.hit("storage.sync")
@@ -225,17 +221,8 @@ class RocksStorage:
                 raise self._failed(error) from error
             return sequence
 
-    def _check_sound(self) -> None:
-        if self.failure is not None:
-            raise FailedPrecondition(
-                f"'{self.path}' takes no writes since one failed ({self.failure}); mend the cause, then open it again",
-                path=str(self.path),
-                reason=self.failure,
-            )
-
     def _failed(self, error: Exception) -> VectorDBError:
-        """What to raise for a write or sync that failed. The kernel may have dropped what it could not write and say
-        nothing at the next sync, so that there must be none."""
+        """What to raise for a write or sync that failed; there is none after it."""
         told = translated(error, self.path)
         self.failure = self.failure or told.message
         return told
