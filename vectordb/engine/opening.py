@@ -32,7 +32,7 @@ def open_storage(folder: Path, cache_bytes: int, accept_loss: bool) -> RocksStor
             raise
         try:
             # Opened for writing, RocksDB would remove what lies behind the damage.
-            left = RocksStorage(path, read_only=True, cache_bytes=cache_bytes, salvage=True)
+            left = RocksStorage(path, read_only=True, cache_bytes=cache_bytes, rescue=True)
         except VectorDBError:
             raise damage from None
         try:
@@ -43,7 +43,7 @@ def open_storage(folder: Path, cache_bytes: int, accept_loss: bool) -> RocksStor
         if losses and not accept_loss:
             raise _lossy(folder, losses, catalogue) from damage
         _log.warning("folder %s: writes behind the last acknowledged one are damaged and left out (%s)", folder, damage)
-        return RocksStorage(path, cache_bytes=cache_bytes, salvage=True)
+        return RocksStorage(path, cache_bytes=cache_bytes, rescue=True)
 
 
 def check_loss(folder: Path, page: AckedPage, storage: Storage, catalogue: Catalogue, accept_loss: bool) -> None:

@@ -115,7 +115,7 @@ class RocksStorage:
         path: The folder; created (with its last component) when it holds no RocksDB data.
         read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
         cache_bytes: Bound of the block cache that all families share.
-        salvage: Takes what lies before the damage of a log; otherwise only a torn last record is passed over.
+        rescue: Takes what lies before the damage of a log; otherwise only a torn last record is passed over.
 
     Raises:
         Corruption: The folder is damaged; the message has its path and RocksDB's words.
@@ -124,7 +124,7 @@ class RocksStorage:
     """
 
     def __init__(
-        self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES, salvage: bool = False
+        self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES, rescue: bool = False
     ) -> None:
         self.path = Path(path)
         self.read_only = read_only
@@ -136,7 +136,7 @@ class RocksStorage:
         access = rocksdict.AccessType.read_only(False) if read_only else rocksdict.AccessType.read_write()
         self._cache = rocksdict.Cache(cache_bytes)
         options = _family_options(Family.META, self._cache, create)
-        if salvage:
+        if rescue:
             options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
         environment = rocksdict.Env()
         environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
