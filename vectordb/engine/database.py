@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import vectordb
+from vectordb import failpoints
 from vectordb.api.database import Database as _Face
 from vectordb.engine import backup as backups
 from vectordb.engine import checks, reads
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.live import LiveCollection
 from vectordb.engine.locking import DirectoryLock
+from vectordb.engine.opening import check_loss, open_storage
 from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
-from vectordb.engine.writer import Call, Committer, Operation, Syncs
-from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
+from vectordb.engine.writer import Call, Committer, Operation, Syncs, outcome_unknown
+from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.requests import (
@@ -37,7 +39,7 @@ from vectordb.requests import (
     WriteRequest,
 )
 from vectordb.segments.store import SegmentStore
-from vectordb.storage.acked import AckedPage, lost
+from vectordb.storage.acked import AckedPage
 from vectordb.storage.base import Storage
 from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
@@ -119,14 +121,17 @@ class Engine:
             raise FailedPrecondition(f"cannot create folder {folder}: {error.strerror}", path=str(folder)) from None
         self._directory_lock = DirectoryLock(folder, shared=self._shared)
         try:
+            failpoints.hit("open.locked")
             open_format(folder, release=vectordb.__version__)
-            self._storage = RocksStorage(folder / "rocksdb", cache_bytes=cache_bytes)
+            self._storage = open_storage(folder, cache_bytes, accept_loss)
             try:
+                failpoints.hit("open.storage")
                 self._catalogue = Catalogue(self._storage)
                 self._acked = AckedPage(folder / "ACKED")
-                self._check_loss(folder, accept_loss)
+                check_loss(folder, self._acked, self._storage, self._catalogue, accept_loss)
                 self._segments = SegmentStore(folder / "segments")
                 self._segments.collect_garbage(self._catalogue.segment_refs())
+                failpoints.hit("open.done")
             except BaseException:
                 self._storage.close()
                 raise
@@ -134,34 +139,17 @@ class Engine:
             self._directory_lock.release()
             raise
 
-    def _check_loss(self, folder: Path, accept_loss: bool) -> None:
-        assert self._acked is not None
-        versions = self._catalogue.versions()
-        losses = lost(self._acked.load(), self._storage.sequence(), versions)
-        if losses and not accept_loss:
-            names = {number: name for name, number in self._catalogue.numbers().items()}
-            told = "; ".join(
-                str(loss) + (f" ({names[loss.collection]!r})" if loss.collection in names else "") for loss in losses
-            )
-            raise Corruption(
-                f"folder {folder} came back without acknowledged data: {told}. Restore it from a backup, or open it "
-                "with accept_loss=True to go on with what is left",
-                path=str(folder),
-                losses=[str(loss) for loss in losses],
-            )
-        if losses:
-            gone = [loss.collection for loss in losses if loss.collection is not None and loss.recovered is None]
-            self._acked.reset(self._storage.sync(), versions, gone)
-
     # Catalogue
 
     def create_collection(self, request: CreateRequest) -> CollectionConfig:
         checks.check_config(request.config)
         with self._lock:
             self._check_writable()
-            config, number = self._catalogue.create(request.config, request.exist_ok)
-            if number is not None and self._acked is not None:
-                self._acked.store(self._storage.sync(), {number: 0})
+            with outcome_unknown(f"creating collection {request.config.name!r}"):
+                config, number = self._catalogue.create(request.config, request.exist_ok)
+                failpoints.hit("create.synced")
+                if number is not None and self._acked is not None:
+                    self._acked.store(self._storage.sync(), {number: 0})
             return config
 
     def collection_config(self, name: str) -> CollectionConfig:
@@ -176,11 +164,13 @@ class Engine:
             self._check_writable()
             live = self._live(name)
             live.end("deleted")
-            with live.commit_gate, live.manifest_lock:
+            with live.commit_gate, live.manifest_lock, outcome_unknown(f"deleting collection {name!r}"):
                 self._catalogue.delete(name)
+                failpoints.hit("delete.synced")
                 if self._acked is not None:
                     self._acked.store(self._storage.sync(), {}, dropped=[live.number])
             self._lives.pop(name, None)
+            failpoints.hit("delete.acked")
             if self._segments is not None:
                 for segment in live.segments:
                     self._segments.remove(segment.name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from vectordb import failpoints
 from vectordb.engine.manifest import write_manifest
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.query.calibrate import calibrate
@@ -102,6 +103,7 @@ def seal_tail(shop: Workshop) -> None:
     if not views:
         return
     segment = seal(views, shop.store, shop.seal_options(keep_first=False, share=1.0, merging=False))
+    failpoints.hit("seal.built")
     _publish(shop, [], sections, views, segment, upto)
 
 
@@ -142,6 +144,7 @@ def _merge(shop: Workshop, sources: Sequence[Segment], views: Sequence[SegmentVi
         if segment is not None and shop.store is not None:
             shop.store.remove(segment.name)
         raise
+    failpoints.hit("merge.built")
     _publish(shop, sources, sources, views, segment)
 
 
@@ -153,6 +156,7 @@ def index_segment(shop: Workshop, at: int) -> None:
         return
     options = shop.build_options(done=0.0)
     indexed = build_index(segment, shop.store, shop.form.kind, options, calibrate=shop.calibrate)
+    failpoints.hit("index.built")
     with live.manifest_lock:
         if live.is_gone or live.form is not shop.form:
             _discard(shop, indexed.ref)
@@ -190,6 +194,7 @@ def _publish(
                 live.tail.drop(sealed_upto)
             live.replace(old, new)
         live.sweep.add_rows(_dead(views))
+    failpoints.hit("swap.done")
     if shop.store is not None:
         for segment in old:
             shop.store.remove(segment.name)

@@ -51,7 +51,8 @@ class LiveCollection:
         target: The running reindex; changed under ``manifest_lock`` and ``lock``.
         merging: Names of the segments that are being merged; guarded by ``lock``.
         reindex_error: Why the last reindex failed.
-        unsynced: While a group is being written: where its ids were before.
+        unsynced: While a group is being written: the version before it, and where its ids were then. It holds while
+            that version is shown, so that one assignment, of the snapshot, makes a group visible to every reader.
         sweep: What may be removed from storage once no snapshot needs it.
     """
 
@@ -68,7 +69,7 @@ class LiveCollection:
         self.lock = threading.Lock()
         self.commit_gate = threading.Lock()
         self.manifest_lock = threading.Lock()
-        self.unsynced: Mapping[bytes, IdEntry | None] | None = None
+        self.unsynced: tuple[int, Mapping[bytes, IdEntry | None]] | None = None
         self.segments: tuple[Segment, ...] = tuple(contents.segments)  # guarded by self.lock
         self.tail: Tail = contents.tail  # guarded by self.lock
         self.sweep = contents.sweep

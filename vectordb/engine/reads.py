@@ -249,15 +249,21 @@ def _entries(live: LiveCollection, ids: list[bytes]) -> tuple[Snapshot, list[IdE
         entries = read_entries(live, ids)
         unsynced = live.unsynced
         if live.snapshot is before:
-            return before, _before(ids, entries, unsynced)
+            return before, _shown(ids, entries, unsynced, before.version)
     with live.commit_gate:  # nothing is being written now
-        return live.snapshot, _before(ids, read_entries(live, ids), live.unsynced)
+        snapshot = live.snapshot
+        return snapshot, _shown(ids, read_entries(live, ids), live.unsynced, snapshot.version)
 
 
-def _before(
-    ids: list[bytes], entries: list[IdEntry | None], unsynced: Mapping[bytes, IdEntry | None] | None
+def _shown(
+    ids: list[bytes],
+    entries: list[IdEntry | None],
+    unsynced: tuple[int, Mapping[bytes, IdEntry | None]] | None,
+    version: int,
 ) -> list[IdEntry | None]:
-    return [unsynced.get(i, entry) for i, entry in zip(ids, entries, strict=True)] if unsynced else entries
+    if unsynced is None or unsynced[0] != version:
+        return entries
+    return [unsynced[1].get(i, entry) for i, entry in zip(ids, entries, strict=True)]
 
 
 def count(live: LiveCollection, where: Filter | None, timeout: float | None) -> int:

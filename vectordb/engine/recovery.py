@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectordb import failpoints
 from vectordb.engine.form import Form, Target
 from vectordb.engine.live import Contents, LiveCollection
 from vectordb.engine.manifest import ref_of, refs_of, write_manifest
@@ -63,6 +64,7 @@ def open_collection(
     """
     data = storage.get(Family.META, keys.state_key(number))
     state = State() if data is None else codec.decode_state(data)
+    failpoints.hit("recover.begin")
     _undo(number, state, storage)
     reader = StoredRows(number, config, storage)
     manifest = storage.get(Family.META, keys.manifest_key(number))
@@ -75,6 +77,7 @@ def open_collection(
     shadows = {} if target is None else target.shadows
     names = [(s.ref, shadows[s.name].ref if s.name in shadows else None) for s in found]
     if [ref for pair in names for ref in pair if ref] != [ref for entry in entries for ref in refs_of(entry)]:
+        failpoints.hit("recover.manifest")
         write_manifest(storage, number, found, shadows=shadows)
     _restore_deaths(found, reader.tombstones, sweep)
     _restore_overlays(found, reader)
@@ -112,6 +115,7 @@ def _undo(number: int, state: State, storage: Storage) -> None:
             beyond = True
     if records or beyond:
         _log.info("collection number %d: an unfinished commit was taken back", number)
+        failpoints.hit("recover.undo")
         storage.write(batch)
         storage.sync()
 
@@ -219,6 +223,7 @@ def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore |
     for problem in opened.problems:
         _log.warning("collection %r: %s", reader.config.name, problem)
     if opened.segment is None:
+        failpoints.hit("recover.quarantined")
         return list(_rebuilt(entry, reader, store))
     how = analyzer(reader.config.analyzer)
     text = open_text(store, opened.segment, how.fingerprint)

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 
+from vectordb import failpoints
 from vectordb.storage import keys
 from vectordb.storage.base import Family, Storage
 from vectordb.storage.keys import Superseded
@@ -61,5 +62,6 @@ class Sweep:
                 batch.delete(Family.META, keys.overlay_key(number, offset, payload_version))
                 done += 1
         if done:
+            failpoints.hit("sweep.write")
             storage.write(batch)
         return done

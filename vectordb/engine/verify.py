@@ -57,7 +57,7 @@ def verify_folder(path: Path) -> list[str]:
 
 def _problems(folder: Path, storage: Storage) -> Iterator[str]:
     catalogue = Catalogue(storage)
-    for loss in lost(read_acked(folder / "ACKED"), storage.sequence(), catalogue.versions()):
+    for loss in lost(read_acked(folder / "ACKED"), storage.sequence(), catalogue.versions(), catalogue.next_number()):
         yield str(loss)
     store = SegmentStore(folder / "segments") if (folder / "segments").is_dir() else None
     for name in sorted(catalogue.numbers()):

@@ -29,13 +29,14 @@ from typing import Any
 
 import rocksdict
 
-from vectordb.errors import FailedPrecondition, Internal
+from vectordb import failpoints
+from vectordb.errors import FailedPrecondition, Internal, VectorDBError
 from vectordb.storage import forked
 from vectordb.storage.base import Batch, Family
 from vectordb.storage.batch import Delete, DeleteRange, Put, PutMany, RecordedBatch
 from vectordb.storage.cursor import Cursor
 from vectordb.storage.gate import Gate
-from vectordb.storage.rocks_errors import holds_data, translated
+from vectordb.storage.rocks_errors import holds_data, no_more_writes, translated
 
 MIB = 1 << 20
 DEFAULT_CACHE_BYTES = 64 * MIB
@@ -114,6 +115,7 @@ class RocksStorage:
         path: The folder; created (with its last component) when it holds no RocksDB data.
         read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
         cache_bytes: Bound of the block cache that all families share.
+        rescue: Takes what lies before the damage of a log; otherwise only a torn last record is passed over.
 
     Raises:
         Corruption: The folder is damaged; the message has its path and RocksDB's words.
@@ -121,7 +123,9 @@ class RocksStorage:
         FailedPrecondition: ``read_only`` and there is nothing to open.
     """
 
-    def __init__(self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(
+        self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES, rescue: bool = False
+    ) -> None:
         self.path = Path(path)
         self.read_only = read_only
         if self.path.exists() and not self.path.is_dir():
@@ -132,6 +136,8 @@ class RocksStorage:
         access = rocksdict.AccessType.read_only(False) if read_only else rocksdict.AccessType.read_write()
         self._cache = rocksdict.Cache(cache_bytes)
         options = _family_options(Family.META, self._cache, create)
+        if rescue:
+            options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
         environment = rocksdict.Env()
         environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
         options.set_env(environment)
@@ -146,6 +152,7 @@ class RocksStorage:
             self._handles: dict[Family, Any] = {f: self._db.get_column_family_handle(f.value) for f in Family}
         except Exception as error:
             raise translated(error, self.path) from error
+        self.failure: str | None = None
         self._impatient = rocksdict.WriteOptions()
         self._impatient.no_slowdown = True
         self._gate = Gate(f"the storage at '{self.path}'")
@@ -168,13 +175,17 @@ class RocksStorage:
         pause, longest = _STALL_PAUSE
         while True:
             with self._gate:
+                if self.failure is not None:
+                    raise no_more_writes(self.failure, self.path)
                 try:
                     if not self._stalled():
+                        failpoints.hit("storage.write")
                         self._db.write(self._native(batch), self._impatient)
+                        failpoints.hit("storage.written")
                         return
                 except Exception as error:
                     if _STALLED not in str(error):
-                        raise translated(error, self.path) from error
+                        raise self._failed(error) from error
             time.sleep(pause)
             pause = min(pause * 2, longest)
 
@@ -199,12 +210,22 @@ class RocksStorage:
     def sync(self) -> int:
         """See :meth:`Storage.sync`."""
         with self._gate:
+            if self.failure is not None:
+                raise no_more_writes(self.failure, self.path)
             try:
                 sequence: int = self._db.latest_sequence_number()
+                failpoints.hit("storage.sync")
                 self._db.flush_wal(True)
+                failpoints.hit("storage.synced")
             except Exception as error:
-                raise translated(error, self.path) from error
+                raise self._failed(error) from error
             return sequence
+
+    def _failed(self, error: Exception) -> VectorDBError:
+        """What to raise for a write or sync that failed; there is none after it."""
+        told = translated(error, self.path)
+        self.failure = self.failure or told.message
+        return told
 
     # -- reading -------------------------------------------------------------------------------------------------
 
