@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from vectordb.api.database import Database as _Face
 from vectordb.engine import backup as backups
 from vectordb.engine import checks, reads
 from vectordb.engine.catalogue import Catalogue
+from vectordb.engine.erase import House, erase
 from vectordb.engine.live import LiveCollection
 from vectordb.engine.locking import DirectoryLock
 from vectordb.engine.operations import Delete, UpdateMetadata, Write
@@ -26,9 +29,11 @@ from vectordb.engine.writer import Call, Committer, Operation, Syncs
 from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
+from vectordb.reports import Erasure
 from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
+    EraseRequest,
     GetRequest,
     ReindexRequest,
     ScanRequest,
@@ -258,6 +263,19 @@ class Engine:
 
     def optimize(self, collection: str, wait: bool) -> None:
         self._optimizer.request(self._live(collection), wait)
+
+    def erase(self, collection: str, request: EraseRequest) -> Erasure:
+        live = self._live(collection)
+        checks.check_timeout(request.timeout)
+        self._check_writable()
+        house = House(self._folder, self._storage, self._segments, self._optimizer)
+        delete = request.delete
+        if delete is None:
+            return erase(house, live, 0, None, request.timeout)
+        started = time.monotonic()
+        deleted = self.delete(collection, replace(delete, timeout=request.timeout))
+        left = None if request.timeout is None else max(0.0, request.timeout - (time.monotonic() - started))
+        return erase(house, live, deleted, delete.ids, left)
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         live = self._live(collection)

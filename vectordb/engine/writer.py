@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
 from vectordb.engine.draft import Draft
-from vectordb.engine.results import KEPT_SECONDS
+from vectordb.engine.results import KEPT_SECONDS, stored_key
 from vectordb.errors import Closed, DeadlineExceeded, FailedPrecondition, Internal, VectorDBError
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Batch, Family, Storage
@@ -208,6 +208,7 @@ class Committer:
         key = call.idempotency_key
         if key is None:
             return call.operation.apply(draft)
+        key = stored_key(key)
         results = call.collection.results
         known = results.get(key)
         if known is not None:
