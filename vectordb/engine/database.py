@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import vectordb
 from vectordb.api.database import Database as _Face
-from vectordb.engine import backup as backups
 from vectordb.engine import checks, reads
+from vectordb.engine.care import MEMORY, Care
 from vectordb.engine.catalogue import Catalogue
-from vectordb.engine.erase import House, erase
 from vectordb.engine.live import LiveCollection
 from vectordb.engine.locking import DirectoryLock
 from vectordb.engine.operations import Delete, UpdateMetadata, Write
@@ -25,15 +22,14 @@ from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
+from vectordb.engine.scrub import DEFAULT_RATE, Scrubber
 from vectordb.engine.writer import Call, Committer, Operation, Syncs
 from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
-from vectordb.reports import Erasure
 from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
-    EraseRequest,
     GetRequest,
     ReindexRequest,
     ScanRequest,
@@ -49,7 +45,6 @@ from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.storage.memory import MemoryStorage
 from vectordb.storage.rocks import DEFAULT_CACHE_BYTES, RocksStorage
 from vectordb.types import (
-    BackupInfo,
     CollectionConfig,
     CollectionStats,
     DatabaseInfo,
@@ -61,11 +56,10 @@ from vectordb.types import (
 )
 from vectordb.validate import check_filter, check_metadata
 
-MEMORY = ":memory:"
 _log = logging.getLogger("vectordb.engine")
 
 
-class Engine:
+class Engine(Care):
     """Runs every request of :class:`vectordb.requests.Backend` on one folder. Thread-safe.
 
     Args:
@@ -74,6 +68,7 @@ class Engine:
         cache_bytes: Bound of RocksDB's block cache.
         accept_loss: Open although acknowledged data is known to be lost, and go on with what is left.
         shared: A door follows by which other processes may use the folder (``server/sharing.py``).
+        scrub_bytes_per_second: How fast files are checked in the background; 0: not at all.
 
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.
@@ -89,6 +84,7 @@ class Engine:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         accept_loss: bool = False,
         shared: bool = False,
+        scrub_bytes_per_second: int = DEFAULT_RATE,
     ) -> None:
         try:
             self._durability = Durability(durability)
@@ -96,6 +92,11 @@ class Engine:
             raise InvalidArgument(
                 f"durability {durability!r} is unknown; 'sync' or 'async'", field="durability"
             ) from None
+        if type(scrub_bytes_per_second) is not int or scrub_bytes_per_second < 0:
+            raise InvalidArgument(
+                f"scrub_bytes_per_second is a whole number from 0, got {scrub_bytes_per_second!r}",
+                field="scrub_bytes_per_second",
+            )
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
         self._closed: str | None = None
@@ -114,7 +115,13 @@ class Engine:
         self._committer = Committer(self._storage, self._acked, self._durability)
         self._optimizer = Optimizer(self._storage, self._segments)
         self._reindexer = Reindexer(self._storage, self._segments, self._catalogue, self._optimizer.wake)
+        self._scrubber = self._new_scrubber(scrub_bytes_per_second)
         _ENGINES.add(self)
+
+    def _new_scrubber(self, rate: int) -> Scrubber | None:
+        if self._segments is None:
+            return None
+        return Scrubber(self._storage, self._segments, lambda: list(self._lives.values()), rate)
 
     def _open_folder(self, folder: Path, cache_bytes: int, accept_loss: bool) -> None:
         check_format(folder, create=True)
@@ -264,19 +271,6 @@ class Engine:
     def optimize(self, collection: str, wait: bool) -> None:
         self._optimizer.request(self._live(collection), wait)
 
-    def erase(self, collection: str, request: EraseRequest) -> Erasure:
-        live = self._live(collection)
-        checks.check_timeout(request.timeout)
-        self._check_writable()
-        house = House(self._folder, self._storage, self._segments, self._optimizer)
-        delete = request.delete
-        if delete is None:
-            return erase(house, live, 0, None, request.timeout)
-        started = time.monotonic()
-        deleted = self.delete(collection, replace(delete, timeout=request.timeout))
-        left = None if request.timeout is None else max(0.0, request.timeout - (time.monotonic() - started))
-        return erase(house, live, deleted, delete.ids, left)
-
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         live = self._live(collection)
         choice = checks.check_reindex(live.config, request)
@@ -292,18 +286,6 @@ class Engine:
     def stats(self, collection: str) -> CollectionStats:
         live = self._live(collection)
         return collection_stats(live, self._reindexer.stats(live, self._optimizer.stats(live)))
-
-    def backup(self, destination: str) -> BackupInfo:
-        folder, store, storage = self._folder, self._segments, self._storage
-        if folder is None or store is None or not isinstance(storage, RocksStorage):
-            raise FailedPrecondition("a database in memory has no files to back up; export its collections instead")
-        with self._lock:
-            self._check_open()
-            staging, versions = backups.stage(folder, storage, store, self._catalogue, list(self._lives.values()))
-        try:
-            return backups.save(staging, versions, destination)
-        finally:
-            backups.discard(staging)
 
     @property
     def syncs(self) -> Syncs:
@@ -329,6 +311,8 @@ class Engine:
             if self._closed is not None:
                 return
             self._closed = "the database is closed; open it again"
+        if self._scrubber is not None:
+            self._scrubber.close()
         self._reindexer.close()
         self._optimizer.close()
         self._committer.close()

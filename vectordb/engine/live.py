@@ -117,7 +117,7 @@ class LiveCollection:
                 yield holder, (offsets >= holder.lo) & (offsets < holder.hi)
 
     def replace(self, old: Sequence[Segment], *new: Segment) -> None:
-        """Swaps adjacent segments (or, where there are none, the frozen front of the tail) for others; under ``lock``."""
+        """Swaps adjacent segments (or, where there are none, the tail's frozen front) for others; under ``lock``."""
         at = self.segments.index(old[0]) if old else len(self.segments)
         self.segments = (*self.segments[:at], *new, *self.segments[at + len(old) :])
         self._show()

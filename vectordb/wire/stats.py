@@ -141,8 +141,12 @@ def stats_from_message(message: types_pb2.CollectionStats) -> CollectionStats:
             optimizer.state, optimizer.progress, optimizer.pending_bytes, _optional(optimizer, "error")
         ),
         quantization=quantization_from_message(message),
-        scrub=ScrubStats(*[getattr(message.scrub, name) for name in _SCRUB], _optional(message.scrub, "error")),
+        scrub=_scrub_from_message(message.scrub),
     )
+
+
+def _scrub_from_message(message: types_pb2.ScrubStats) -> ScrubStats:
+    return ScrubStats(message.passes, message.bytes, message.damaged, message.rebuilt, _optional(message, "error"))
 
 
 def info_to_message(info: DatabaseInfo, message: types_pb2.DatabaseInfo) -> None:
