@@ -87,9 +87,10 @@ class Care:
                 left.append(problem)
         for (collection, name), problems in by_segment.items():
             what = "the index" if all(p.kind == "index" for p in problems) else "all"
-            if dry_run or self._mended(collection, name, problems):
+            done = dry_run or self._mended(collection, name, problems)
+            if done:
                 rebuilt.append(f"collection {collection!r}: {what} of segment {name}")
-            if dry_run or not rebuilt:
+            if dry_run or not done:
                 left.extend(problems)
         return RepairReport(report.path, dry_run, tuple(rebuilt), problems=tuple(left))
 

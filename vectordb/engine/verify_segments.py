@@ -35,6 +35,7 @@ _SAMPLED = 64
 _CONDITIONS = 24
 _LATEST = 2**63 - 1
 _MENDED = "(it is rebuilt on opening, or by `vectordb repair`)"
+_REBUILT = "(`vectordb repair` rebuilds it)"
 
 Report = Callable[[Problem], None]
 
@@ -140,7 +141,7 @@ def _compare(looked: Looked, segment: Segment, reader: StoredRows, report: Repor
         problems.append(("segment", f"segment {segment.name} has {alive - seen} living rows that storage does not"))
     for kind in ("segment", "postings", "text"):
         for problem in shortened(p for k, p in problems if k == kind):
-            report(Problem(kind, f"{problem} {_MENDED}", looked.records.config.name, segment.name))
+            report(Problem(kind, f"{problem} {_REBUILT}", looked.records.config.name, segment.name))
 
 
 def _columns(segment: Segment, batch: RowBatch, rows: Any) -> Iterator[str]:
@@ -202,9 +203,9 @@ def _texts(looked: Looked, segment: Segment, batch: RowBatch, chosen: tuple[Any,
     """The words of a few rows: whether the index has them in these rows."""
     rows, sample = chosen
     how = analyzer(looked.records.config.analyzer)
-    index = segment.data.text
-    if segment.data.info.documents is None or (index is not None and index.fingerprint != how.fingerprint):
-        return  # opening makes it anew
+    index, documents = segment.data.text, segment.data.info.documents
+    if (index is None) != (documents == 0) or (index is not None and index.fingerprint != how.fingerprint):
+        return  # damaged, which was said, or made anew on opening
     for i in sample.tolist():
         text = None if batch.texts is None else batch.texts[i]
         words = how.words(text.decode()) if text else None

@@ -117,6 +117,7 @@ class RocksStorage:
         path: The folder; created (with its last component) when it holds no RocksDB data.
         read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
         cache_bytes: Bound of the block cache that all families share.
+        lenient: For salvage: opens in spite of damage; of a damaged log, what stands before the damage.
 
     Raises:
         Corruption: The folder is damaged; the message has its path and RocksDB's words.
@@ -124,7 +125,14 @@ class RocksStorage:
         FailedPrecondition: ``read_only`` and there is nothing to open.
     """
 
-    def __init__(self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        read_only: bool = False,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        lenient: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.read_only = read_only
         if self.path.exists() and not self.path.is_dir():
@@ -138,6 +146,9 @@ class RocksStorage:
         environment = rocksdict.Env()
         environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
         options.set_env(environment)
+        if lenient:
+            options.set_paranoid_checks(False)
+            options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
         others = {f.value: _family_options(f, self._cache, create) for f in Family if f is not Family.META}
         try:
             if create:
@@ -380,6 +391,18 @@ class RocksStorage:
         self._open_lock = threading.Lock()
         self._db = None
         self._families, self._handles, self._cursors = {}, {}, weakref.WeakSet()
+
+
+def rebuild_catalogue(path: Path) -> None:
+    """Makes the manifest of a folder anew from the tables and logs that can be read (RocksDB's ``RepairDB``).
+
+    Raises:
+        Corruption: It cannot be done.
+    """
+    try:
+        rocksdict.Rdict.repair(str(path), _common(create=True))
+    except Exception as error:
+        raise translated(error, path) from error
 
 
 _OPEN: weakref.WeakSet[RocksStorage] = weakref.WeakSet()
