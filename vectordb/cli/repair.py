@@ -36,9 +36,7 @@ def command(
         show(report)
     refused = report.dry_run and not dry_run
     if refused:
-        typer.secho(
-            "nothing was changed: records are lost; repeat it with --yes to go on without them", fg="red", err=True
-        )
+        typer.secho("nothing was changed: data is lost; repeat it with --yes to go on without it", fg="red", err=True)
     if not report.ok:
         raise typer.Exit(1)
 

@@ -21,6 +21,4 @@ def command(
         return
     for step in done.steps:
         typer.echo(f"{'would be done' if dry_run else 'done'}: {step}")
-    typer.echo(
-        f"{folder}: {'from' if dry_run else 'was of'} format {done.found}, {'to' if dry_run else 'now'} {done.format}"
-    )
+    typer.echo(f"{folder}: format {done.found} {'would become' if dry_run else 'became'} {done.format}")

@@ -14,24 +14,24 @@ old one's place in steps that survive a kill:
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 import vectordb
+from vectordb.engine.damaged import DamagedStore
 from vectordb.engine.database import Engine
 from vectordb.engine.erase import QUARANTINE
 from vectordb.engine.locking import DirectoryLock
 from vectordb.engine.salvage import Salvage
 from vectordb.engine.verify import verify
-from vectordb.errors import Corruption, FailedPrecondition, VectorDBError
+from vectordb.errors import Corruption, FailedPrecondition
+from vectordb.metric import Metric
 from vectordb.reports import Lost, Problem, RepairReport
-from vectordb.segments.files import TEMPORARY, sync_directory
+from vectordb.segments.files import sync_directory
+from vectordb.segments.info import SEGMENT_FILE, read_segment_info
+from vectordb.storage.acked import read_acked
 from vectordb.storage.format import (
     FORMAT_FILE,
     MARKER,
@@ -43,7 +43,6 @@ from vectordb.storage.format import (
     write_marker,
 )
 from vectordb.storage.keys import FORMAT_VERSION
-from vectordb.storage.rocks import RocksStorage, rebuild_catalogue
 from vectordb.storage.rocks_errors import holds_data
 
 _FRESH = "rocksdb.fresh"
@@ -159,9 +158,9 @@ def _repair_caches(folder: Path, aside: str, findings: _Findings, *, dry_run: bo
 
 def _repair_storage(folder: Path, aside: str, findings: _Findings, *, dry_run: bool, accept_loss: bool) -> RepairReport:
     """Puts a fresh store with all that can be read in the damaged one's place."""
-    with _readable(folder) as (storage, dropped):
-        salvage = Salvage(storage)
-        lost = [*dropped, *salvage.lost, *_lost_versions(folder, storage, salvage)]
+    with DamagedStore(folder / "rocksdb", folder) as store:
+        salvage = Salvage(store, _metrics(folder))
+        lost = [*salvage.lost, *_lost_versions(folder, salvage)]
         if dry_run or (lost and not accept_loss):
             moved = tuple(name for name in _REPLACED if (folder / name).exists())
             return RepairReport(str(folder), True, ("rocksdb", "segments"), moved, tuple(lost), findings.problems)
@@ -176,50 +175,28 @@ def _repair_storage(folder: Path, aside: str, findings: _Findings, *, dry_run: b
     return RepairReport(str(folder), False, ("rocksdb",), moved, tuple(lost))
 
 
-def _lost_versions(folder: Path, storage: RocksStorage, salvage: Salvage) -> list[Lost]:
+def _lost_versions(folder: Path, salvage: Salvage) -> list[Lost]:
     """Commits that were acknowledged and are not there."""
-    from vectordb.storage.acked import read_acked
-
     acked = read_acked(folder / "ACKED")
     found = []
     for collection in salvage.collections:
         version = acked.versions.get(collection.number, 0)
         if version > collection.state.version:
             told = f"acknowledged versions {collection.state.version + 1} to {version} are lost"
-            found.append(Lost("versions", told, collection.name, version - collection.state.version))
+            found.append(Lost("versions", told, collection.config.name, version - collection.state.version))
     return found
 
 
-@contextmanager
-def _readable(folder: Path) -> Iterator[tuple[RocksStorage, list[Lost]]]:
-    """The damaged store, opened so that what can be read is; with what had to be left out to open it."""
-    try:
-        storage = RocksStorage(folder / "rocksdb", read_only=True, lenient=True)
-    except VectorDBError:
-        pass
-    else:
+def _metrics(folder: Path) -> dict[int, Metric]:
+    """What the segments say of the metric of their collections, by number."""
+    found: dict[int, Metric] = {}
+    for path in (folder / "segments").glob(f"*/{SEGMENT_FILE}"):
         try:
-            yield storage, []
-        finally:
-            storage.close()
-        return
-    # Not even its own catalogue can be read: RocksDB makes one anew, of a copy.
-    copy = folder / f"{TEMPORARY}{uuid4().hex}"
-    try:
-        copy.mkdir(mode=0o700)
-        for path in (folder / "rocksdb").iterdir():
-            if path.is_file():
-                os.link(path, copy / path.name)
-        rebuild_catalogue(copy)
-        gone = sorted(path.name for path in (copy / "lost").glob("*.sst")) if (copy / "lost").is_dir() else []
-        dropped = [Lost("versions", f"the table {name} cannot be read at all") for name in gone]
-        storage = RocksStorage(copy, read_only=True, lenient=True)
-        try:
-            yield storage, dropped
-        finally:
-            storage.close()
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
+            info = read_segment_info(path)[0]
+        except Corruption:
+            continue
+        found[info.collection] = info.metric
+    return found
 
 
 def _finish(folder: Path, dry_run: bool) -> list[str]:

@@ -69,12 +69,13 @@ class Settled:
 
     def scan(self, family: Family, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """See :meth:`Storage.scan`."""
-        pairs = self._merged(family, start, end, self._storage.scan(family, start, end))
+        pairs = self.applied(family, start, end, self._storage.scan(family, start, end))
         return iter(list(pairs)[::-1]) if reverse else pairs
 
-    def _merged(
+    def applied(
         self, family: Family, start: bytes, end: bytes, stored: Iterator[tuple[bytes, bytes]]
     ) -> Iterator[tuple[bytes, bytes]]:
+        """Entries of a range, in order, as opening would leave them."""
         before = self._before[family]
         changed = sorted(key for key in before if start <= key < end)
         at = 0

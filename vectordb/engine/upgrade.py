@@ -82,8 +82,8 @@ def upgrade(
     for version, step in way:
         if step is None:
             raise FailedPrecondition(
-                f"'{folder}' has format {found}, and nothing leads from format {version} on: upgrade it with an earlier "
-                "release of vectordb-engine first",
+                f"'{folder}' has format {found}, and nothing leads from format {version} on: upgrade it with an "
+                "earlier release of vectordb-engine first",
                 path=str(folder),
                 format=found,
                 supported=target,
