@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,8 @@ from vectordb.validate import check_filter
 
 _SAMPLED = 64
 """Rows of a batch whose metadata and texts are compared with the postings."""
-_CONDITIONS = 24
+_CONDITIONS = 256
+_WORDS = 32
 _LATEST = 2**63 - 1
 _MENDED = "(it is rebuilt on opening, or by `vectordb repair`)"
 _REBUILT = "(`vectordb repair` rebuilds it)"
@@ -172,8 +172,8 @@ def _postings(looked: Looked, segment: Segment, batch: RowBatch, chosen: tuple[A
     rows, sample = chosen
     view = segment.view(_LATEST)
     metadata = [decode_metadata(batch.metadata[i]) for i in sample.tolist()]
-    wheres = dict.fromkeys(where for m in metadata for where in _conditions(m))
-    for where in islice(wheres, _CONDITIONS):
+    wheres = list(dict.fromkeys(where for m in metadata for where in _conditions(m)))
+    for where in wheres[:: 1 + len(wheres) // _CONDITIONS]:
         try:
             check_filter(where, looked.records.config.fields)
         except VectorDBError:
@@ -216,7 +216,7 @@ def _texts(looked: Looked, segment: Segment, batch: RowBatch, chosen: tuple[Any,
             continue
         row = int(rows[i])
         wrong = int(index.arrays.lengths[row]) != length
-        for word in how.stems(sorted(set(words.words)))[:_CONDITIONS] if words is not None and not wrong else ():
+        for word in how.stems(sorted(set(words.words)))[:_WORDS] if words is not None and not wrong else ():
             wrong |= not _has(index, word, row)
         if wrong:
             yield f"the words of row {batch.offsets[i]} are not those that segment {segment.name} has"

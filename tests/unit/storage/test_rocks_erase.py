@@ -74,7 +74,7 @@ def test_tables_without_the_range_stay(tmp_path: Path) -> None:
     _put(storage, b"needle")
     _delete(storage, b"needle")
     erase_deleted(storage, *RANGE, lambda: 60.0)
-    assert [name for name in kept if name.endswith(".sst")][0] in _files_with(tmp_path / "db", b"kept-needle")
+    assert next(name for name in kept if name.endswith(".sst")) in _files_with(tmp_path / "db", b"kept-needle")
     storage.close()
 
 
