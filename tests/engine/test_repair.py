@@ -1,4 +1,4 @@
-"""``vectordb repair`` on folders damaged in many ways: what can be read is kept, what is lost named, nothing deleted."""
+"""``vectordb repair`` on folders damaged in many ways: what can be read is kept, what is lost is named."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Makes the golden folder of the present format: ``python tests/golden/make.py``.
 
-It writes ``v<format>.tar.xz``, a database as a kill would leave it (some of it only in the log), and ``v<format>.json``, what
-it answers. To be run once for each format, by the last release that writes it; both files are never made again, so that
-later releases show that they read them.
+It writes ``v<format>.tar.xz``, a database as a kill would leave it (some of it only in the log), and
+``v<format>.json``, what it answers. To be run once for each format, by the last release that writes it; both files are
+never made again, so that later releases show that they read them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ ROWS = 150
 
 COLLECTIONS: dict[str, dict[str, Any]] = {
     "flat-cosine": {"metric": "cosine", "index": "flat"},
-    "auto-dot": {"metric": "dot", "analyzer": "english", "fields": {"year": "int", "note": {"type": "text", "indexed": False}}},
+    "auto-dot": {
+        "metric": "dot", "analyzer": "english", "fields": {"year": "int", "note": {"type": "text", "indexed": False}},
+    },
     "hnsw-l2": {"metric": "l2", "index": {"kind": "hnsw", "m": 8, "ef_construction": 40}},
     "hnsw-l1": {"metric": "l1", "index": "hnsw"},
     "hnsw-fp16-cosine": {"metric": "cosine", "index": "hnsw", "quantization": "fp16"},
@@ -49,7 +51,9 @@ def fill(db: vectordb.Database, name: str, config: dict[str, Any]) -> None:
     docs.optimize()
     docs.delete([f"r{i}" for i in range(0, 30, 10)])
     docs.update_metadata(["r5", "r6"], set={"year": 2050})
-    docs.upsert(["r7", "tail", "bare"], [vectors[0], vectors[1], None], [{"year": 1}, {}, {}], ["changed", "", "no vector"])
+    docs.upsert(
+        ["r7", "tail", "bare"], [vectors[0], vectors[1], None], [{"year": 1}, {}, {}], ["changed", "", "no vector"]
+    )
 
 
 def answers(db: vectordb.Database, name: str) -> dict[str, Any]:

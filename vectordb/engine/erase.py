@@ -5,7 +5,7 @@
     2. wait      for snapshots of before: open scans, running searches
     3. sweep     the rows leave storage
     4. compact   their keys and values leave the tables, the log and the manifest of RocksDB (``rocks_erase.py``)
-    5. discard   damaged folders that were kept for inspection go too
+    5. discard   damaged folders that were kept for inspection go too, and what a backup under way has linked
 
 What lies outside of the folder, such as backups, is not touched.
 """
@@ -75,10 +75,10 @@ def erase(
     gone = sorted(before - _refs(live))
     files = [f"segments/{ref}" for ref in gone] if house.store is not None else []
     if isinstance(house.storage, RocksStorage) and house.store is not None:
-        _wait_for_backups(house.store, remaining)
         span = keys.collection_range(live.number)
         files += [f"rocksdb/{name}" for name in erase_deleted(house.storage, *span, remaining)]
         files += [f"segments/{name}" for name in house.store.discard_damaged()]
+        _wait_for_backups(house.store, remaining)
     live.check_open()
     left = house.folder is not None and (house.folder / QUARANTINE).is_dir()
     facts = {
@@ -115,7 +115,7 @@ def _wait_for_snapshots(live: LiveCollection, version: int, remaining: Callable[
 
 
 def _wait_for_backups(store: SegmentStore, remaining: Callable[[], float]) -> None:
-    """A backup or a check that is being made links the files of before."""
+    """A backup or a check that began before all this was done has linked files of before."""
     while store.is_staged():
         if remaining() <= 0:
             raise DeadlineExceeded(

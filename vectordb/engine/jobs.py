@@ -161,7 +161,7 @@ def _mend(shop: Workshop, sources: Sequence[Segment]) -> bool:
     damaged = [] if store is None else [s for s in sources if store.verify(s.name, shop.is_moot)]
     for segment in damaged:
         assert store is not None
-        rebuild_segment(shop.live, shop.storage, store, segment)
+        rebuild_segment(shop.live, shop.storage, store, segment, shop.cancelled)
     return bool(damaged)
 
 

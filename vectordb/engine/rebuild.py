@@ -6,6 +6,7 @@ Reads and writes go on. A rebuilt segment is served without an index, exactly, u
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vectordb.engine.manifest import write_manifest
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vectordb.engine")
 
 
-def rebuild_segment(live: LiveCollection, storage: Storage, store: SegmentStore, segment: Segment) -> None:
+def rebuild_segment(
+    live: LiveCollection, storage: Storage, store: SegmentStore, segment: Segment, cancelled: Callable[[], bool]
+) -> None:
     """Seals a segment's rows again from storage and serves them in its place; its folder is set aside.
 
     Raises:
-        BuildCancelled: Nothing was done: the segment is gone meanwhile, or a reindex works on it.
+        BuildCancelled: Nothing was done: the segment is gone meanwhile, a reindex works on it, or ``cancelled``
+            turned true.
         FailedPrecondition: A write failed before: storage may hold half of it.
         Corruption: Storage lacks what it needs.
     """
@@ -38,8 +42,9 @@ def rebuild_segment(live: LiveCollection, storage: Storage, store: SegmentStore,
         version = live.state.version
         reader = StoredRows(live.number, live.config, storage, segment.lo, segment.hi)
         rows = reader.batches(segment.lo, segment.hi)
-    made = list(sealed_anew(reader, store, (segment.lo, rows), version))
+    made: list[Segment] = []
     try:
+        made.extend(sealed_anew(reader, store, (segment.lo, rows), version, cancelled))
         with live.commit_gate, live.manifest_lock:
             _put_in_place(live, storage, segment, made, reader)
     except BaseException:

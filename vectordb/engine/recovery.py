@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from vectordb.engine.manifest import ref_of, refs_of, write_manifest
 from vectordb.engine.results import Results
 from vectordb.engine.sweep import Sweep
 from vectordb.errors import Corruption, VectorDBError
+from vectordb.index.base import BuildCancelled
 from vectordb.metric import prepared
 from vectordb.segments.build import seal
 from vectordb.segments.columns import SealOptions
@@ -285,19 +286,28 @@ def _resumed(
 
 
 def sealed_anew(
-    reader: StoredRows, store: SegmentStore, rows: tuple[int, Iterator[RowBatch]], version: int = 1
+    reader: StoredRows,
+    store: SegmentStore,
+    rows: tuple[int, Iterator[RowBatch]],
+    version: int = 1,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Segment]:
     """Seals live rows again from storage, some at a time; indexes follow in the background.
 
     Args:
         rows: The first offset of the range that the segments are to cover, and the rows.
         version: What the segments are to cover at least: changes up to the rows' own versions are in them.
+
+    Raises:
+        BuildCancelled: ``cancelled`` turned true.
     """
     lo, batches = rows
     config = reader.config
-    options = SealOptions(reader.number, config.dim, config.metric, config.fields)
+    options = SealOptions(reader.number, config.dim, config.metric, config.fields, cancelled=cancelled)
     section = TailSection(config.dim, lo, config.fields, config.analyzer)
     for batch in batches:
+        if cancelled():
+            raise BuildCancelled
         section.append(batch)
         version = max(version, int(batch.payload_versions.max()))
         if section.memory_bytes() >= _REBUILT_AT_ONCE:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vectordb.engine.optimizer import lower_priority
@@ -37,6 +38,7 @@ DEFAULT_RATE = 8 << 20
 _FIRST_PAUSE = 30.0
 _PASS_SECONDS = 3600.0
 """A pass begins at the earliest so long after the one before began."""
+_LEAST_PAUSE = 1.0
 _CHUNK = 1 << 20
 _LEAST_ENTRY = 512
 """Bytes that an entry of storage counts at least: small ones cost time for their number."""
@@ -74,9 +76,13 @@ class Scrubber:
         pause = _FIRST_PAUSE
         while not self._stop.wait(pause):
             began = time.monotonic()
-            for live in self._lives():
-                self._attempt(live)
-            pause = max(1.0, _PASS_SECONDS - (time.monotonic() - began))
+            self._pass()
+            pause = max(_LEAST_PAUSE, _PASS_SECONDS - (time.monotonic() - began))
+
+    def _pass(self) -> None:
+        # A frame of its own: a waiting thread must not keep a deleted collection alive.
+        for live in self._lives():
+            self._attempt(live)
 
     def _attempt(self, live: LiveCollection) -> None:
         try:
@@ -95,7 +101,7 @@ class Scrubber:
         Raises:
             InterruptedError: The database closes or the collection is deleted.
         """
-        pace = _Pace(self._rate, lambda: self._stop.is_set() or live.is_gone, self._stop)
+        pace = _Pace(self._rate, lambda: self._is_over(live), self._stop)
         found: list[str] = []
         for segment in live.segments:
             found += self._check(live, segment, pace)
@@ -105,7 +111,7 @@ class Scrubber:
             problems = self._store.verify(shadow.ref, pace.chunk)
             if problems and live.shadows.get(shadow.name) is shadow:
                 found += problems
-                self._mended(live, problems, lambda s=shadow: drop_shadow(live, self._storage, self._store, s))  # type: ignore[misc]
+                self._mended(live, problems, partial(drop_shadow, live, self._storage, self._store, shadow))
         found += self._check_storage(live, pace)
         self._note(live, passes=1, bytes=pace.total)
         return found
@@ -132,8 +138,12 @@ class Scrubber:
             Whether it is done.
         """
         if problems:
-            return self._mended(live, problems, lambda: rebuild_segment(live, self._storage, self._store, segment))
+            rebuild = partial(rebuild_segment, live, self._storage, self._store, segment, lambda: self._is_over(live))
+            return self._mended(live, problems, rebuild)
         return self._mended(live, index, lambda: drop_index(live, self._storage, self._store, segment))
+
+    def _is_over(self, live: LiveCollection) -> bool:
+        return self._stop.is_set() or live.is_gone
 
     def _mended(self, live: LiveCollection, problems: list[str], mend: Callable[[], None]) -> bool:
         for problem in problems:

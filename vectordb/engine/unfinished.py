@@ -27,7 +27,7 @@ class Settled:
         self._before: dict[Family, dict[bytes, bytes | None]] = {family: {} for family in Family}
         self._hidden: dict[Family, list[Range]] = {family: [] for family in Family}
         self.unfinished: list[int] = []
-        for number in numbers:
+        for number in sorted(numbers):
             self._settle(number)
 
     def _settle(self, number: int) -> None:
