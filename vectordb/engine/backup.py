@@ -88,9 +88,13 @@ def save(staging: Path, versions: dict[str, int], destination: str) -> BackupInf
     return archive.store(place_of(destination), facts, files, lambda count: None)
 
 
-def discard(staging: Path) -> None:
-    """Removes a staging folder."""
+def discard(staging: Path, store: SegmentStore) -> None:
+    """Removes a staging folder. The stamps of what was linked there hold again afterwards."""
+    refs = [path.relative_to(staging / "segments").as_posix() for path in (staging / "segments").glob("**/") if path]
     shutil.rmtree(staging, ignore_errors=True)
+    for ref in refs:
+        if ref != ".":
+            store.restamp(ref)
 
 
 def restore(

@@ -13,8 +13,8 @@ from typing import Any
 import vectordb
 from vectordb import failpoints
 from vectordb.api.database import Database as _Face
-from vectordb.engine import backup as backups
 from vectordb.engine import checks, reads
+from vectordb.engine.care import MEMORY, Care
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.live import LiveCollection
 from vectordb.engine.locking import DirectoryLock
@@ -24,6 +24,7 @@ from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
+from vectordb.engine.scrub import DEFAULT_RATE, Scrubber
 from vectordb.engine.writer import Call, Committer, Operation, Syncs, outcome_unknown
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
@@ -44,9 +45,8 @@ from vectordb.storage.base import Storage
 from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.storage.memory import MemoryStorage
-from vectordb.storage.rocks import DEFAULT_CACHE_BYTES, RocksStorage
+from vectordb.storage.rocks import DEFAULT_CACHE_BYTES
 from vectordb.types import (
-    BackupInfo,
     CollectionConfig,
     CollectionStats,
     DatabaseInfo,
@@ -58,11 +58,10 @@ from vectordb.types import (
 )
 from vectordb.validate import check_filter, check_metadata
 
-MEMORY = ":memory:"
 _log = logging.getLogger("vectordb.engine")
 
 
-class Engine:
+class Engine(Care):
     """Runs every request of :class:`vectordb.requests.Backend` on one folder. Thread-safe.
 
     Args:
@@ -71,6 +70,7 @@ class Engine:
         cache_bytes: Bound of RocksDB's block cache.
         accept_loss: Open although acknowledged data is known to be lost, and go on with what is left.
         shared: A door follows by which other processes may use the folder (``server/sharing.py``).
+        scrub_bytes_per_second: How fast files are checked in the background; 0: not at all.
 
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.
@@ -86,6 +86,7 @@ class Engine:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         accept_loss: bool = False,
         shared: bool = False,
+        scrub_bytes_per_second: int = DEFAULT_RATE,
     ) -> None:
         try:
             self._durability = Durability(durability)
@@ -93,6 +94,11 @@ class Engine:
             raise InvalidArgument(
                 f"durability {durability!r} is unknown; 'sync' or 'async'", field="durability"
             ) from None
+        if type(scrub_bytes_per_second) is not int or scrub_bytes_per_second < 0:
+            raise InvalidArgument(
+                f"scrub_bytes_per_second is a whole number from 0, got {scrub_bytes_per_second!r}",
+                field="scrub_bytes_per_second",
+            )
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
         self._closed: str | None = None
@@ -111,7 +117,13 @@ class Engine:
         self._committer = Committer(self._storage, self._acked, self._durability)
         self._optimizer = Optimizer(self._storage, self._segments)
         self._reindexer = Reindexer(self._storage, self._segments, self._catalogue, self._optimizer.wake)
+        self._scrubber = self._new_scrubber(scrub_bytes_per_second)
         _ENGINES.add(self)
+
+    def _new_scrubber(self, rate: int) -> Scrubber | None:
+        if self._segments is None:
+            return None
+        return Scrubber(self._storage, self._segments, lambda: list(self._lives.values()), rate)
 
     def _open_folder(self, folder: Path, cache_bytes: int, accept_loss: bool) -> None:
         check_format(folder, create=True)
@@ -265,18 +277,6 @@ class Engine:
         live = self._live(collection)
         return collection_stats(live, self._reindexer.stats(live, self._optimizer.stats(live)))
 
-    def backup(self, destination: str) -> BackupInfo:
-        folder, store, storage = self._folder, self._segments, self._storage
-        if folder is None or store is None or not isinstance(storage, RocksStorage):
-            raise FailedPrecondition("a database in memory has no files to back up; export its collections instead")
-        with self._lock:
-            self._check_open()
-            staging, versions = backups.stage(folder, storage, store, self._catalogue, list(self._lives.values()))
-        try:
-            return backups.save(staging, versions, destination)
-        finally:
-            backups.discard(staging)
-
     @property
     def syncs(self) -> Syncs:
         """How often the log was synced, and how long that took."""
@@ -301,6 +301,8 @@ class Engine:
             if self._closed is not None:
                 return
             self._closed = "the database is closed; open it again"
+        if self._scrubber is not None:
+            self._scrubber.close()
         self._reindexer.close()
         self._optimizer.close()
         self._committer.close()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from vectordb import failpoints
 from vectordb.engine.draft import Draft
-from vectordb.engine.results import KEPT_SECONDS
+from vectordb.engine.results import KEPT_SECONDS, stored_key
 from vectordb.errors import (
     Closed,
     DeadlineExceeded,
@@ -229,6 +229,7 @@ class Committer:
         key = call.idempotency_key
         if key is None:
             return call.operation.apply(draft)
+        key = stored_key(key)
         results = call.collection.results
         known = results.get(key)
         if known is not None:

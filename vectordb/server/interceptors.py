@@ -23,7 +23,7 @@ from vectordb.wire.errors import DETAILS_KEY, error_to_status
 log = logging.getLogger("vectordb.server")
 
 _OURS = "/vectordb.v1."
-_LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup"})
+_LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup", "Verify", "Repair", "Erase"})
 _Behaviour = Callable[..., Any]
 
 

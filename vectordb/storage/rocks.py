@@ -83,6 +83,9 @@ def _common(create: bool) -> rocksdict.Options:
     options.set_hard_pending_compaction_bytes_limit(256 << 30)
     options.set_max_write_buffer_number(3)
     options.set_manifest_preallocation_size(64 * 1024)
+    # Begun anew by every flush and compaction: a manifest keeps the first and last key of each file there ever was, and
+    # so would keep ids of erased records (``rocks_erase.py``). It is about 200 bytes a file.
+    options.set_max_manifest_file_size(1)
     options.set_keep_log_file_num(4)
     options.set_max_log_file_size(4 * MIB)
     options.set_stats_dump_period_sec(0)
@@ -116,6 +119,7 @@ class RocksStorage:
         read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
         cache_bytes: Bound of the block cache that all families share.
         rescue: Takes what lies before the damage of a log; otherwise only a torn last record is passed over.
+        lenient: For salvage: the same, and opens in spite of damaged tables.
 
     Raises:
         Corruption: The folder is damaged; the message has its path and RocksDB's words.
@@ -124,7 +128,13 @@ class RocksStorage:
     """
 
     def __init__(
-        self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES, rescue: bool = False
+        self,
+        path: Path | str,
+        *,
+        read_only: bool = False,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        rescue: bool = False,
+        lenient: bool = False,
     ) -> None:
         self.path = Path(path)
         self.read_only = read_only
@@ -136,8 +146,10 @@ class RocksStorage:
         access = rocksdict.AccessType.read_only(False) if read_only else rocksdict.AccessType.read_write()
         self._cache = rocksdict.Cache(cache_bytes)
         options = _family_options(Family.META, self._cache, create)
-        if rescue:
+        if rescue or lenient:
             options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
+        if lenient:
+            options.set_paranoid_checks(False)
         environment = rocksdict.Env()
         environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
         options.set_env(environment)
@@ -319,6 +331,20 @@ class RocksStorage:
             except Exception as error:
                 raise translated(error, self.path) from error
 
+    def flush(self) -> None:
+        """Writes what is only in memory and in the log to tables, so that the log begins anew. Releases the GIL."""
+        with self._gate:
+            try:
+                for rdict in self._families.values():
+                    rdict.flush(True)
+            except Exception as error:
+                raise translated(error, self.path) from error
+
+    def tables(self) -> list[dict[str, Any]]:
+        """RocksDB's files of all families: ``name``, ``start_key``, ``end_key``, ``num_deletions`` and more."""
+        with self._gate:
+            return [{**f, "name": f["name"].lstrip("/")} for f in self._db.live_files()]
+
     def disk_bytes(self) -> int:
         """See :meth:`Storage.disk_bytes`."""
         with self._gate:
@@ -384,6 +410,18 @@ class RocksStorage:
         self._open_lock = threading.Lock()
         self._db = None
         self._families, self._handles, self._cursors = {}, {}, weakref.WeakSet()
+
+
+def rebuild_catalogue(path: Path) -> None:
+    """Makes the manifest of a folder anew from the tables and logs that can be read (RocksDB's ``RepairDB``).
+
+    Raises:
+        Corruption: It cannot be done.
+    """
+    try:
+        rocksdict.Rdict.repair(str(path), _common(create=True))
+    except Exception as error:
+        raise translated(error, path) from error
 
 
 _OPEN: weakref.WeakSet[RocksStorage] = weakref.WeakSet()
