@@ -60,7 +60,7 @@ def test_damage_in_the_middle_is_refused_until_the_loss_is_accepted(killed: Path
     content = bytearray(log.read_bytes())
     content[len(content) // 2] ^= 0x40
     log.write_bytes(content)
-    with pytest.raises(errors.Corruption, match="lost acknowledged versions .* to 50"):
+    with pytest.raises(errors.Corruption, match=r"lost acknowledged versions .* to 50"):
         vectordb.Database(killed)
     with vectordb.Database(killed, accept_loss=True) as db:
         left = db["c"].count()
