@@ -263,11 +263,12 @@ class Ground:
         """Writers and driver at a server, until it is gone."""
         stop = threading.Event()
         with connect(address, retries=0) as db:
-            collection = db["k"]
-            threads = [threading.Thread(target=w.run, args=(collection, stop)) for w in self.writers]
-            for thread in threads:
-                thread.start()
+            threads = []
             try:
+                collection = db["k"]
+                threads += [threading.Thread(target=w.run, args=(collection, stop)) for w in self.writers]
+                for thread in threads:
+                    thread.start()
                 while not until():
                     drive(db)
                     time.sleep(0.005)
@@ -361,13 +362,14 @@ class Nursery:
     """The process of ``nursery.py``; see there. Not thread-safe."""
 
     def __init__(self) -> None:
+        paths = [str(Path(__file__).parents[1] / "slow_kind"), *(path for path in sys.path if path)]
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("nursery.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "GRPC_VERBOSITY": "NONE"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "GRPC_VERBOSITY": "NONE"},
         )
         self._tickets: queue.Queue[int] = queue.Queue()
         self._told: defaultdict[int, queue.Queue[dict[str, Any]]] = defaultdict(queue.Queue)

@@ -98,7 +98,7 @@ def _compared(collection: Any, records: dict[str, tuple[Any, Any, Any]]) -> str:
             return f"another record {id_}"
     ids = sorted(records)
     matrix = np.stack([records[i][0] for i in ids])
-    for query in matrix[:: max(1, len(ids) // 4)]:
+    for query in matrix[:: max(1, len(ids) // 2)]:
         for bound in (None, 3):
             far = distances(scores(query, matrix, Metric.L2), Metric.L2).tolist()
             order = sorted((d, i) for d, i in zip(far, ids, strict=True) if bound is None or records[i][1]["n"] < bound)

@@ -70,13 +70,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, nursery: Any) -> tuple[Path,
         collection = db.create_collection(
             "c", DIM, metric="l2", index={"kind": "hnsw", "m": 4, "ef_construction": 16}, seal_bytes=2_000_000
         )
-        _write(collection, records, 0, 600)
+        _write(collection, records, 0, 260)
         collection.optimize()
-        _write(collection, records, 600, 100)
+        _write(collection, records, 260, 40)
     server, address = nursery.serve(folder / "db")
     with connect(address) as db:
-        _write(db["c"], records, 650, 200)
-        _write(db["c"], records, 900, 50)
+        _write(db["c"], records, 280, 60)
+        _write(db["c"], records, 400, 20)
     server.kill()
     shutil.rmtree(folder / "db" / "door")  # sockets cannot be copied
     (folder / "records").write_bytes(pickle.dumps(records))

@@ -55,13 +55,27 @@ def test_a_lost_tail_is_told_and_opens_only_when_accepted(killed: Path) -> None:
         assert db["c"].count() == left + 1
 
 
-def test_damage_in_the_middle_is_refused(killed: Path) -> None:
+def test_damage_in_the_middle_is_refused_until_the_loss_is_accepted(killed: Path) -> None:
     log = _newest_log(killed)
     content = bytearray(log.read_bytes())
     content[len(content) // 2] ^= 0x40
     log.write_bytes(content)
-    with pytest.raises(errors.Corruption):
+    with pytest.raises(errors.Corruption, match=r"lost acknowledged versions .* to 50"):
         vectordb.Database(killed)
+    with vectordb.Database(killed, accept_loss=True) as db:
+        left = db["c"].count()
+        assert 0 < left < 50
+        assert sorted(r.metadata["n"] for r in db["c"].scan()) == list(range(left))
+    assert verify_folder(killed) == []
+
+
+def test_damage_behind_the_last_acknowledged_write_costs_nothing(killed: Path) -> None:
+    with _newest_log(killed).open("ab") as file:
+        file.write(bytes(100) + b"what a power loss left of a write that nobody was told of" * 20)
+    with vectordb.Database(killed) as db:
+        assert sorted(r.metadata["n"] for r in db["c"].scan()) == list(range(50))
+        db["c"].upsert(["new"], np.ones((1, 4)))
+    assert verify_folder(killed) == []
 
 
 _LAST = 65_536

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 import vectordb
-from vectordb.cli.process import ServerProcess
 from vectordb.engine.verify import verify_folder
 from vectordb_client import connect
 
@@ -29,20 +28,18 @@ _FORMS: list[Any] = [
 ]
 
 
-def _kill_in_a_reindex(
-    folder: Path, writers: list[Any], oracle: SimpleNamespace, rng: random.Random, target: Any
-) -> str:
+def _kill_in_a_reindex(folder: Path, writers: list[Any], nursery: Any, rng: random.Random, target: Any) -> str:
     """What the optimizer did last before the kill."""
-    server = ServerProcess(folder)
+    server, address = nursery.serve(folder)
     stop = threading.Event()
-    databases = [connect(server.address, retries=0) for _ in writers]
+    databases = [connect(address, retries=0) for _ in writers]
     threads = [
         threading.Thread(target=w.run, args=(db.collection("k"), stop))
         for w, db in zip(writers, databases, strict=True)
     ]
     for thread in threads:
         thread.start()
-    with connect(server.address, retries=0) as db:
+    with connect(address, retries=0) as db:
         collection = db.collection("k")
         time.sleep(rng.uniform(0.0, 0.3))
         collection.reindex(target, wait=False)
@@ -61,7 +58,7 @@ def _kill_in_a_reindex(
 
 
 def _check(folder: Path, writers: list[Any], oracle: SimpleNamespace, rng: random.Random, wait: Any) -> list[str]:
-    with ServerProcess(folder) as server, connect(server.address) as db:
+    with vectordb.Database(folder) as db:
         collection = db.collection("k")
         found, problems = oracle.recovered(collection)
         for writer in writers:
@@ -81,7 +78,9 @@ def _check(folder: Path, writers: list[Any], oracle: SimpleNamespace, rng: rando
 
 
 @pytest.mark.rounds(6, 200)
-def test_a_reindex_survives(rounds: Any, tmp_path: Path, oracle: SimpleNamespace, slow_kind: ModuleType) -> None:
+def test_a_reindex_survives(
+    rounds: Any, nursery: Any, tmp_path: Path, oracle: SimpleNamespace, slow_kind: ModuleType
+) -> None:
     folder, writers, states = tmp_path / "db", [], []
     for round in rounds:
         number, rng = round.number, round.rng
@@ -90,7 +89,7 @@ def test_a_reindex_survives(rounds: Any, tmp_path: Path, oracle: SimpleNamespace
             with vectordb.Database(folder) as db:
                 db.create_collection("k", **{**oracle.CONFIG, "index": "flat"})
         target = _FORMS[number % len(_FORMS)]
-        states.append(_kill_in_a_reindex(folder, writers, oracle, rng, target))
+        states.append(_kill_in_a_reindex(folder, writers, nursery, rng, target))
         problems = _check(folder, writers, oracle, rng, target if number % 3 == 2 else None)
         problems += verify_folder(folder)
         known = sum(len(w.known) for w in writers)
