@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from vectordb import Database, errors
 from vectordb.engine import scrub
+from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.scrub import read_all
 from vectordb.engine.verify import verify_folder
 from vectordb.storage.base import Family
@@ -117,8 +119,6 @@ def test_reading_in_short_scans_reads_all(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_pace_is_kept_and_given_up_when_the_database_closes() -> None:
-    import threading
-
     stop = threading.Event()
     waited: list[float] = []
     stop.wait = waited.append  # type: ignore[assignment,method-assign]
@@ -133,3 +133,35 @@ def test_the_pace_is_kept_and_given_up_when_the_database_closes() -> None:
 def test_a_negative_rate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidArgument, match="scrub_bytes_per_second"):
         Database(tmp_path / "db", scrub_bytes_per_second=-1)
+
+
+def test_a_damaged_index_of_a_running_reindex_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, built, go = Reindexer._build, threading.Event(), threading.Event()
+
+    def slowly(self: Any, live: Any, target: Any, segment: Any) -> None:
+        if target.shadows:
+            built.set()
+            assert go.wait(60)
+        build(self, live, target, segment)
+
+    monkeypatch.setattr(Reindexer, "_build", slowly)
+    with Database(tmp_path / "db", scrub_bytes_per_second=0) as db:
+        docs = db.create_collection(
+            "docs", DIM, index="flat", seal_bytes=DIM * 4 * 200, max_segment_bytes=DIM * 4 * 200
+        )
+        rng = np.random.default_rng(0)
+        for _ in range(2):
+            docs.upsert(None, rng.standard_normal((200, DIM)))
+            docs.optimize()
+        docs.reindex("hnsw", wait=False)
+        assert built.wait(60)
+        flip(next((tmp_path / "db" / "segments").glob("*/index-*/index.bin")))
+        engine = engine_of(db)
+        live = engine._live("docs")
+        assert len(engine._scrubber.scrub(live)) == 1
+        assert live.shadows == {}
+        go.set()
+        docs.reindex("hnsw")
+        assert {s.index for s in docs.stats().segments} == {"hnsw"}
+        assert docs.stats().scrub.rebuilt == 1
+        assert db.verify().problems == ()

@@ -201,6 +201,10 @@ def test_the_matrix_of_roles(serve: Serve, tmp_path: Path) -> None:
         (Role.WRITE, lambda db: db["docs"].delete(["nobody"])),
         (Role.READ, lambda db: db["docs"].search_text("word")),
         (Role.ADMIN, lambda db: db["docs"].optimize()),
+        (Role.ADMIN, lambda db: db["docs"].optimize(erase=True)),
+        (Role.ADMIN, lambda db: db["docs"].delete(["nobody"], erase=True)),
+        (Role.ADMIN, lambda db: db.verify(0)),
+        (Role.ADMIN, lambda db: db.repair(dry_run=True)),
         (Role.ADMIN, lambda db: db["docs"].reindex(index="flat")),
         (Role.ADMIN, lambda db: db["docs"].cancel_reindex()),
         (Role.ADMIN, lambda db: db.create_collection("more", 2, exist_ok=True)),
@@ -239,6 +243,8 @@ def test_a_key_for_some_collections(serve: Serve, tmp_path: Path) -> None:
             lambda: db.create_collection("other", 2),
             lambda: db.delete_collection("secret"),
             lambda: db.backup(""),
+            lambda: db.verify(0),
+            lambda: db.repair(),
         ):
             with pytest.raises(errors.PermissionDenied, match="is not for collection"):
                 call()
