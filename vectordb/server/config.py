@@ -118,8 +118,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("log_format", _one_of("text", "json"), "text", "Lines for people, or one JSON object a line."),
     Setting("metrics_listen", _listen, None, "HOST:PORT where Prometheus finds /metrics; none without it."),
     Setting("max_message_bytes", _size, 272 << 20, "Largest message either way: a write and its overhead."),
-    Setting("max_workers", _whole(1, 1024), 8, "Threads that answer calls."),
-    Setting("max_pending_calls", _whole(1, 1 << 20), 1000, "Calls running and waiting; more are refused."),
+    Setting("max_workers", _whole(1, 1024), 8, "Calls that are carried out at a time."),
+    Setting("max_pending_calls", _whole(1, 1 << 14), 1000, "Calls running and waiting; more are refused."),
+    Setting("max_queue_seconds", _seconds, 2.0, "Calls that would wait longer for their turn are refused."),
+    Setting("max_queued_bytes", _size, 512 << 20, "Bytes of the messages that wait; more are refused."),
     Setting(
         "max_streams",
         _whole(1, 1024),
