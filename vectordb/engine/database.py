@@ -22,6 +22,7 @@ from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
+from vectordb.engine.resources import Resources, settled
 from vectordb.engine.writer import Call, Committer, Operation, Syncs
 from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
@@ -69,6 +70,8 @@ class Engine:
         cache_bytes: Bound of RocksDB's block cache.
         accept_loss: Open although acknowledged data is known to be lost, and go on with what is left.
         shared: A door follows by which other processes may use the folder (``server/sharing.py``).
+        **limits: ``memory_limit``, ``own_process``, ``min_free_disk`` (:class:`vectordb.engine.resources.Demands`) and
+            the caps of :class:`vectordb.limits.Limits`.
 
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.
@@ -84,6 +87,7 @@ class Engine:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         accept_loss: bool = False,
         shared: bool = False,
+        **limits: Any,
     ) -> None:
         try:
             self._durability = Durability(durability)
@@ -91,6 +95,7 @@ class Engine:
             raise InvalidArgument(
                 f"durability {durability!r} is unknown; 'sync' or 'async'", field="durability"
             ) from None
+        demands, self._limits = settled(limits)
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
         self._closed: str | None = None
@@ -105,13 +110,18 @@ class Engine:
             self._catalogue = Catalogue(self._storage)
         else:
             self._folder = Path(path).expanduser().absolute()
-            self._open_folder(self._folder, cache_bytes, accept_loss)
+            self._open_folder(self._folder, demands.storage_sizes(cache_bytes), accept_loss)
+        self.resources = Resources(demands, self._folder, self._storage, self._lives)
         self._committer = Committer(self._storage, self._acked, self._durability)
-        self._optimizer = Optimizer(self._storage, self._segments)
-        self._reindexer = Reindexer(self._storage, self._segments, self._catalogue, self._optimizer.wake)
+        self._optimizer = Optimizer(self._storage, self._segments, self.resources)
+        self.resources.relief = self._optimizer.relieve
+        self._reindexer = Reindexer(
+            self._storage, self._segments, self._catalogue, self.resources, self._optimizer.wake
+        )
         _ENGINES.add(self)
 
-    def _open_folder(self, folder: Path, cache_bytes: int, accept_loss: bool) -> None:
+    def _open_folder(self, folder: Path, sizes: tuple[int, int], accept_loss: bool) -> None:
+        cache_bytes, buffer_bytes = sizes
         check_format(folder, create=True)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -120,7 +130,7 @@ class Engine:
         self._directory_lock = DirectoryLock(folder, shared=self._shared)
         try:
             open_format(folder, release=vectordb.__version__)
-            self._storage = RocksStorage(folder / "rocksdb", cache_bytes=cache_bytes)
+            self._storage = RocksStorage(folder / "rocksdb", cache_bytes=cache_bytes, buffer_bytes=buffer_bytes)
             try:
                 self._catalogue = Catalogue(self._storage)
                 self._acked = AckedPage(folder / "ACKED")
@@ -156,9 +166,11 @@ class Engine:
     # Catalogue
 
     def create_collection(self, request: CreateRequest) -> CollectionConfig:
-        checks.check_config(request.config)
-        with self._lock:
+        checks.check_config(request.config, self._limits)
+        with self.resources.write(0, frees=False), self._lock:
             self._check_writable()
+            if request.config.name not in self._catalogue.numbers():
+                self._limits.check_count("max_collections", len(self._catalogue.numbers()) + 1, "collections")
             config, number = self._catalogue.create(request.config, request.exist_ok)
             if number is not None and self._acked is not None:
                 self._acked.store(self._storage.sync(), {number: 0})
@@ -192,7 +204,7 @@ class Engine:
             path=MEMORY if self._folder is None else str(self._folder),
             collections=tuple(self.list_collections()),
             durability=self._durability,
-            read_only_reason=self._committer.read_only_reason,
+            read_only_reason=self._committer.read_only_reason or self.resources.read_only_reason,
         )
 
     # Writing
@@ -200,7 +212,7 @@ class Engine:
     def write(self, collection: str, request: WriteRequest) -> WriteResult:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
-        rows = checks.check_write(live.config, request)
+        rows = checks.check_write(live.config, request, self._limits)
         operation = Write(request.mode, rows, request.if_version)
         count, version = self._submit(live, operation, request, rows.size)
         return WriteResult(count, version, rows.ids)
@@ -209,11 +221,12 @@ class Engine:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
         checks.check_selectors(request.ids, request.where)
+        self._limits.check_filter(request.where)
         check_filter(request.where, live.config.fields)
         if not request.set and not request.unset:
             raise InvalidArgument("give set, unset, or both; otherwise nothing would change", field="set")
         new = checks.decoded(request.set, 0) if request.set else {}
-        check_metadata(new, live.config.fields, row=0)
+        check_metadata(new, live.config.fields, row=0, max_bytes=self._limits.max_metadata_bytes)
         ids = None if request.ids is None else encoded_ids(request.ids)
         operation = UpdateMetadata(ids, request.where, new, request.unset, request.if_version)
         return self._submit(live, operation, request, len(request.set or b""))[0]
@@ -222,6 +235,7 @@ class Engine:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
         checks.check_selectors(request.ids, request.where)
+        self._limits.check_filter(request.where)
         check_filter(request.where, live.config.fields)
         ids = None if request.ids is None else encoded_ids(request.ids)
         return self._submit(live, Delete(ids, request.where, request.if_version), request, 0)[0]
@@ -234,8 +248,9 @@ class Engine:
         size: int,
     ) -> tuple[int, int]:
         checks.check_idempotency_key(request.idempotency_key)
-        waited = self._optimizer.slow_down(live, request.timeout)
-        return self._committer.submit(Call(live, operation, request.idempotency_key, size), request.timeout, waited)
+        with self.resources.write(size, frees=isinstance(operation, Delete), timeout=request.timeout):
+            waited = self._optimizer.slow_down(live, request.timeout)
+            return self._committer.submit(Call(live, operation, request.idempotency_key, size), request.timeout, waited)
 
     # Reading
 
@@ -341,11 +356,13 @@ class Engine:
             live = self._lives.get(name)
             if live is None:
                 number, config = self._catalogue.find(name)
-                live = open_collection(number, config, self._storage, self._segments)
+                live = open_collection(number, config, self._storage, self._segments, self.resources.may_load)
+                live.limits = self._limits
                 # Watched before others can find it: they may ask the optimizer about it at once.
                 self._optimizer.watch(live)
                 self._reindexer.watch(live)
                 self._lives[name] = live
+                self.resources.adopt(live)
             return live
 
     def _check_open(self) -> None:

@@ -21,8 +21,8 @@ worked off a second is measured while calls wait, and both together say how long
 A refusal names the time after which to come again: when what waits is worked off, and what was refused before has
 come. So the refused ones come back one by one, at the pace at which they can be served.
 
-Sources: K. Nichols, V. Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012 (good and standing queues); B. Maurer,
-"Fail at Scale", ACM Queue 13(8), 2015 (the same for requests).
+Sources: K. Nichols, V. Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012 (good and standing queues);
+B. Maurer, "Fail at Scale", ACM Queue 13(8), 2015 (the same for requests).
 """
 
 from __future__ import annotations

@@ -66,16 +66,15 @@ class RetryPolicy:
             clock: The call's time; a wait that would use it up is not begun.
         """
         asked = error.fields.get("retry_after")
-        refused = error.fields.get("admitted") is False and isinstance(asked, int | float)
+        named = float(asked) if isinstance(asked, int | float) else 0.0
+        refused = error.fields.get("admitted") is False and named > 0.0
         if attempt > self.retries * (OVERLOADED if refused else 1) or not _may_repeat(error, idempotent):
             return None
         if refused:
-            wait = float(asked) * random.uniform(1.0, 1.0 + _SPREAD)
+            wait = named * random.uniform(1.0, 1.0 + _SPREAD)
         else:
             backoff = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 1, 30))
-            wait = backoff / 2 + random.uniform(0, backoff / 2)
-            if isinstance(asked, int | float):
-                wait = max(wait, float(asked))
+            wait = max(named, backoff / 2 + random.uniform(0, backoff / 2))
         left = clock.remaining()
         return wait if left is None or wait < left else None
 

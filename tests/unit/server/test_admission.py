@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -180,7 +181,7 @@ def test_the_refused_are_called_back_one_by_one() -> None:
     for name in "ab":
         house.waits(name)
     delays = [house.refused().retry_after for _ in range(20)]
-    steps = [b - a for a, b in zip(delays, delays[1:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(delays)]
     # 0.1 s of a place each, two places: what is worked off until then, and one more for each that comes before.
     assert delays[0] == pytest.approx(0.1)
     assert steps == pytest.approx([0.05] * 19)
