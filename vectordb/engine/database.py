@@ -212,9 +212,11 @@ class Engine:
     def write(self, collection: str, request: WriteRequest) -> WriteResult:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
-        rows = checks.check_write(live.config, request, self._limits)
-        operation = Write(request.mode, rows, request.if_version)
-        count, version = self._submit(live, operation, request, rows.size)
+        # Before they are checked, for which they are copied.
+        with self.resources.write(request.rows.size(), frees=False, timeout=request.timeout):
+            rows = checks.check_write(live.config, request, self._limits)
+            operation = Write(request.mode, rows, request.if_version)
+            count, version = self._submit(live, operation, request, rows.size)
         return WriteResult(count, version, rows.ids)
 
     def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int:
@@ -229,7 +231,9 @@ class Engine:
         check_metadata(new, live.config.fields, row=0, max_bytes=self._limits.max_metadata_bytes)
         ids = None if request.ids is None else encoded_ids(request.ids)
         operation = UpdateMetadata(ids, request.where, new, request.unset, request.if_version)
-        return self._submit(live, operation, request, len(request.set or b""))[0]
+        size = len(request.set or b"")
+        with self.resources.write(size, frees=False, timeout=request.timeout):
+            return self._submit(live, operation, request, size)[0]
 
     def delete(self, collection: str, request: DeleteRequest) -> int:
         live = self._live(collection)
@@ -238,7 +242,8 @@ class Engine:
         self._limits.check_filter(request.where)
         check_filter(request.where, live.config.fields)
         ids = None if request.ids is None else encoded_ids(request.ids)
-        return self._submit(live, Delete(ids, request.where, request.if_version), request, 0)[0]
+        with self.resources.write(0, frees=True):
+            return self._submit(live, Delete(ids, request.where, request.if_version), request, 0)[0]
 
     def _submit(
         self,
@@ -248,9 +253,8 @@ class Engine:
         size: int,
     ) -> tuple[int, int]:
         checks.check_idempotency_key(request.idempotency_key)
-        with self.resources.write(size, frees=isinstance(operation, Delete), timeout=request.timeout):
-            waited = self._optimizer.slow_down(live, request.timeout)
-            return self._committer.submit(Call(live, operation, request.idempotency_key, size), request.timeout, waited)
+        waited = self._optimizer.slow_down(live, request.timeout)
+        return self._committer.submit(Call(live, operation, request.idempotency_key, size), request.timeout, waited)
 
     # Reading
 

@@ -113,7 +113,7 @@ class Server:
         try:
             backend = self._open_backend()
             if self._metrics is not None:
-                self._metrics.start(self._config.metrics_listen, backend)
+                self._metrics.start(self._config.metrics_listen, backend, self._admission)
             announce = getattr(backend, "announce", None)
             if announce is not None:
                 announce(self.address)
