@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 import vectordb
-import vectordb.index.faiss_hnsw  # noqa: F401 - the libraries are there before, and are not counted
-import vectordb.storage.rocks  # noqa: F401
+import vectordb.index.faiss_hnsw
+import vectordb.storage.rocks
 from vectordb import errors
 from vectordb.engine.memory import give_back, private_bytes
 
@@ -59,7 +59,9 @@ def main() -> None:
     with vectordb.Database(folder, memory_limit=limit) as db:
         collection = db.create_collection("c", DIM, index={"kind": "hnsw", "m": 6, "ef_construction": 24})
         try:
-            collection.upsert([str(i) for i in range(limit // (6 * DIM))], np.ones((limit // (6 * DIM), DIM), np.float32))
+            collection.upsert(
+                [str(i) for i in range(limit // (6 * DIM))], np.ones((limit // (6 * DIM), DIM), np.float32)
+            )
         except errors.ResourceExhausted:
             refused += 1
         give_back()

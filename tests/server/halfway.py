@@ -1,4 +1,4 @@
-"""HTTP/2 by hand: connections that do nothing, and calls of which half a message comes, as no gRPC client makes them."""
+"""HTTP/2 by hand: connections that do nothing, and calls of which half a message comes: no gRPC client makes them."""
 
 from __future__ import annotations
 

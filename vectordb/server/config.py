@@ -146,6 +146,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("metrics_listen", _listen, None, "HOST:PORT where Prometheus finds /metrics; none without it."),
     Setting("max_message_bytes", _size, 272 << 20, "Largest message either way: a write and its overhead."),
     Setting("max_workers", _whole(1, 1024), 8, "Calls that are carried out at a time."),
+    Setting(
+        "max_searches",
+        _whole(1, 1024),
+        len(os.sched_getaffinity(0)) + 1,
+        "Of these, searches, counts and scans: no more than there are processors, and one.",
+    ),
     Setting("max_pending_calls", _whole(1, 1 << 14), 1000, "Calls running and waiting; more are refused."),
     Setting("max_queue_seconds", _seconds, 2.0, "Calls that would wait longer for their turn are refused."),
     Setting("max_queued_bytes", _size, 512 << 20, "Bytes of the messages that wait; more are refused."),

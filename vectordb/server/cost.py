@@ -1,4 +1,4 @@
-"""What a call asks for, read off its message: which calls cost alike, a first guess, and whether it is a light one.
+"""What a call asks for, read off its message: which calls cost alike, a first guess, and what keeps it.
 
 Calls of one *kind* (same RPC, same collection, sizes within a factor of two) take about the same time, and how long
 that is, is measured (``admission.py``). The guesses here only serve the first call of its kind.
@@ -7,6 +7,7 @@ that is, is measured (``admission.py``). The guesses here only serve the first c
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, NamedTuple
 
 _GUESS = 0.002
@@ -15,18 +16,26 @@ _LIGHT_IDS = 64
 _WIDTHS = ("ef", "nprobe")
 
 
+class Work(Enum):
+    """What keeps a call: ``LIGHT`` ones nothing, ``BUSY`` ones the processor, ``WAITING`` ones the disk or others."""
+
+    LIGHT = 0
+    WAITING = 1
+    BUSY = 2
+
+
 class Ask(NamedTuple):
     """What one call asks for.
 
     Attributes:
         kind: Calls of one kind cost alike.
         guess: Seconds of a worker that the first of its kind is taken to need.
-        light: Whether it is so little work that it has places of its own.
+        work: What keeps it.
     """
 
     kind: tuple[Any, ...]
     guess: float = _GUESS
-    light: bool = False
+    work: Work = Work.WAITING
 
 
 Reader = Callable[[Any, int], Ask]
@@ -38,7 +47,7 @@ def reader_of(rpc: str) -> Reader:
     known = _READERS.get(rpc)
     if known is not None:
         return known
-    other = Ask((rpc,), light=rpc in _LIGHT)
+    other = Ask((rpc,), work=Work.LIGHT if rpc in _LIGHT else Work.WAITING)
     return lambda message, size: other
 
 
@@ -51,12 +60,12 @@ def _search(message: Any, size: int) -> Ask:
             width = max(width, int(message.params[name].int_value))
     exact, filtered = message.exact, message.HasField("where")
     kind = (message.collection, exact, filtered, message.filter_mode, queries.bit_length(), width.bit_length())
-    return Ask(kind, queries * (0.005 if exact or filtered else 0.0002 + 2e-6 * width))
+    return Ask(kind, queries * (0.005 if exact or filtered else 0.0002 + 2e-6 * width), Work.BUSY)
 
 
 def _explain(message: Any, size: int) -> Ask:
     kind, guess, _ = _search(message.search, size)
-    return Ask(("Explain", message.analyze, *kind), guess)
+    return Ask(("Explain", message.analyze, *kind), guess, Work.BUSY)
 
 
 def _write(message: Any, size: int) -> Ask:
@@ -69,17 +78,19 @@ def _selected(message: Any, size: int) -> Ask:
 
 def _get(message: Any, size: int) -> Ask:
     ids = len(message.ids)
-    return Ask(("Get", message.collection, ids.bit_length()), 1e-5 * ids, ids <= _LIGHT_IDS)
+    return Ask(
+        ("Get", message.collection, ids.bit_length()), 1e-5 * ids, Work.LIGHT if ids <= _LIGHT_IDS else Work.BUSY
+    )
 
 
 def _count(message: Any, size: int) -> Ask:
-    return Ask(("Count", message.collection, message.HasField("where")))
+    return Ask(("Count", message.collection, message.HasField("where")), work=Work.BUSY)
 
 
 def _scan(message: Any, size: int) -> Ask:
     # A first page has the filter evaluated and the rows ordered; the next ones are read off.
     first = not message.cursor
-    return Ask(("Scan", message.collection, first, message.page_size.bit_length()), 0.01)
+    return Ask(("Scan", message.collection, first, message.page_size.bit_length()), 0.01, Work.BUSY)
 
 
 _READERS: dict[str, Reader] = {

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from vectordb.errors import DeadlineExceeded, ResourceExhausted, Unavailable, VectorDBError
-from vectordb.server.admission import HEAVY, STANDING, Admission, Bounds, Ticket
-from vectordb.server.cost import Ask, reader_of
+from vectordb.server.admission import CALM, HEAVY, STANDING, Admission, Bounds, Ticket
+from vectordb.server.cost import Ask, Work, reader_of
 from vectordb_proto.v1 import service_pb2 as pb
 
-CALL = Ask(("call",), 0.1)
-LIGHT = Ask(("light",), 0.1, light=True)
-LONG = Ask(("long",), 4 * HEAVY)
+CALL = Ask(("call",), 0.1, Work.BUSY)
+WRITE = Ask(("write",), 0.1, Work.WAITING)
+LIGHT = Ask(("light",), 0.1, Work.LIGHT)
+LONG = Ask(("long",), 4 * HEAVY, Work.BUSY)
 
 
 class Context:
@@ -100,13 +101,24 @@ def test_light_calls_have_places_of_their_own() -> None:
     assert house.admission.waiting == 2
 
 
+def test_searches_and_writes_do_not_keep_each_other_waiting() -> None:
+    house = House(max_workers=4, max_searches=1)
+    house.enter()
+    house.waits("a")
+    writes = [house.enter(WRITE) for _ in range(4)]
+    assert len(writes) == 4
+    house.waits("write", WRITE)
+    assert (house.admission.running, house.admission.waiting) == (5, 2)
+    assert house.admission.waiting_seconds > 0
+
+
 def test_heavy_calls_leave_a_place_to_others() -> None:
     house = House(max_workers=4)
     held = [house.enter(LONG) for _ in range(3)]
     waiting = house.waits("heavy", LONG)
     assert house.enter() is not None  # passes the heavy one, for which there is no place
     house.admission.leave(held[0])
-    assert waiting.done().lane == held[0].lane
+    assert waiting.done().heavy
 
 
 def test_what_calls_of_a_kind_took_decides_whether_the_next_is_heavy() -> None:
@@ -161,6 +173,27 @@ def test_a_burst_is_absorbed_and_a_standing_queue_is_not() -> None:
     assert house.refused().reason == "standing"
 
 
+def test_overload_is_remembered_while_its_refusals_go_on() -> None:
+    house = House(max_workers=3)
+    running = [house.enter() for _ in range(3)]
+    waiting = [house.waits(str(i)) for i in range(4)]
+    house.now += 2 * STANDING
+    assert house.refused().reason == "standing"
+    for call in waiting:
+        house.admission.leave(running.pop(0), measured=False)
+        running.append(call.done())
+    # Empty for a moment: what is refused comes back, and must not make a long queue again.
+    for _ in range(3):
+        house.now += 0.9 * CALM
+        waiting = [house.waits(str(i)) for i in range(2)]
+        assert house.refused().reason == "standing"
+        for call in waiting:
+            house.admission.leave(running.pop(0), measured=False)
+            running.append(call.done())
+    house.now += 1.1 * CALM
+    assert len([house.waits(str(i)) for i in range(10)]) == house.admission.waiting == 10
+
+
 def test_a_queue_that_was_empty_is_not_a_standing_one() -> None:
     house = House(max_workers=1)
     ticket = house.enter()
@@ -191,16 +224,16 @@ def test_the_refused_are_called_back_one_by_one() -> None:
 
 
 def test_the_delay_follows_from_what_is_worked_off() -> None:
-    house = House(max_workers=2, max_pending_calls=6)
+    house = House(max_workers=2)
     running = [house.enter() for _ in range(2)]
-    waiting = [house.waits(str(i)) for i in range(4)]
-    before = house.refused().retry_after
-    for call in waiting:  # each takes far longer than thought
+    waiting = [house.waits(str(i)) for i in range(6)]
+    before = house.admission.waiting_seconds
+    for call in waiting[:3]:  # each takes far longer than thought
         house.now += 1.0
         house.admission.leave(running.pop(0), measured=False)
         running.append(call.done())
-        house.waits("more")
-    assert house.refused().retry_after > 3 * before
+    assert house.admission.waiting_seconds > before
+    assert house.refused(left=0.001).retry_after > before
 
 
 def test_time_that_runs_out_in_the_queue() -> None:
@@ -252,10 +285,10 @@ def test_what_messages_ask_for() -> None:
     assert all(ask.guess > searches[0].guess for ask in searches[1:])
     assert asked("Search", pb.SearchRequest(collection="docs", texts=["a", "b"])).guess > 0
     assert asked("Explain", pb.ExplainRequest(search=many)).guess == searches[1].guess
-    assert asked("Get", pb.GetRequest(ids=["a"])).light
-    assert not asked("Get", pb.GetRequest(ids=["a"] * 1000)).light
-    assert asked("GetInfo", pb.GetInfoRequest()).light
-    assert not asked("CreateCollection", pb.CreateCollectionRequest()).light
+    assert asked("Get", pb.GetRequest(ids=["a"])).work is Work.LIGHT
+    assert asked("Get", pb.GetRequest(ids=["a"] * 1000)).work is not Work.LIGHT
+    assert asked("GetInfo", pb.GetInfoRequest()).work is Work.LIGHT
+    assert asked("CreateCollection", pb.CreateCollectionRequest()).work is not Work.LIGHT
     large = pb.WriteRequest(collection="docs", idempotency_key="x" * 100_000)
     assert asked("Write", large).guess > asked("Write", pb.WriteRequest(collection="docs")).guess
     for rpc, message in (
@@ -264,4 +297,4 @@ def test_what_messages_ask_for() -> None:
         ("Delete", pb.DeleteRequest()),
         ("UpdateMetadata", pb.UpdateMetadataRequest()),
     ):
-        assert not asked(rpc, message).light
+        assert asked(rpc, message).work is not Work.LIGHT
