@@ -133,7 +133,8 @@ def stage(address: str, base: Any, options: argparse.Namespace, clients: int, se
     )
     print(
         f"{clients:>5} clients: {found.answered_a_second:>7.0f} answered/s, p50 {found.p50_ms:.1f} "
-        f"p99 {found.p99_ms:.1f} ms; {found.refused_a_second:.0f} refused/s, p99 {found.refused_p99_ms:.1f} ms; {found.wrong} wrong",
+        f"p99 {found.p99_ms:.1f} ms; {found.refused_a_second:.0f} refused/s, p99 {found.refused_p99_ms:.1f} ms; "
+        f"{found.wrong} wrong",
         flush=True,
     )
     return found

@@ -19,12 +19,12 @@ from vectordb.engine.live import LiveCollection
 from vectordb.engine.locking import DirectoryLock
 from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
-from vectordb.engine.recovery import open_collection
+from vectordb.engine.recovery import check_loss, open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
 from vectordb.engine.resources import Resources, settled
 from vectordb.engine.writer import Call, Committer, Operation, Syncs
-from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
+from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.requests import (
@@ -38,7 +38,7 @@ from vectordb.requests import (
     WriteRequest,
 )
 from vectordb.segments.store import SegmentStore
-from vectordb.storage.acked import AckedPage, lost
+from vectordb.storage.acked import AckedPage
 from vectordb.storage.base import Storage
 from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
@@ -134,7 +134,7 @@ class Engine:
             try:
                 self._catalogue = Catalogue(self._storage)
                 self._acked = AckedPage(folder / "ACKED")
-                self._check_loss(folder, accept_loss)
+                check_loss(folder, self._acked, self._storage, self._catalogue, accept=accept_loss)
                 self._segments = SegmentStore(folder / "segments")
                 self._segments.collect_garbage(self._catalogue.segment_refs())
             except BaseException:
@@ -143,25 +143,6 @@ class Engine:
         except BaseException:
             self._directory_lock.release()
             raise
-
-    def _check_loss(self, folder: Path, accept_loss: bool) -> None:
-        assert self._acked is not None
-        versions = self._catalogue.versions()
-        losses = lost(self._acked.load(), self._storage.sequence(), versions)
-        if losses and not accept_loss:
-            names = {number: name for name, number in self._catalogue.numbers().items()}
-            told = "; ".join(
-                str(loss) + (f" ({names[loss.collection]!r})" if loss.collection in names else "") for loss in losses
-            )
-            raise Corruption(
-                f"folder {folder} came back without acknowledged data: {told}. Restore it from a backup, or open it "
-                "with accept_loss=True to go on with what is left",
-                path=str(folder),
-                losses=[str(loss) for loss in losses],
-            )
-        if losses:
-            gone = [loss.collection for loss in losses if loss.collection is not None and loss.recovered is None]
-            self._acked.reset(self._storage.sync(), versions, gone)
 
     # Catalogue
 

@@ -32,6 +32,7 @@ from vectordb.segments.rows import RowBatch
 from vectordb.segments.tail import Tail, TailSection
 from vectordb.segments.texts import open_text, publish_text
 from vectordb.storage import codec, keys
+from vectordb.storage.acked import lost
 from vectordb.storage.base import Family, Storage
 from vectordb.storage.catalogue import SegmentEntry, decode_manifest, decode_target, encode_config
 from vectordb.storage.codec import State, Tombstone
@@ -42,8 +43,12 @@ from vectordb.text.merge import Moved, merged
 from vectordb.types import CollectionConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vectordb.engine.catalogue import Catalogue
     from vectordb.segments.segment import Segment
     from vectordb.segments.store import SegmentStore
+    from vectordb.storage.acked import AckedPage
     from vectordb.text.analyzers import Analyzer
     from vectordb.text.index import TextIndex
 
@@ -51,6 +56,30 @@ _log = logging.getLogger("vectordb.engine")
 _ROWS_AT_ONCE = 4_096
 _TEXTS_AT_ONCE = 1_024
 _REBUILT_AT_ONCE = 256 << 20
+
+
+def check_loss(folder: Path, acked: AckedPage, storage: Storage, catalogue: Catalogue, *, accept: bool) -> None:
+    """Whether all that was acknowledged came back; with ``accept`` what is left is noted as all there is.
+
+    Raises:
+        Corruption: Something is missing, and that is not accepted.
+    """
+    versions = catalogue.versions()
+    losses = lost(acked.load(), storage.sequence(), versions)
+    if losses and not accept:
+        names = {number: name for name, number in catalogue.numbers().items()}
+        told = "; ".join(
+            str(loss) + (f" ({names[loss.collection]!r})" if loss.collection in names else "") for loss in losses
+        )
+        raise Corruption(
+            f"folder {folder} came back without acknowledged data: {told}. Restore it from a backup, or open it "
+            "with accept_loss=True to go on with what is left",
+            path=str(folder),
+            losses=[str(loss) for loss in losses],
+        )
+    if losses:
+        gone = [loss.collection for loss in losses if loss.collection is not None and loss.recovered is None]
+        acked.reset(storage.sync(), versions, gone)
 
 
 def open_collection(

@@ -7,18 +7,21 @@ is refused: by its own thread, so at once, whatever the others do.
 room      which calls                                              places
 light     those that read little (``cost.py``)                     its own, so that nothing keeps them waiting
 waiting   writes, and whatever else waits for the disk             ``max_workers``
-busy      searches, counts, scans: those that compute              ``max_searches``: more would only share processors
+quick     searches, counts, scans of less than ``QUICK`` seconds   ``max_workers``: handing on a place costs as much
+          of a processor                                           as they do
+busy      those that compute for longer                            ``max_searches``: more would only share processors
           heavy ones among them, that are estimated to hold a      all but a quarter of these
           place for longer than ``HEAVY`` seconds
 
-What a call costs (seconds of one place) is the moving average over earlier calls of its kind. How much of that is
-worked off a second is measured while calls wait, and both together say how long a new call would wait. It is refused if
+What a call costs (seconds of one place, and of a processor) is the moving average over earlier calls of its kind. How
+much is worked off a second is measured while calls wait, and both together say how long a new call would wait. It is
+refused if
 
 * that is longer than ``max_queue_seconds``, or than its deadline leaves;
 * ``max_pending_calls`` run and wait, or the messages of those that wait have ``max_queued_bytes``;
 * the queue is a *standing* one: not empty for ``STANDING`` seconds. A burst is absorbed; under lasting overload every
-  call would only wait longer, so that then fewer wait than there are places, until that has refused none for ``CALM``
-  seconds.
+  call would only wait longer, so that then fewer wait than there are places, or than are worked off in ``TARGET``
+  seconds, until that has refused none for ``CALM`` seconds.
 
 A refusal names the time after which to come again: when what waits is worked off, and what was refused before has
 come. So the refused ones come back one by one, at the pace at which they can be served.
@@ -40,8 +43,8 @@ from typing import Any, Protocol
 from vectordb.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from vectordb.server.cost import Ask, Work
 
-HEAVY = 0.25
-STANDING, CALM = 0.2, 1.0
+HEAVY, QUICK = 0.25, 0.003
+STANDING, CALM, TARGET = 0.2, 1.0, 0.005
 _LONGEST_DELAY, _SHORTEST_DELAY = 5.0, 0.005
 _WINDOW = 0.1
 _KINDS = 4096
@@ -69,7 +72,7 @@ class Bounds:
 class Ticket:
     """One call's place, or its place in the queue."""
 
-    __slots__ = ("cost", "gate", "granted", "heavy", "kind", "number", "room", "size", "started")
+    __slots__ = ("begun", "cost", "gate", "granted", "heavy", "kind", "number", "room", "size", "started")
 
     def __init__(self, kind: tuple[Any, ...], cost: float, room: _Room, size: int) -> None:
         self.kind = kind
@@ -77,7 +80,7 @@ class Ticket:
         self.room = room
         self.size = size
         self.heavy = room.splits and cost > HEAVY
-        self.started = 0.0
+        self.started = self.begun = 0.0
         self.number = 0
         self.granted = False
         self.gate: Any = None
@@ -188,18 +191,25 @@ class Admission:
             time ran out while they waited: ``expired``.
     """
 
-    def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        clock: Callable[[], float] = time.monotonic,
+        computed: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._computed = computed
         workers = bounds.max_workers
         self._bounds = bounds
         self._clock = clock
         self._lock = threading.Lock()
         busy = _Room(min(workers, bounds.max_searches or workers), splits=True)
         self._rooms = {Work.LIGHT: _Room(max(2, workers // 2)), Work.WAITING: _Room(workers), Work.BUSY: busy}
-        self._all = tuple(self._rooms.values())
+        self._quick = _Room(workers)
+        self._all = (*self._rooms.values(), self._quick)
         self._number = 0  # guarded by self._lock
         self._closed = False  # guarded by self._lock
         # A lost average does not matter: not guarded.
-        self._averages: dict[tuple[Any, ...], float] = {}
+        self._averages: dict[tuple[Any, ...], tuple[float, float]] = {}
         self.shed: Counter[str] = Counter()
 
     @property
@@ -230,11 +240,14 @@ class Admission:
             DeadlineExceeded: Its time ran out while it waited. Unavailable: The server stops.
         """
         kind, guess, work = ask
-        room = self._rooms[work]
-        ticket = Ticket(kind, self._averages.get(kind, guess), room, size)
+        known = self._averages.get(kind)
+        cost, computed = known if known is not None else (guess, guess)
+        room = self._quick if work is Work.BUSY and computed < QUICK else self._rooms[work]
+        ticket = Ticket(kind, cost, room, size)
         with self._lock:
             if not room.queues[ticket.heavy] and room.has_place(ticket.heavy):
                 room.take(ticket, self._clock())
+                ticket.begun = self._computed()
                 return ticket
             left = _time_left(context)
             self._check(ticket, left)
@@ -247,13 +260,14 @@ class Admission:
         if not context.is_active():
             self.leave(ticket, measured=False)
             raise Unavailable("the call was broken off while it waited")
+        ticket.begun = self._computed()
         return ticket
 
     def leave(self, ticket: Ticket, measured: bool = True) -> None:
         """The call is over; ``measured``: what it took says something about its kind."""
         room, now = ticket.room, self._clock()
         if measured:
-            self._learn(ticket.kind, now - ticket.started)
+            self._learn(ticket.kind, now - ticket.started, self._computed() - ticket.begun)
         with self._lock:
             room.give_back(ticket)
             if room.since is None:
@@ -291,7 +305,7 @@ class Admission:
         if room.waiting and sum(each.size for each in self._all) + ticket.size > bounds.max_queued_bytes:
             what = f"the calls that wait have max_queued_bytes = {bounds.max_queued_bytes} bytes"
             self._refuse(ticket, "bytes", what)
-        if room.waiting >= room.most and room.stands(self._clock()):
+        if room.waiting >= room.most and wait > TARGET and room.stands(self._clock()):
             what = f"{room.waiting} calls wait for {room.places} places (max_workers, max_searches), and keep coming"
             self._refuse(ticket, "standing", what)
 
@@ -315,14 +329,14 @@ class Admission:
         if not ticket.granted:
             raise Unavailable("the server is stopping; try again in a moment", retry_after=1.0)
 
-    def _learn(self, kind: tuple[Any, ...], took: float) -> None:
-        average = self._averages.get(kind)
-        if average is None:
+    def _learn(self, kind: tuple[Any, ...], took: float, computed: float) -> None:
+        known = self._averages.get(kind)
+        if known is None:
             if len(self._averages) >= _KINDS:
                 self._averages.clear()
-            self._averages[kind] = took
+            self._averages[kind] = took, computed
         else:
-            self._averages[kind] = average + 0.2 * (took - average)
+            self._averages[kind] = known[0] + 0.2 * (took - known[0]), known[1] + 0.2 * (computed - known[1])
 
 
 def _time_left(context: Waiter) -> float | None:

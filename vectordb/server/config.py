@@ -150,7 +150,7 @@ SETTINGS: tuple[Setting, ...] = (
         "max_searches",
         _whole(1, 1024),
         len(os.sched_getaffinity(0)) + 1,
-        "Of these, searches, counts and scans: no more than there are processors, and one.",
+        "Of these, searches, counts and scans that compute for more than 3 ms.",
     ),
     Setting("max_pending_calls", _whole(1, 1 << 14), 1000, "Calls running and waiting; more are refused."),
     Setting("max_queue_seconds", _seconds, 2.0, "Calls that would wait longer for their turn are refused."),

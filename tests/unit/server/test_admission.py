@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vectordb.errors import DeadlineExceeded, ResourceExhausted, Unavailable, VectorDBError
-from vectordb.server.admission import CALM, HEAVY, STANDING, Admission, Bounds, Ticket
+from vectordb.server.admission import CALM, HEAVY, QUICK, STANDING, Admission, Bounds, Ticket
 from vectordb.server.cost import Ask, Work, reader_of
 from vectordb_proto.v1 import service_pb2 as pb
 
@@ -37,7 +37,7 @@ class House:
 
     def __init__(self, **bounds: Any) -> None:
         self.now = 100.0
-        self.admission = Admission(Bounds(**bounds), lambda: self.now)
+        self.admission = Admission(Bounds(**bounds), lambda: self.now, lambda: self.now)
         self.order: list[str] = []
 
     def enter(self, ask: Ask = CALL, left: float | None = None, size: int = 1) -> Ticket:
@@ -110,6 +110,20 @@ def test_searches_and_writes_do_not_keep_each_other_waiting() -> None:
     house.waits("write", WRITE)
     assert (house.admission.running, house.admission.waiting) == (5, 2)
     assert house.admission.waiting_seconds > 0
+
+
+def test_quick_searches_have_more_places_than_those_that_compute() -> None:
+    house = House(max_workers=4, max_searches=1)
+    house.enter()
+    house.waits("a")
+    quick = [house.enter(Ask(("quick",), QUICK / 2, Work.BUSY)) for _ in range(4)]
+    assert len(quick) == 4
+    house.waits("b", Ask(("quick",), QUICK / 2, Work.BUSY))
+    for ticket in quick[:3]:
+        house.now += 1.0
+        house.admission.leave(ticket)
+    # It turned out that they are not quick.
+    house.waits("c", Ask(("quick",), QUICK / 2, Work.BUSY))
 
 
 def test_heavy_calls_leave_a_place_to_others() -> None:
