@@ -1,7 +1,8 @@
 """``python -m bench overload``: ten times the clients that saturate a server, all honouring its RetryInfo.
 
-Closed-loop clients (each asks, waits for the answer, asks again) are doubled until that answers hardly more: those
-saturate it. Ten times as many then ask for a while; one that is refused comes again when the refusal says. The bars:
+Closed-loop clients (each asks, waits for the answer, asks again) are doubled, and the fewest taken that get about the
+most answers: those saturate it. Ten times as many then ask for a while; one that is refused comes again when the
+refusal says. The bars:
 
     accepted    p99 below 3 times the p99 of the saturated server
     refused     within 50 ms, at the p99
@@ -30,8 +31,9 @@ from vectordb.errors import ResourceExhausted
 from vectordb.requests import SearchRequest
 from vectordb_client import connect
 
-GAIN = 1.1
-"""Twice the clients that answer less than so many times as much do not saturate it any better."""
+CLIENTS = (1, 2, 4, 8, 16, 32)
+ENOUGH = 0.9
+"""The fewest clients that get so much of the most answers a second are those that saturate."""
 TIMES = 10
 BARS = {"accepted": 3.0, "refused_ms": 50.0, "memory": 1.1}
 _WARM_UP = 0.5
@@ -101,13 +103,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def saturated(address: str, base: Any, options: argparse.Namespace) -> list[Stage]:
-    """Twice the clients a step, up to those that saturate the server, which are the last."""
-    steps = [stage(address, base, options, 1, options.seconds / 5)]
-    while True:
-        step = stage(address, base, options, 2 * steps[-1].clients, options.seconds / 5)
-        if step.answered_a_second < GAIN * steps[-1].answered_a_second:
-            return steps
-        steps.append(step)
+    """Stages of more and more clients, up to the fewest that saturate the server, which are the last."""
+    steps = [stage(address, base, options, clients, options.seconds / 5) for clients in CLIENTS]
+    enough = ENOUGH * max(step.answered_a_second for step in steps)
+    return steps[: 1 + next(i for i, step in enumerate(steps) if step.answered_a_second >= enough)]
 
 
 def stage(address: str, base: Any, options: argparse.Namespace, clients: int, seconds: float) -> Stage:

@@ -10,6 +10,7 @@ is full all the same (others fill it too) is a failed write, after which nobody 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
@@ -62,7 +63,9 @@ class DiskSpace:
         """The disk now, or a moment ago."""
         now = time.monotonic()
         if now - self._seen > _AGE:
-            self._usage, self._seen = usage(self._folder), now
+            self._seen = now
+            with contextlib.suppress(OSError):  # the folder was moved away: storage says so better
+                self._usage = usage(self._folder)
             self._low = self._usage.free < self.watermark * (_BACK if self._low else 1.0)
         return self._usage
 

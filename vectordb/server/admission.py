@@ -20,7 +20,7 @@ refused if
 * that is longer than ``max_queue_seconds``, or than its deadline leaves;
 * ``max_pending_calls`` run and wait, or the messages of those that wait have ``max_queued_bytes``;
 * the queue is a *standing* one: not empty for ``STANDING`` seconds. A burst is absorbed; under lasting overload every
-  call would only wait longer, so that then fewer wait than there are places, or than are worked off in ``TARGET``
+  call would only wait longer, so that then half as many wait as there are places, or what is worked off in ``TARGET``
   seconds, until that has refused none for ``CALM`` seconds.
 
 A refusal names the time after which to come again: when what waits is worked off, and what was refused before has
@@ -107,7 +107,7 @@ class _Room:
         self.places = places
         self.splits = splits
         self.heavy_places = max(1, places - max(1, places // 4))
-        self.most = max(1, 2 * places // 3)
+        self.most = max(1, places // 2)
         self.running = self.heavy_running = 0
         self.queues: tuple[deque[Ticket], deque[Ticket]] = (deque(), deque())
         self.cost, self.size = 0.0, 0
