@@ -199,7 +199,7 @@ def test_overload_is_remembered_while_its_refusals_go_on() -> None:
     # Empty for a moment: what is refused comes back, and must not make a long queue again.
     for _ in range(3):
         house.now += 0.9 * CALM
-        waiting = [house.waits(str(i)) for i in range(2)]
+        waiting = [house.waits("again")]
         assert house.refused().reason == "standing"
         for call in waiting:
             house.admission.leave(running.pop(0), measured=False)
