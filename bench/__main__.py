@@ -29,6 +29,7 @@ COMMANDS = {
     "deletes": "bench.deletes",
     "filters": "bench.filters",
     "indexes": "bench.indexes",
+    "overload": "bench.overload",
     "rag": "bench.rag",
 }
 """``python -m bench NAME ...`` runs ``main(arguments)`` of the module; without a name it is this one."""

@@ -42,7 +42,7 @@ def as_ids(values: Iterable[Any]) -> list[str]:
     return [v if type(v) is str else as_id(v, row) for row, v in enumerate(values)]
 
 
-def encoded_ids(ids: Sequence[str], *, unique: bool = True) -> list[bytes]:
+def encoded_ids(ids: Sequence[str], *, unique: bool = True, max_bytes: int = MAX_ID_BYTES) -> list[bytes]:
     """Ids as UTF-8, checked.
 
     Raises:
@@ -54,13 +54,13 @@ def encoded_ids(ids: Sequence[str], *, unique: bool = True) -> list[bytes]:
             key = text.encode()
         except UnicodeEncodeError:
             raise InvalidArgument(f"ids in row {row} is no text in UTF-8: {text!r:.60}", field="ids", row=row) from None
-        if not 0 < len(key) <= MAX_ID_BYTES:
+        if not 0 < len(key) <= max_bytes:
             raise InvalidArgument(
-                f"id in row {row} has {len(key)} bytes of UTF-8; ids have 1 to {MAX_ID_BYTES}",
+                f"id in row {row} has {len(key)} bytes of UTF-8; ids have 1 to {max_bytes} (max_id_bytes)",
                 field="ids",
                 row=row,
                 got=len(key),
-                limit=MAX_ID_BYTES,
+                limit=max_bytes,
             )
         keys.append(key)
     if unique and len(set(keys)) != len(keys):

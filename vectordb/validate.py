@@ -23,8 +23,8 @@ MAX_STRING = 262_144
 """Characters of one string."""
 MAX_BYTES = 1 << 20
 """Bytes of one record's metadata, encoded."""
-_SAFE_CHARACTERS = MAX_BYTES // 8
-"""Metadata with fewer characters and values than this cannot encode to more than MAX_BYTES: no need to encode it."""
+_SAFE_SHARE = 8
+"""Metadata with fewer characters and values than an eighth of its bytes cannot encode to more: no need to encode it."""
 
 _CACHED_KEYS = 64
 
@@ -55,6 +55,7 @@ def check_metadata(
     *,
     row: int | None = None,
     collection: str | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> None:
     """Checks one record's metadata as it comes out of :func:`vectordb.encoding.decode_metadata`, before it is stored.
 
@@ -63,6 +64,7 @@ def check_metadata(
         fields: Declared fields by path; a declared field holds its type, a list of it, or null.
         row: The record's place in the request, for the message.
         collection: The collection's name, for the message.
+        max_bytes: How many bytes it may take, encoded (``max_metadata_bytes``).
 
     Raises:
         InvalidArgument: With ``row``, ``collection`` and ``field`` (the path), and what to change.
@@ -73,8 +75,9 @@ def check_metadata(
         count, weight = _check_map(metadata, "", 1, fields or {})
         if count > MAX_PATHS:
             _refuse("", f"has {count} field paths, at most {MAX_PATHS} are allowed; store the rest as one JSON string")
-        if weight > _SAFE_CHARACTERS and (size := len(encode_metadata(metadata))) > MAX_BYTES:
-            _refuse("", f"takes {size} bytes encoded, at most {MAX_BYTES} are allowed; move long text to 'texts'")
+        if weight > max_bytes // _SAFE_SHARE and (size := len(encode_metadata(metadata))) > max_bytes:
+            what = f"takes {size} bytes encoded, at most {max_bytes} are allowed (max_metadata_bytes)"
+            _refuse("", f"{what}; move long text to 'texts'")
     except _Refused as refused:
         place = "" if row is None else f" in row {row}"
         place += "" if collection is None else f" of collection {collection!r}"

@@ -59,6 +59,8 @@ def test_metrics() -> None:
     assert found['vectordb_rpc_running{call="Search"}'] == 0
     assert found["vectordb_wal_syncs_total"] == 3
     assert found["vectordb_read_only"] == 0
+    assert found["vectordb_calls_running"] == found["vectordb_calls_waiting"] == found["vectordb_queue_seconds"] == 0
+    assert found['vectordb_memory_kind_bytes{kind="tail"}'] > 0
     assert found["process_resident_memory_bytes"] > 1e6
 
 

@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 
 from vectordb.cli.main import COMMANDS, main
+from vectordb.errors import InvalidArgument
 from vectordb.requests import CreateRequest, Rows, WriteMode, WriteRequest
+from vectordb.server.config import SETTINGS, load
 from vectordb.types import CollectionConfig
 from vectordb.wire import requests
+from vectordb_client import connect
 from vectordb_proto.v1 import service_pb2 as pb
 from vectordb_proto.v1 import service_pb2_grpc
 
@@ -127,3 +130,23 @@ def test_config_show_tells_value_and_origin(capsys, monkeypatch, tmp_path):
     assert code == 1
     assert log.count("\n") == 1
     assert "VECTORDB_MAX_WORKERS" in log
+
+
+def test_limits_reach_the_engine_and_are_shown_with_their_origins(serving, capsys, monkeypatch):
+    _, address = serving(VECTORDB_MAX_LIMIT="5", VECTORDB_MEMORY_LIMIT="512 MiB", VECTORDB_MIN_FREE_DISK="0.1%")
+    with connect(address) as db:
+        docs = db.create_collection("docs", 2)
+        docs.upsert(["a"], [[1, 0]])
+        assert len(docs.search([1, 0], limit=5)) == 1
+        with pytest.raises(InvalidArgument, match=r"1 to 5, got 6 \(max_limit\)"):
+            docs.search([1, 0], limit=6)
+    monkeypatch.setenv("VECTORDB_MAX_LIMIT", "5")
+    code, out, _ = run(capsys, "config", "show")
+    shown = out.splitlines()
+    assert code == 0
+    assert "max_limit = 5  # environment VECTORDB_MAX_LIMIT" in shown
+    for setting in SETTINGS:
+        assert any(line.startswith(f"{setting.name} = ") for line in shown)
+    for wrong in ({"memory_limit": "1 KiB"}, {"min_free_disk": "some"}, {"max_dim": "0"}, {"max_id_bytes": 513}):
+        with pytest.raises(InvalidArgument, match=next(iter(wrong))):
+            load(wrong, environment={})

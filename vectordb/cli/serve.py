@@ -50,13 +50,18 @@ def _server(settings: Config) -> Server:
 
     def engine() -> Any:
         from vectordb.engine.database import Engine
+        from vectordb.engine.resources import Demands
+        from vectordb.limits import BOUNDS
         from vectordb.server.sharing import open_shared
 
-        known = list(inspect.signature(Engine).parameters)[1:]
+        known = [*list(inspect.signature(Engine).parameters)[1:-1], *Demands.__dataclass_fields__, *BOUNDS]
         for name in settings.engine:
             if name not in known:
                 raise InvalidArgument(f"the engine has no option {name!r}; known are {', '.join(known)}", field=name)
-        return open_shared(settings.data, **{"shared": True, **settings.engine})
+        options = {"shared": True, "own_process": True, "memory_limit": settings.memory_limit, **settings.engine}
+        if options["memory_limit"] == "none":
+            options["memory_limit"] = None
+        return open_shared(settings.data, **options)
 
     return Server(engine, settings)
 

@@ -18,6 +18,7 @@ from vectordb.errors import DimensionMismatch, InvalidArgument, InvalidVector, R
 from vectordb.ids import encoded_ids
 from vectordb.index.quantization import NONE
 from vectordb.index.registry import check_search_params, resolve
+from vectordb.limits import DEFAULTS, Limits
 from vectordb.metric import Metric, norms, prepared
 from vectordb.requests import ReindexRequest, Rows, ScanRequest, SearchRequest, WriteRequest
 from vectordb.storage.catalogue import Choice
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAX_DIM = 65_536
-MAX_LIMIT = 10_000
-MAX_QUERIES = 10_000
-MAX_TEXT_BYTES = 16 << 20
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 _INCLUDES = ("metadata", "text", "vector")
 
@@ -69,15 +66,17 @@ def check_name(name: object) -> str:
     return name
 
 
-def check_config(config: CollectionConfig) -> None:
+def check_config(config: CollectionConfig, limits: Limits = DEFAULTS) -> None:
     """A new collection's configuration.
 
     Raises:
         InvalidArgument: A value is out of range, or the index cannot do what is asked; alternatives are named.
     """
     check_name(config.name)
-    if not isinstance(config.dim, int) or isinstance(config.dim, bool) or not 1 <= config.dim <= MAX_DIM:
-        raise InvalidArgument(f"dim is a whole number from 1 to {MAX_DIM}, got {config.dim!r}", field="dim")
+    if not isinstance(config.dim, int) or isinstance(config.dim, bool) or not 1 <= config.dim <= limits.max_dim:
+        raise InvalidArgument(
+            f"dim is a whole number from 1 to {limits.max_dim}, got {config.dim!r} (max_dim)", field="dim"
+        )
     _check_index(config)
     tuning = config.tuning
     for name in ("seal_bytes", "index_bytes", "max_segment_bytes", "max_unindexed_bytes", "max_write_bytes"):
@@ -120,7 +119,7 @@ def _check_index(config: CollectionConfig) -> None:
     resolve(config.index, config.metric, config.quantization, config.dim)
 
 
-def check_write(config: CollectionConfig, request: WriteRequest) -> CheckedRows:
+def check_write(config: CollectionConfig, request: WriteRequest, limits: Limits = DEFAULTS) -> CheckedRows:
     """The rows of one write, checked in full and in the form that is committed.
 
     Raises:
@@ -139,13 +138,14 @@ def check_write(config: CollectionConfig, request: WriteRequest) -> CheckedRows:
             limit=config.tuning.max_write_bytes,
             got=size,
         )
+    limits.check_count("max_batch_rows", n, "records of one write")
     _check_lengths(rows)
-    keys = encoded_ids(rows.ids)
+    keys = encoded_ids(rows.ids, max_bytes=limits.max_id_bytes)
     vectors = None if rows.vectors is None else _check_vectors(config, rows.vectors, rows.has_vector)
     metadata = rows.metadata if rows.metadata is not None else [b""] * n
     if rows.metadata is not None:
-        _check_metadata(config, metadata)
-    texts = None if rows.texts is None else _encoded_texts(rows.texts)
+        _check_metadata(config, metadata, limits)
+    texts = None if rows.texts is None else _encoded_texts(rows.texts, limits.max_text_bytes)
     searched = None if vectors is None else prepared(vectors, config.metric)
     has_vector = rows.has_vector if vectors is not None and rows.has_vector is not None else None
     if has_vector is not None and has_vector.all():
@@ -220,10 +220,10 @@ def _invalid_vector(config: CollectionConfig, vector: NDArray[np.float32], row: 
     )
 
 
-def _check_metadata(config: CollectionConfig, metadata: list[bytes]) -> None:
+def _check_metadata(config: CollectionConfig, metadata: list[bytes], limits: Limits) -> None:
     for row, data in enumerate(metadata):
         if data:
-            check_metadata(decoded(data, row), config.fields, row=row)
+            check_metadata(decoded(data, row), config.fields, row=row, max_bytes=limits.max_metadata_bytes)
 
 
 def decoded(data: bytes, row: int) -> dict[str, object]:
@@ -237,7 +237,7 @@ def decoded(data: bytes, row: int) -> dict[str, object]:
     return value
 
 
-def _encoded_texts(texts: list[str | None]) -> list[bytes | None]:
+def _encoded_texts(texts: list[str | None], most: int) -> list[bytes | None]:
     encoded: list[bytes | None] = []
     for row, text in enumerate(texts):
         try:
@@ -246,9 +246,12 @@ def _encoded_texts(texts: list[str | None]) -> list[bytes | None]:
             raise InvalidArgument(
                 f"texts in row {row} is no text in UTF-8: {text!r:.60}", field="texts", row=row
             ) from None
-        if data is not None and len(data) > MAX_TEXT_BYTES:
+        if data is not None and len(data) > most:
             raise InvalidArgument(
-                f"text in row {row} has {len(data)} bytes, more than {MAX_TEXT_BYTES}", field="texts", row=row
+                f"text in row {row} has {len(data)} bytes, more than {most} (max_text_bytes); split it",
+                field="texts",
+                row=row,
+                limit=most,
             )
         encoded.append(data)
     return encoded
@@ -278,35 +281,43 @@ def check_timeout(timeout: float | None) -> None:
         raise InvalidArgument(f"timeout is seconds greater than 0, got {float(timeout)!r}", field="timeout")
 
 
-def check_scan(config: CollectionConfig, request: ScanRequest) -> None:
+def check_scan(config: CollectionConfig, request: ScanRequest, limits: Limits = DEFAULTS) -> None:
     check_include(request.include)
+    limits.check_filter(request.where)
     check_filter(request.where, config.fields)
-    if not 1 <= request.page_size <= MAX_LIMIT:
-        raise InvalidArgument(f"page_size is 1 to {MAX_LIMIT}, got {request.page_size}", field="page_size")
+    if not 1 <= request.page_size <= limits.max_limit:
+        raise InvalidArgument(
+            f"page_size is 1 to {limits.max_limit}, got {request.page_size} (max_limit)", field="page_size"
+        )
     if request.order_by is not None:
         check_order(request.order_by.removeprefix("-"), config.fields)
 
 
-def check_search(config: CollectionConfig, request: SearchRequest) -> NDArray[np.float32]:
+def check_search(config: CollectionConfig, request: SearchRequest, limits: Limits = DEFAULTS) -> NDArray[np.float32]:
     """Checks a search and returns its prepared queries float32[q, d]; of a search by text alone float32[0, d]."""
     if request.vector_name != "":
         check_vector_name(request.vector_name)
     limit = request.limit
-    if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
-        raise InvalidArgument(f"limit is a whole number from 1 to {MAX_LIMIT}, got {limit!r}", field="limit")
+    if type(limit) is not int or not 1 <= limit <= limits.max_limit:
+        raise InvalidArgument(
+            f"limit is a whole number from 1 to {limits.max_limit}, got {limit!r} (max_limit)", field="limit"
+        )
     if request.texts or request.fusion is not None or request.vectors is None:
         check_texts(request)
     vectors = np.empty((0, config.dim), np.float32) if request.vectors is None else request.vectors
     _check_dim(config, vectors)
     number = len(vectors) if request.vectors is not None else len(request.texts)
-    if not 1 <= number <= MAX_QUERIES:
-        raise InvalidArgument(f"a search has 1 to {MAX_QUERIES} queries, got {number}", field="vectors")
+    if not 1 <= number <= limits.max_queries:
+        raise InvalidArgument(
+            f"a search has 1 to {limits.max_queries} queries, got {number} (max_queries)", field="vectors"
+        )
     queries = _prepared_query(config, vectors) if len(vectors) == 1 else _prepared_queries(config, vectors)
     if request.min_score is not None and not math.isfinite(request.min_score):
         raise InvalidArgument(f"min_score is a finite number, got {request.min_score!r}", field="min_score")
     check_timeout(request.timeout)
     check_include(request.include)
     if request.where is not None:
+        limits.check_filter(request.where)
         check_filter(request.where, config.fields)
     if request.params:
         request.params = check_search_params(config.index.kind, config.quantization, request.params)

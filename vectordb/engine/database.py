@@ -24,6 +24,7 @@ from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
+from vectordb.engine.resources import Resources, settled
 from vectordb.engine.scrub import DEFAULT_RATE, Scrubber
 from vectordb.engine.writer import Call, Committer, Operation, Syncs, outcome_unknown
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
@@ -45,7 +46,7 @@ from vectordb.storage.base import Storage
 from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.storage.memory import MemoryStorage
-from vectordb.storage.rocks import DEFAULT_CACHE_BYTES
+from vectordb.storage.rocks import DEFAULT_CACHE_BYTES, Sizes
 from vectordb.types import (
     CollectionConfig,
     CollectionStats,
@@ -71,6 +72,8 @@ class Engine(Care):
         accept_loss: Open although acknowledged data is known to be lost, and go on with what is left.
         shared: A door follows by which other processes may use the folder (``server/sharing.py``).
         scrub_bytes_per_second: How fast files are checked in the background; 0: not at all.
+        **limits: ``memory_limit``, ``own_process``, ``min_free_disk`` (:class:`vectordb.engine.resources.Demands`) and
+            the caps of :class:`vectordb.limits.Limits`.
 
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.
@@ -87,6 +90,7 @@ class Engine(Care):
         accept_loss: bool = False,
         shared: bool = False,
         scrub_bytes_per_second: int = DEFAULT_RATE,
+        **limits: Any,
     ) -> None:
         try:
             self._durability = Durability(durability)
@@ -99,6 +103,7 @@ class Engine(Care):
                 f"scrub_bytes_per_second is a whole number from 0, got {scrub_bytes_per_second!r}",
                 field="scrub_bytes_per_second",
             )
+        demands, self._limits = settled(limits)
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
         self._closed: str | None = None
@@ -113,10 +118,14 @@ class Engine(Care):
             self._catalogue = Catalogue(self._storage)
         else:
             self._folder = Path(path).expanduser().absolute()
-            self._open_folder(self._folder, cache_bytes, accept_loss)
+            self._open_folder(self._folder, demands.storage_sizes(cache_bytes), accept_loss)
+        self.resources = Resources(demands, self._folder, self._storage, self._lives)
         self._committer = Committer(self._storage, self._acked, self._durability)
-        self._optimizer = Optimizer(self._storage, self._segments)
-        self._reindexer = Reindexer(self._storage, self._segments, self._catalogue, self._optimizer.wake)
+        self._optimizer = Optimizer(self._storage, self._segments, self.resources)
+        self.resources.relief = self._optimizer.relieve
+        self._reindexer = Reindexer(
+            self._storage, self._segments, self._catalogue, self.resources, self._optimizer.wake
+        )
         self._scrubber = self._new_scrubber(scrub_bytes_per_second)
         _ENGINES.add(self)
 
@@ -125,7 +134,7 @@ class Engine(Care):
             return None
         return Scrubber(self._storage, self._segments, lambda: list(self._lives.values()), rate)
 
-    def _open_folder(self, folder: Path, cache_bytes: int, accept_loss: bool) -> None:
+    def _open_folder(self, folder: Path, sizes: Sizes, accept_loss: bool) -> None:
         check_format(folder, create=True)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -135,7 +144,7 @@ class Engine(Care):
         try:
             failpoints.hit("open.locked")
             open_format(folder, release=vectordb.__version__)
-            self._storage = open_storage(folder, cache_bytes, accept_loss)
+            self._storage = open_storage(folder, sizes, accept_loss)
             try:
                 failpoints.hit("open.storage")
                 self._catalogue = Catalogue(self._storage)
@@ -154,9 +163,11 @@ class Engine(Care):
     # Catalogue
 
     def create_collection(self, request: CreateRequest) -> CollectionConfig:
-        checks.check_config(request.config)
-        with self._lock:
+        checks.check_config(request.config, self._limits)
+        with self.resources.write(0, frees=False), self._lock:
             self._check_writable()
+            if request.config.name not in self._catalogue.numbers():
+                self._limits.check_count("max_collections", len(self._catalogue.numbers()) + 1, "collections")
             with outcome_unknown(f"creating collection {request.config.name!r}"):
                 config, number = self._catalogue.create(request.config, request.exist_ok)
                 failpoints.hit("create.synced")
@@ -194,7 +205,7 @@ class Engine(Care):
             path=MEMORY if self._folder is None else str(self._folder),
             collections=tuple(self.list_collections()),
             durability=self._durability,
-            read_only_reason=self._committer.read_only_reason,
+            read_only_reason=self._committer.read_only_reason or self.resources.read_only_reason,
         )
 
     # Writing
@@ -202,31 +213,38 @@ class Engine(Care):
     def write(self, collection: str, request: WriteRequest) -> WriteResult:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
-        rows = checks.check_write(live.config, request)
-        operation = Write(request.mode, rows, request.if_version)
-        count, version = self._submit(live, operation, request, rows.size)
+        # Before they are checked, for which they are copied.
+        with self.resources.write(request.rows.size(), frees=False, timeout=request.timeout):
+            rows = checks.check_write(live.config, request, self._limits)
+            operation = Write(request.mode, rows, request.if_version)
+            count, version = self._submit(live, operation, request, rows.size)
         return WriteResult(count, version, rows.ids)
 
     def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
         checks.check_selectors(request.ids, request.where)
+        self._limits.check_filter(request.where)
         check_filter(request.where, live.config.fields)
         if not request.set and not request.unset:
             raise InvalidArgument("give set, unset, or both; otherwise nothing would change", field="set")
         new = checks.decoded(request.set, 0) if request.set else {}
-        check_metadata(new, live.config.fields, row=0)
+        check_metadata(new, live.config.fields, row=0, max_bytes=self._limits.max_metadata_bytes)
         ids = None if request.ids is None else encoded_ids(request.ids)
         operation = UpdateMetadata(ids, request.where, new, request.unset, request.if_version)
-        return self._submit(live, operation, request, len(request.set or b""))[0]
+        size = len(request.set or b"")
+        with self.resources.write(size, frees=False, timeout=request.timeout):
+            return self._submit(live, operation, request, size)[0]
 
     def delete(self, collection: str, request: DeleteRequest) -> int:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
         checks.check_selectors(request.ids, request.where)
+        self._limits.check_filter(request.where)
         check_filter(request.where, live.config.fields)
         ids = None if request.ids is None else encoded_ids(request.ids)
-        return self._submit(live, Delete(ids, request.where, request.if_version), request, 0)[0]
+        with self.resources.write(0, frees=True):
+            return self._submit(live, Delete(ids, request.where, request.if_version), request, 0)[0]
 
     def _submit(
         self,
@@ -333,11 +351,13 @@ class Engine(Care):
             live = self._lives.get(name)
             if live is None:
                 number, config = self._catalogue.find(name)
-                live = open_collection(number, config, self._storage, self._segments)
+                live = open_collection(number, config, self._storage, self._segments, self.resources.may_load)
+                live.limits = self._limits
                 # Watched before others can find it: they may ask the optimizer about it at once.
                 self._optimizer.watch(live)
                 self._reindexer.watch(live)
                 self._lives[name] = live
+                self.resources.adopt(live)
             return live
 
     def _check_open(self) -> None:

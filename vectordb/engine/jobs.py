@@ -24,6 +24,7 @@ from vectordb.storage import keys
 if TYPE_CHECKING:
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
+    from vectordb.engine.resources import Resources
     from vectordb.index.calibration import Calibration
     from vectordb.segments.segment import Segment, SegmentView
     from vectordb.segments.store import SegmentStore
@@ -42,6 +43,7 @@ class Workshop:
         cancelled: True once the database closes or the collection is deleted.
         progress: Told the fraction done of the running job.
         form: The form that served when the job was chosen. The job comes to nothing once another does.
+        resources: Asked whether disk and memory suffice.
         learn_anew: Take nothing over that another index has learned: it may have been learned from erased rows.
     """
 
@@ -52,6 +54,7 @@ class Workshop:
     cancelled: Callable[[], bool]
     progress: Callable[[float], None]
     form: Form
+    resources: Resources
     learn_anew: bool = False
 
     def is_moot(self) -> bool:
@@ -98,6 +101,7 @@ def trained_file(store: SegmentStore | None, form: Form, segments: Iterable[Segm
 def seal_tail(shop: Workshop) -> None:
     """Turns what is in the tail now into a segment. A no-op on an empty tail."""
     live = shop.live
+    shop.resources.seal(live)
     with live.lock:
         upto = live.tail.freeze()
         version = live.state.version
@@ -124,8 +128,10 @@ def merge_segments(shop: Workshop, start: int, stop: int, most_dead: float) -> N
         live.merging = frozenset(s.name for s in sources)
         version = live.state.version
         views = [s.view(version) for s in sources]
+    form = shop.form if shop.form.kind is not None and any(s.built is not None for s in sources) else None
     try:
-        _merge(shop, sources, views, most_dead)
+        with shop.resources.merge(sources, sum(view.dead for view in views), form):
+            _merge(shop, sources, views, most_dead)
     finally:
         with live.lock:
             live.merging = frozenset()
@@ -175,7 +181,8 @@ def index_segment(shop: Workshop, at: int) -> None:
     if shop.form.kind is None:
         return
     options = shop.build_options(done=0.0)
-    indexed = build_index(segment, shop.store, shop.form.kind, options, calibrate=shop.calibrate)
+    with shop.resources.index(segment, shop.form):
+        indexed = build_index(segment, shop.store, shop.form.kind, options, calibrate=shop.calibrate)
     failpoints.hit("index.built")
     with live.manifest_lock:
         if live.is_gone or live.form is not shop.form or segment not in live.segments:

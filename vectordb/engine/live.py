@@ -27,6 +27,7 @@ from vectordb.engine.form import Form, Target
 from vectordb.engine.results import Results
 from vectordb.engine.sweep import Sweep
 from vectordb.errors import Closed, CollectionNotFound, Corruption, VectorDBError
+from vectordb.limits import DEFAULTS, Limits
 from vectordb.segments.snapshot import Snapshot
 from vectordb.storage.base import Storage
 from vectordb.storage.codec import IdEntry, State
@@ -55,6 +56,9 @@ class LiveCollection:
         unsynced: While a group is being written: the version before it, and where its ids were then. It holds while
             that version is shown, so that one assignment, of the snapshot, makes a group visible to every reader.
         sweep: What may be removed from storage once no snapshot needs it.
+        limits: Caps on what requests may ask for.
+        seal_most: Bytes of raw vectors with which the tail is sealed at the latest; ``pressed``: it is sealed now.
+        indexable: Whether there is memory to build a segment's index.
     """
 
     def __init__(
@@ -81,6 +85,10 @@ class LiveCollection:
         self.reindex_error: VectorDBError | None = None
         self.merging: frozenset[str] = frozenset()
         self.scrub = ScrubStats()
+        self.limits: Limits = DEFAULTS
+        self.seal_most = 1 << 50
+        self.pressed = False
+        self.indexable: Callable[[Segment], bool] = lambda segment: True
         self.snapshot = self._show()
 
     # Publication
@@ -181,7 +189,9 @@ class LiveCollection:
     def seal_due(self) -> bool:
         """Whether the open tail is large enough to be sealed: also where writers would wait for that to happen."""
         tuning = self.config.tuning
-        return self.tail.open_bytes >= min(tuning.seal_bytes, tuning.max_unindexed_bytes)
+        if self.pressed and self.tail.rows:
+            return True
+        return self.tail.open_bytes >= min(tuning.seal_bytes, tuning.max_unindexed_bytes, self.seal_most)
 
     @property
     def unindexed_bytes(self) -> int:
@@ -193,8 +203,11 @@ class LiveCollection:
         )
 
     def needs_index(self, segment: Segment) -> bool:
-        """Whether the serving form's index is due for a segment that has none, and no reindex cares for it."""
-        return segment.built is None and self.form.wants_index(segment) and not self.is_held(segment)
+        """Whether the serving form's index is due, and can be built, for a segment that has none and that no reindex
+        cares for."""
+        if segment.built is not None or not self.form.wants_index(segment) or self.is_held(segment):
+            return False
+        return self.indexable(segment)
 
     def is_held(self, segment: Segment) -> bool:
         """Whether a running reindex needs the segment to stay as it is."""

@@ -9,12 +9,12 @@ from vectordb.engine.catalogue import Catalogue
 from vectordb.errors import Corruption, VectorDBError
 from vectordb.storage.acked import Acked, AckedPage, Loss, lost, read_acked
 from vectordb.storage.base import Storage
-from vectordb.storage.rocks import RocksStorage
+from vectordb.storage.rocks import RocksStorage, Sizes
 
 _log = logging.getLogger("vectordb.engine")
 
 
-def open_storage(folder: Path, cache_bytes: int, accept_loss: bool) -> RocksStorage:
+def open_storage(folder: Path, sizes: Sizes, accept_loss: bool) -> RocksStorage:
     """The folder's RocksDB; of a damaged log what lies before the damage, where that is all that was acknowledged.
 
     A power loss leaves anything behind the last sync: holes too, with intact records after them. To tell those from
@@ -25,14 +25,14 @@ def open_storage(folder: Path, cache_bytes: int, accept_loss: bool) -> RocksStor
     """
     path = folder / "rocksdb"
     try:
-        return RocksStorage(path, cache_bytes=cache_bytes)
+        return RocksStorage(path, **sizes._asdict())
     except Corruption as damage:
         acked = read_acked(folder / "ACKED")
         if not (acked.known or accept_loss):
             raise
         try:
             # Opened for writing, RocksDB would remove what lies behind the damage.
-            left = RocksStorage(path, read_only=True, cache_bytes=cache_bytes, rescue=True)
+            left = RocksStorage(path, read_only=True, rescue=True, **sizes._asdict())
         except VectorDBError:
             raise damage from None
         try:
@@ -43,7 +43,7 @@ def open_storage(folder: Path, cache_bytes: int, accept_loss: bool) -> RocksStor
         if losses and not accept_loss:
             raise _lossy(folder, losses, catalogue) from damage
         _log.warning("folder %s: writes behind the last acknowledged one are damaged and left out (%s)", folder, damage)
-        return RocksStorage(path, cache_bytes=cache_bytes, rescue=True)
+        return RocksStorage(path, rescue=True, **sizes._asdict())
 
 
 def check_loss(folder: Path, page: AckedPage, storage: Storage, catalogue: Catalogue, accept_loss: bool) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from vectordb.engine import jobs
 from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Index, Merge, next_job
-from vectordb.errors import Closed, DeadlineExceeded, Internal, VectorDBError
+from vectordb.errors import Closed, DeadlineExceeded, Internal, ResourceExhausted, VectorDBError
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
 from vectordb.storage import keys
@@ -26,6 +26,7 @@ from vectordb.types import OptimizerStats, Tuning
 if TYPE_CHECKING:
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
+    from vectordb.engine.resources import Resources
     from vectordb.segments.segment import BuiltIndex
     from vectordb.segments.store import SegmentStore
 
@@ -36,6 +37,7 @@ _IDLE_SECONDS = 1.0
 _RETRY_SECONDS = 30.0
 _SWEEP_AT_ONCE = 250
 _LONGEST_DELAY = 2.0
+_LONGEST_RELIEF = 10.0
 
 
 @dataclass(slots=True)
@@ -78,9 +80,10 @@ class _Work:
 class Optimizer:
     """The two threads of one database. All methods are thread-safe."""
 
-    def __init__(self, storage: Storage, store: SegmentStore | None) -> None:
+    def __init__(self, storage: Storage, store: SegmentStore | None, resources: Resources) -> None:
         self._storage = storage
         self._store = store
+        self._resources = resources
         self._changed = threading.Condition()
         self._works: dict[int, _Work] = {}  # guarded by self._changed
         self._closing = False
@@ -164,12 +167,25 @@ class Optimizer:
                 self._changed.wait(0.05)
         return time.monotonic() - started
 
+    def relieve(self, done: Callable[[], bool], timeout: float | None) -> None:
+        """Has the larger tails sealed, and waits until ``done``: builds that have the memory may end."""
+        end = time.monotonic() + min(_LONGEST_RELIEF, timeout / 2 if timeout is not None else _LONGEST_RELIEF)
+        with self._changed:
+            while not done() and time.monotonic() < end and not self._closing:
+                lives = [work.live for work in self._works.values()]
+                sizes = [live.tail.memory_bytes() for live in lives]
+                for live, size in zip(lives, sizes, strict=True):
+                    live.pressed = live.pressed or 4 * size >= max(sizes)
+                self._changed.notify_all()
+                self._changed.wait(0.05)
+
     def stats(self, live: LiveCollection) -> OptimizerStats:
         """What is being done, and how far it is."""
         with self._changed:
             work = self._work(live)
             error = None if work.error is None else work.error.message
             state, progress = "idle" if error is None else "failed", 1.0
+            error = error or self._resources.hindrance(live)
             if work.building is not None:
                 state, progress = work.building, work.building_progress
             elif work.sealing:
@@ -228,7 +244,10 @@ class Optimizer:
         except Exception as error:
             if self._closing or work.live.is_gone:
                 return False
-            _log.exception("optimizing collection %r failed; it is tried again", work.live.name)
+            if isinstance(error, ResourceExhausted):
+                _log.warning("optimizing collection %r waits: %s", work.live.name, error.message)
+            else:
+                _log.exception("optimizing collection %r failed; it is tried again", work.live.name)
             with self._changed:
                 work.error = error if isinstance(error, VectorDBError) else Internal(f"optimizing failed: {error}")
                 work.retry_at = time.monotonic() + _RETRY_SECONDS
@@ -255,6 +274,7 @@ class Optimizer:
         try:
             jobs.seal_tail(self._workshop(live, live.form, progress, all_processors=False))
             with self._changed, live.lock:
+                live.pressed = False
                 if asked > work.sealed:
                     work.sealed = asked
                     work.upto = live.segments[-1].hi if live.segments else 0
@@ -284,13 +304,14 @@ class Optimizer:
             asked = sealed > work.merged
             erasing = asked and work.is_erasing
             full = asked and work.full > work.merged
-            job = next_job(_facts(live, work if asked else None), live.config.tuning, asked=full, erase=erasing)
+            tuning = self._resources.tuning(live)
+            job = next_job(_facts(live, work if asked else None), tuning, asked=full, erase=erasing)
             if job is None and erasing and live.target is None:
                 job = _stale_index(live, work)
             if job is None and asked and live.target is not None:
                 # Done once the reindex is, which holds segments that it merges; the usual work goes on.
                 asked = False
-                job = next_job(_facts(live, None), live.config.tuning, asked=False)
+                job = next_job(_facts(live, None), tuning, asked=False)
                 if job is None:
                     return False
             if job is None:
@@ -331,7 +352,7 @@ class Optimizer:
     ) -> jobs.Workshop:
         threads = build_threads(live.config.tuning, all_processors)
         cancelled = lambda: self._closing or live.is_gone  # noqa: E731
-        return jobs.Workshop(live, self._storage, self._store, threads, cancelled, progress, form)
+        return jobs.Workshop(live, self._storage, self._store, threads, cancelled, progress, form, self._resources)
 
 
 def _facts(live: LiveCollection, asked: _Work | None) -> list[Facts]:

@@ -51,7 +51,7 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
         DeadlineExceeded: Time ran out and ``allow_partial`` was not set.
     """
     started = time.perf_counter()
-    queries = checks.check_search(live.config, request)
+    queries = checks.check_search(live.config, request, live.limits)
     snapshot = live.snapshot
     spec, deadline = _spec(live, request, snapshot.version), Deadline.after(request.timeout)
     if not request.texts:
@@ -72,7 +72,7 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
 
 def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) -> Plan:
     """The plan of a search; with its measured figures and an estimate of its recall where it is run (``analyze``)."""
-    queries = checks.check_search(live.config, request)
+    queries = checks.check_search(live.config, request, live.limits)
     snapshot = live.snapshot
     spec = _spec(live, request, snapshot.version)
     if analyze:
@@ -221,6 +221,7 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
     """Records by id in the asked order, missing ones left out, all as of one moment."""
     checks.check_include(request.include)
     checks.check_timeout(request.timeout)
+    live.limits.check_count("max_get_ids", len(request.ids), "ids of one get")
     deadline = Deadline.after(request.timeout)
     snapshot, entries = _entries(live, encoded_ids(request.ids, unique=False))
     found = [entry for entry in entries if entry is not None]
@@ -268,6 +269,7 @@ def _shown(
 
 def count(live: LiveCollection, where: Filter | None, timeout: float | None) -> int:
     """Exact number of live records, all or those that match."""
+    live.limits.check_filter(where)
     check_filter(where, live.config.fields)
     checks.check_timeout(timeout)
     snapshot = live.snapshot
@@ -285,7 +287,7 @@ def count(live: LiveCollection, where: Filter | None, timeout: float | None) -> 
 
 def scan(live: LiveCollection, request: ScanRequest) -> Iterator[list[Record]]:
     """Pages of all matching records over the snapshot of this call."""
-    checks.check_scan(live.config, request)
+    checks.check_scan(live.config, request, live.limits)
     return _pages(live, live.snapshot, request)
 
 

@@ -29,7 +29,7 @@ from vectordb.index.base import BuildCancelled
 from vectordb.metric import prepared
 from vectordb.segments.build import seal
 from vectordb.segments.columns import SealOptions
-from vectordb.segments.opening import open_index, open_segment
+from vectordb.segments.opening import Loads, open_index, open_segment
 from vectordb.segments.rows import RowBatch
 from vectordb.segments.tail import Tail, TailSection
 from vectordb.segments.texts import open_text, publish_text
@@ -56,9 +56,16 @@ _REBUILT_AT_ONCE = 256 << 20
 
 
 def open_collection(
-    number: int, config: CollectionConfig, storage: Storage, store: SegmentStore | None
+    number: int,
+    config: CollectionConfig,
+    storage: Storage,
+    store: SegmentStore | None,
+    loads: Loads = lambda kind, size: True,
 ) -> LiveCollection:
     """Reads a collection back as of its last commit.
+
+    Args:
+        loads: Whether an index of a kind and size in bytes may be loaded; where not, its segment is searched exactly.
 
     Raises:
         Corruption: Storage itself is damaged.
@@ -70,7 +77,7 @@ def open_collection(
     reader = StoredRows(number, config, storage)
     manifest = storage.get(Family.META, keys.manifest_key(number))
     entries = decode_manifest(manifest) if manifest is not None else []
-    found = [segment for entry in entries for segment in _open_segment(entry, reader, store)]
+    found = [segment for entry in entries for segment in _open_segment(entry, reader, store, loads)]
     sealed_upto = entries[-1].hi if entries else 0
     sweep = Sweep(number)
     sweep.add_superseded(reader.superseded)
@@ -221,10 +228,10 @@ class StoredRows:
         )
 
 
-def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore | None) -> list[Segment]:
+def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore | None, loads: Loads) -> list[Segment]:
     """The segment that the manifest names, or what is made anew from storage in its place."""
     assert store is not None, "only databases on disk have a manifest"
-    opened = open_segment(store, ref_of(entry), reader.config.fields)
+    opened = open_segment(store, ref_of(entry), reader.config.fields, loads=loads)
     for problem in opened.problems:
         _log.warning("collection %r: %s", reader.config.name, problem)
     if opened.segment is None:

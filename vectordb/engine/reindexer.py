@@ -33,6 +33,7 @@ from vectordb.segments.build import build_index
 if TYPE_CHECKING:
     from vectordb.engine.catalogue import Catalogue
     from vectordb.engine.live import LiveCollection
+    from vectordb.engine.resources import Resources
     from vectordb.segments.segment import Segment
     from vectordb.segments.store import SegmentStore
     from vectordb.storage.base import Storage
@@ -51,8 +52,14 @@ class Reindexer:
     """
 
     def __init__(
-        self, storage: Storage, store: SegmentStore | None, catalogue: Catalogue, changed: Callable[[], None]
+        self,
+        storage: Storage,
+        store: SegmentStore | None,
+        catalogue: Catalogue,
+        resources: Resources,
+        changed: Callable[[], None],
     ) -> None:
+        self._resources = resources
         self._storage = storage
         self._store = store
         self._catalogue = catalogue
@@ -215,13 +222,14 @@ class Reindexer:
             cancelled=lambda: self._is_moot(live, target),
             progress=progress,
         )
-        shadow = build_index(
-            segment,
-            self._store,
-            form.kind,
-            options,
-            calibrate=lambda view: calibrate(view, live.config.metric, options.cancelled),
-        )
+        with self._resources.index(segment, form):
+            shadow = build_index(
+                segment,
+                self._store,
+                form.kind,
+                options,
+                calibrate=lambda view: calibrate(view, live.config.metric, options.cancelled),
+            )
         failpoints.hit("reindex.built")
         with live.manifest_lock:
             if live.is_gone or live.target is not target:

@@ -175,6 +175,7 @@ class AnnoyKind:
 
     name = _KIND
     capabilities = Capabilities(
+        maps=True,
         family="trees",
         metrics=frozenset(_SPACE),
         build_params={"n_trees": Parameter(int, 50, 1, 1_000, "trees: more find more, and take more space and time")},

@@ -88,6 +88,8 @@ class Capabilities:
         max_dim: The most dimensions it takes.
         compressed: The index searches its own, smaller form of the vectors: full ones are only read to rescore, and
             need not stay in memory.
+        maps: A loaded index is mapped from its file, which the system reads and drops as it likes: hardly any of it
+            counts as memory.
         builds_apart: ``build`` and ``extended`` cannot be cancelled inside their calls (training, another library's
             build) or hold the GIL: they run in a process of their own (``index/apart.py``).
     """
@@ -107,6 +109,7 @@ class Capabilities:
     min_filtered_selectivity: float = 0.15
     max_dim: int = 65_536
     compressed: bool = False
+    maps: bool = False
     builds_apart: bool = False
 
     @property

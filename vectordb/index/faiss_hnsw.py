@@ -271,6 +271,7 @@ class HnswKind:
 
     name = "hnsw"
     capabilities = Capabilities(
+        maps=True,
         family="graph",
         metrics=frozenset(Metric),
         # faiss has no codes under l1: asking for them ends the process.

@@ -144,6 +144,7 @@ class IvfKind:
 
     name = "ivf"
     capabilities = Capabilities(
+        maps=True,
         family="clusters",
         metrics=_ALL,
         quantizations=dict.fromkeys(("fp16", "sq8", "pq", "rabitq"), _PLAIN),

@@ -37,6 +37,7 @@ class LshKind:
 
     name = "lsh"
     capabilities = Capabilities(
+        maps=True,
         family="hashing",
         metrics=frozenset({Metric.COSINE, Metric.L2}),
         filtered=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from vectordb.segments.vectors import VectorMatrix, map_array, map_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vectordb.index.base import IndexKind
     from vectordb.segments.info import Files, SegmentInfo
     from vectordb.segments.store import SegmentStore
     from vectordb.types import FieldSpec
@@ -36,6 +37,9 @@ DEAD = "rows.dead.u64"
 POSTINGS = "postings.bin"
 INDEX = "index.bin"
 
+Loads: TypeAlias = "Callable[[IndexKind, int], bool]"
+"""Whether an index of a kind and size in bytes may be loaded."""
+
 
 class Opened(NamedTuple):
     """What could be opened of a segment, and what was wrong with the rest (which was set aside)."""
@@ -49,6 +53,7 @@ def open_segment(
     ref: str,
     fields: Mapping[str, FieldSpec] | None,
     cancelled: Callable[[], bool] = lambda: False,
+    loads: Loads = lambda kind, size: True,
 ) -> Opened:
     """Checks and maps a published segment with the index that the reference names.
 
@@ -60,6 +65,7 @@ def open_segment(
         ref: Its reference in the manifest.
         fields: The collection's declared fields.
         cancelled: Polled during full checks.
+        loads: Whether an index of a kind and size may be loaded; where not, it is left where it is.
 
     Raises:
         InterruptedError: ``cancelled`` turned true.
@@ -76,8 +82,23 @@ def open_segment(
         return Opened(None, problems)
     if index is None:
         return Opened(segment, [])
+    refused = _left_out(store, ref, loads)
+    if refused is not None:
+        return Opened(segment, [refused])
     opened = open_index(segment, store, ref, cancelled)
     return opened if opened.segment is not None else Opened(segment, opened.problems)
+
+
+def _left_out(store: SegmentStore, ref: str, loads: Loads) -> str | None:
+    """Why an index is not loaded although it may be sound, or None."""
+    try:
+        info, files = store.index_info(ref)
+        size = sum(entry.size for entry in files.values())
+        if loads(get_kind(info.kind), size):
+            return None
+    except Exception:
+        return None  # damaged: opening it says how
+    return f"index of '{store.path(ref)}' is not loaded: its {size} bytes do not fit into memory_limit"
 
 
 def open_index(

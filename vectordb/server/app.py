@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.requests import Backend
+from vectordb.server.admission import Admission, Bounds
 from vectordb.server.audit import AuditLog
 from vectordb.server.authentication import Authentication
 from vectordb.server.config import Config
@@ -37,6 +38,8 @@ log = logging.getLogger("vectordb.server")
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].full_name
 _UNIX = "unix:"
+_REFUSING = 32
+"""Threads beyond those of calls that run and wait: for calls that are refused, and health checks."""
 
 
 class Server:
@@ -58,6 +61,7 @@ class Server:
         """Where it listens, once started."""
         self._scans = Scans(config.max_scans, config.scan_idle_seconds)
         self._streams = Streams(config.max_streams, config.scan_idle_seconds)
+        self._admission = Admission(Bounds(*(getattr(config, name) for name in Bounds.__dataclass_fields__)))
         self._keys = None if config.api_keys is None else KeyRing(Path(config.api_keys))
         self._audit = None if config.audit_log is None else AuditLog(Path(config.audit_log))
         self._metrics = _metrics() if config.metrics_listen else None
@@ -74,8 +78,10 @@ class Server:
         config = self._config
         # One more than may run, so that a call over the cap is refused at once instead of waiting.
         self._long_pool = ThreadPoolExecutor(config.max_streams + 1, "vectordb-stream")
-        self._pool = ThreadPoolExecutor(config.max_workers, "vectordb-rpc")
-        interceptors: list[grpc.ServerInterceptor] = [Guard(self._streams, self._long_pool, config.max_message_bytes)]
+        # Many threads and few places: a call that waits, is refused, or whose message never comes holds only a thread.
+        self._pool = ThreadPoolExecutor(config.max_pending_calls + _REFUSING, "vectordb-rpc")
+        guard = Guard(self._admission, self._streams, self._long_pool, config.max_message_bytes)
+        interceptors: list[grpc.ServerInterceptor] = [guard]
         if self._keys is not None or self._audit is not None:
             interceptors.insert(0, Authentication(self._keys, self._audit))
         if self._metrics is not None:
@@ -84,7 +90,7 @@ class Server:
             self._pool,
             interceptors=interceptors,
             options=channel_options(config),
-            maximum_concurrent_rpcs=config.max_pending_calls,
+            maximum_concurrent_rpcs=config.max_pending_calls + _REFUSING + config.max_streams + 1,
         )
         service_pb2_grpc.add_VectorDBServiceServicer_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -107,7 +113,7 @@ class Server:
         try:
             backend = self._open_backend()
             if self._metrics is not None:
-                self._metrics.start(self._config.metrics_listen, backend)
+                self._metrics.start(self._config.metrics_listen, backend, self._admission)
             announce = getattr(backend, "announce", None)
             if announce is not None:
                 announce(self.address)
@@ -155,6 +161,7 @@ class Server:
             self._stopping.set()
             self._health.enter_graceful_shutdown()
             self._server.stop(self._config.drain_seconds).wait()
+            self._admission.close()
             if self._metrics is not None:
                 self._metrics.stop()
             self._scans.close_all()

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from vectordb.errors import InvalidArgument
+from vectordb.limits import BOUNDS, DEFAULTS
+from vectordb.sizes import parse_size
 from vectordb.types import Durability
 
 _LEVELS = ("debug", "info", "warning", "error")
-_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _ENGINE = "engine"
 
 
@@ -67,12 +68,38 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
 
 
 def _size(value: Any) -> int:
-    match = re.fullmatch(r"([0-9]{1,15})\s*([A-Za-z]*)", value) if isinstance(value, str) else None
-    if match and match[2].lower() in _UNITS:
-        value = int(match[1]) * _UNITS[match[2].lower()]
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 << 20 <= value <= 1 << 40:
+    size = parse_size(value)
+    if size is None or not 1 << 20 <= size <= 1 << 40:
         raise ValueError("is a number of bytes from 1 MiB to 1 TiB, such as 268435456 or '256 MiB'")
-    return value
+    return size
+
+
+def _memory(value: Any) -> int | str:
+    if value in ("auto", "none"):
+        return str(value)
+    size = parse_size(value)
+    if size is None or size < 32 << 20:
+        raise ValueError("is a number of bytes from 32 MiB, such as '4 GiB', or 'auto', or 'none'")
+    return size
+
+
+def _free(value: Any) -> int | str:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,2}(\.[0-9]+)?\s*%", value):
+        return value
+    size = parse_size(value)
+    if size is None:
+        raise ValueError("is a number of bytes, such as '2 GiB', or a share of the disk, such as '5%', or 0")
+    return size
+
+
+def _cap(name: str) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        size = parse_size(value)
+        if size is None or not 1 <= size <= BOUNDS[name]:
+            raise ValueError(f"is a whole number from 1 to {BOUNDS[name]}")
+        return size
+
+    return parse
 
 
 def _seconds(value: Any) -> float:
@@ -118,8 +145,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("log_format", _one_of("text", "json"), "text", "Lines for people, or one JSON object a line."),
     Setting("metrics_listen", _listen, None, "HOST:PORT where Prometheus finds /metrics; none without it."),
     Setting("max_message_bytes", _size, 272 << 20, "Largest message either way: a write and its overhead."),
-    Setting("max_workers", _whole(1, 1024), 8, "Threads that answer calls."),
-    Setting("max_pending_calls", _whole(1, 1 << 20), 1000, "Calls running and waiting; more are refused."),
+    Setting("max_workers", _whole(1, 1024), 8, "Calls that are carried out at a time."),
+    Setting(
+        "max_searches",
+        _whole(1, 1024),
+        len(os.sched_getaffinity(0)) + 1,
+        "Of these, searches, counts and scans that compute for more than 3 ms.",
+    ),
+    Setting("max_pending_calls", _whole(1, 1 << 14), 1000, "Calls running and waiting; more are refused."),
+    Setting("max_queue_seconds", _seconds, 2.0, "Calls that would wait longer for their turn are refused."),
+    Setting("max_queued_bytes", _size, 512 << 20, "Bytes of the messages that wait; more are refused."),
     Setting(
         "max_streams",
         _whole(1, 1024),
@@ -147,6 +182,36 @@ SETTINGS: tuple[Setting, ...] = (
         engine=True,
     ),
     Setting("cache_bytes", _size, None, "Memory for the storage's block cache; without it the engine's.", engine=True),
+    Setting(
+        "memory_limit",
+        _memory,
+        "auto",
+        "Memory that the process keeps to: bytes, auto (80 % of the container's or machine's), none.",
+        engine=True,
+    ),
+    Setting(
+        "min_free_disk",
+        _free,
+        None,
+        "Free disk space below which writes are refused; without it 256 MiB, or 5 % of a small disk.",
+        engine=True,
+    ),
+    *(
+        Setting(name, _cap(name), getattr(DEFAULTS, name), f"At most so many {text}.", engine=True)
+        for name, text in (
+            ("max_dim", "dimensions of a collection"),
+            ("max_limit", "hits a query, and records a page of a scan"),
+            ("max_queries", "queries of one search"),
+            ("max_batch_rows", "records of one write"),
+            ("max_get_ids", "ids of one get"),
+            ("max_text_bytes", "bytes of one text"),
+            ("max_metadata_bytes", "bytes of one record's metadata"),
+            ("max_id_bytes", "bytes of one id"),
+            ("max_filter_depth", "levels of one filter"),
+            ("max_filter_nodes", "conditions of one filter"),
+            ("max_collections", "collections"),
+        )
+    ),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 

@@ -17,6 +17,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from vectordb.errors import Internal, InvalidArgument, ResourceExhausted, VectorDBError
+from vectordb.server.admission import Admission
+from vectordb.server.cost import reader_of
 from vectordb.server.streams import Streams
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
 
@@ -64,23 +66,33 @@ class Guard(Wrapper):
     """The innermost wrapper: messages, errors, caps, sizes.
 
     Args:
+        admission: Places for the others.
         streams: Places for calls that hold a thread for long.
         pool: The threads of those calls, so that they never keep short ones waiting.
         max_message_bytes: Longer answers are ``ResourceExhausted``.
     """
 
-    def __init__(self, streams: Streams, pool: ThreadPoolExecutor, max_message_bytes: int) -> None:
+    def __init__(
+        self, admission: Admission, streams: Streams, pool: ThreadPoolExecutor, max_message_bytes: int
+    ) -> None:
         super().__init__()
+        self._admission = admission
         self._streams = streams
         self._pool = pool
         self._limit = max_message_bytes
 
     def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         parse, call, serialize = handler.request_deserializer, handler.unary_unary, handler.response_serializer
+        enter, leave, asked = self._admission.enter, self._admission.leave, reader_of(method.rpartition("/")[2])
 
         def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                return self._checked(serialize(call(_parsed(parse, data), context)))
+                message, size = _parsed(parse, data), len(data)
+                ticket = enter(asked(message, size), size, context)
+                try:
+                    return self._checked(serialize(call(message, context)))
+                finally:
+                    leave(ticket)
             except Exception as error:
                 fail(context, method, error)
 

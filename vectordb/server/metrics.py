@@ -8,6 +8,10 @@
     vectordb_pending_bytes{collection}         raw vector bytes that wait for their segment or index
     vectordb_optimizer_failed{collection}      1 where the last job failed
     vectordb_read_only                         1 while writes are refused
+    vectordb_memory_kind_bytes{kind}, vectordb_memory_limit_bytes
+    vectordb_disk_free_bytes, vectordb_disk_watermark_bytes
+    vectordb_calls_running, vectordb_calls_waiting, vectordb_queue_seconds
+    vectordb_calls_refused_total{reason}       calls shed: see admission.py
 
 and those of the process and of Python itself. Figures about collections are read when they are asked for.
 """
@@ -25,6 +29,7 @@ from vectordb.server.interceptors import Wrapper, in_its_pool
 
 if TYPE_CHECKING:
     from vectordb.requests import Backend
+    from vectordb.server.admission import Admission
     from vectordb.types import CollectionStats
 
 _MOST_COLLECTIONS = 200
@@ -77,13 +82,14 @@ class Metrics(Wrapper):
         self.address = ""
         """``host:port`` of the HTTP server, once started."""
 
-    def start(self, listen: str, backend: Backend) -> None:
+    def start(self, listen: str, backend: Backend, admission: Admission) -> None:
         """Serves ``/metrics``.
 
         Raises:
             FailedPrecondition: The address cannot be listened on.
         """
         self._registry.register(_Database(backend, self._library))
+        self._registry.register(_Load(backend, admission, self._library))
         host, _, port = listen.rpartition(":")
         try:
             self._http, _ = self._library.start_http_server(int(port), host.strip("[]"), registry=self._registry)
@@ -177,3 +183,38 @@ class _Database:
         if syncs is not None:
             yield core.CounterMetricFamily("vectordb_wal_syncs", "Syncs of the log.", value=syncs.count)
             yield core.CounterMetricFamily("vectordb_wal_sync_seconds", "Time in them.", value=syncs.seconds)
+
+
+class _Load:
+    """A collector: what runs, waits and was refused, and the machine's memory and disk."""
+
+    def __init__(self, backend: Backend, admission: Admission, library: Any) -> None:
+        self._resources = getattr(backend, "resources", None)
+        self._admission = admission
+        self._core = library.core
+
+    def describe(self) -> list[Any]:
+        """Nothing, as above."""
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        gauge, admission = self._core.GaugeMetricFamily, self._admission
+        yield gauge("vectordb_calls_running", "Calls that have a place.", value=admission.running)
+        yield gauge("vectordb_calls_waiting", "Calls that wait for one.", value=admission.waiting)
+        yield gauge("vectordb_queue_seconds", "How long a new call would wait.", value=admission.waiting_seconds)
+        shed = self._core.CounterMetricFamily("vectordb_calls_refused", "Calls refused for load.", labels=["reason"])
+        for reason, count in sorted(admission.shed.items()):
+            shed.add_metric([reason], count)
+        yield shed
+        if self._resources is None:
+            return
+        memory, disk = self._resources.memory, self._resources.disk
+        kinds = gauge("vectordb_memory_kind_bytes", "Memory that counts against the limit.", labels=["kind"])
+        for kind, size in memory.by_kind().items():
+            kinds.add_metric([kind], size)
+        yield kinds
+        if memory.limit is not None:
+            yield gauge("vectordb_memory_limit_bytes", "What memory is kept to.", value=memory.limit)
+        if disk is not None:
+            yield gauge("vectordb_disk_free_bytes", "Free on the database's disk.", value=disk.look().free)
+            yield gauge("vectordb_disk_watermark_bytes", "Below it writes are refused.", value=disk.watermark)

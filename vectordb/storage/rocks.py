@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import rocksdict
 
@@ -63,14 +63,14 @@ def _table(cache: rocksdict.Cache, block_bytes: int) -> rocksdict.BlockBasedOpti
     return table
 
 
-def _common(create: bool) -> rocksdict.Options:
+def _common(create: bool, buffer_bytes: int) -> rocksdict.Options:
     options = rocksdict.Options(raw_mode=True)
     options.create_if_missing(create)
     # Always: a kill while the folder was being created may have left it without some.
     options.create_missing_column_families(True)
     options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.tolerate_corrupted_tail_records())
     options.set_atomic_flush(True)
-    options.set_db_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_db_write_buffer_size(buffer_bytes)
     options.set_max_total_wal_size(MAX_WAL_BYTES)
     options.set_max_background_jobs(BACKGROUND_JOBS)
     options.set_bytes_per_sync(MIB)
@@ -93,8 +93,8 @@ def _common(create: bool) -> rocksdict.Options:
     return options
 
 
-def _family_options(family: Family, cache: rocksdict.Cache, create: bool) -> rocksdict.Options:
-    options = _common(create)
+def _family_options(family: Family, cache: rocksdict.Cache, create: bool, buffer_bytes: int) -> rocksdict.Options:
+    options = _common(create, buffer_bytes)
     if family is Family.VECTORS:
         # float32 does not compress; keys only ever grow, so files move down the levels without being rewritten.
         options.set_compression_type(rocksdict.DBCompressionType.none())
@@ -107,8 +107,15 @@ def _family_options(family: Family, cache: rocksdict.Cache, create: bool) -> roc
     if family is not Family.META:
         # Asked almost only for keys that exist: no filters where nearly all data lies.
         options.set_optimize_filters_for_hits(True)
-    options.set_write_buffer_size(32 * MIB)
+    options.set_write_buffer_size(buffer_bytes // 2)
     return options
+
+
+class Sizes(NamedTuple):
+    """Bytes of memory that RocksDB may take: for its block cache, and for all memtables together."""
+
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    buffer_bytes: int = WRITE_BUFFER_BYTES
 
 
 class RocksStorage:
@@ -118,6 +125,7 @@ class RocksStorage:
         path: The folder; created (with its last component) when it holds no RocksDB data.
         read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
         cache_bytes: Bound of the block cache that all families share.
+        buffer_bytes: Bound of all memtables together.
         rescue: Takes what lies before the damage of a log; otherwise only a torn last record is passed over.
         lenient: For salvage: the same, and opens in spite of damaged tables.
 
@@ -133,6 +141,7 @@ class RocksStorage:
         *,
         read_only: bool = False,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        buffer_bytes: int = WRITE_BUFFER_BYTES,
         rescue: bool = False,
         lenient: bool = False,
     ) -> None:
@@ -145,7 +154,7 @@ class RocksStorage:
             raise FailedPrecondition(f"'{self.path}' holds no RocksDB data to read", path=str(self.path))
         access = rocksdict.AccessType.read_only(False) if read_only else rocksdict.AccessType.read_write()
         self._cache = rocksdict.Cache(cache_bytes)
-        options = _family_options(Family.META, self._cache, create)
+        options = _family_options(Family.META, self._cache, create, buffer_bytes)
         if rescue or lenient:
             options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
         if lenient:
@@ -153,7 +162,9 @@ class RocksStorage:
         environment = rocksdict.Env()
         environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
         options.set_env(environment)
-        others = {f.value: _family_options(f, self._cache, create) for f in Family if f is not Family.META}
+        others = {
+            f.value: _family_options(f, self._cache, create, buffer_bytes) for f in Family if f is not Family.META
+        }
         try:
             if create:
                 self.path.mkdir(exist_ok=True)
@@ -419,7 +430,7 @@ def rebuild_catalogue(path: Path) -> None:
         Corruption: It cannot be done.
     """
     try:
-        rocksdict.Rdict.repair(str(path), _common(create=True))
+        rocksdict.Rdict.repair(str(path), _common(True, WRITE_BUFFER_BYTES))
     except Exception as error:
         raise translated(error, path) from error
 

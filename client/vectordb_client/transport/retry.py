@@ -6,6 +6,10 @@ Exponential backoff with jitter, bounded by the number of retries and by the cal
     Unavailable, nothing was sent               yes               yes
     Unavailable, the outcome is unknown         yes               no
     ResourceExhausted that names retry_after    yes               no
+    the same with admitted=False (overload)     yes               yes
+
+An overloaded server says when there will be a place for this very call: it is asked again then, neither sooner nor
+much later, and `OVERLOADED` times as often.
 
 Reads are idempotent, and so are writes that carry an idempotency key: the server answers a repeated key with the
 first call's result. ``DeadlineExceeded`` is never retried: there is no time left to do it in.
@@ -25,6 +29,11 @@ FIRST_DELAY = 0.2
 """Seconds before the first retry, before jitter."""
 MAX_DELAY = 5.0
 """Longest wait between two attempts, in seconds, unless the server asks for a longer one."""
+
+
+OVERLOADED = 5
+"""Times as many retries where a server that works, but has no place for the call, says when to come again."""
+_SPREAD = 0.1
 
 
 class Clock:
@@ -56,13 +65,16 @@ class RetryPolicy:
             idempotent: Whether repeating the call is harmless even if it was carried out.
             clock: The call's time; a wait that would use it up is not begun.
         """
-        if attempt > self.retries or not _may_repeat(error, idempotent):
-            return None
-        backoff = min(MAX_DELAY, FIRST_DELAY * 2.0 ** (attempt - 1))
-        wait = backoff / 2 + random.uniform(0, backoff / 2)
         asked = error.fields.get("retry_after")
-        if isinstance(asked, int | float):
-            wait = max(wait, float(asked))
+        named = float(asked) if isinstance(asked, int | float) else 0.0
+        refused = error.fields.get("admitted") is False and named > 0.0
+        if attempt > self.retries * (OVERLOADED if refused else 1) or not _may_repeat(error, idempotent):
+            return None
+        if refused:
+            wait = named * random.uniform(1.0, 1.0 + _SPREAD)
+        else:
+            backoff = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 1, 30))
+            wait = max(named, backoff / 2 + random.uniform(0, backoff / 2))
         left = clock.remaining()
         return wait if left is None or wait < left else None
 
@@ -70,4 +82,5 @@ class RetryPolicy:
 def _may_repeat(error: VectorDBError, idempotent: bool) -> bool:
     if isinstance(error, Unavailable):
         return idempotent or error.fields.get("sent") is False
-    return isinstance(error, ResourceExhausted) and idempotent and "retry_after" in error.fields
+    safe = idempotent or error.fields.get("admitted") is False
+    return isinstance(error, ResourceExhausted) and safe and "retry_after" in error.fields

@@ -33,6 +33,7 @@ _NEVER_SENT = re.compile(
 )
 _BROKEN_STREAM = re.compile(r"Stream removed|RST_STREAM|GOAWAY|Connection reset|Socket closed", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"message larger than max(?: \((\d+) vs\.? (\d+)\))?", re.IGNORECASE)
+_TOO_MANY = re.compile(r"Concurrent RPC limit exceeded", re.IGNORECASE)
 _SHOWN = 300
 
 
@@ -86,6 +87,11 @@ def _from_channel(name: str, text: str, address: str, timeout: float | None) -> 
 
 def _exhausted(text: str, shown: str, address: str) -> ResourceExhausted:
     found = _TOO_LARGE.search(text)
+    if _TOO_MANY.search(text):
+        # Of grpc itself, which has no details; nothing was begun.
+        return ResourceExhausted(
+            f"the server at {address} has all the calls that it takes", admitted=False, retry_after=1.0
+        )
     if found is None:
         return ResourceExhausted(shown or f"the server at {address} has reached a limit", address=address)
     sizes = {} if found[1] is None else {"got": int(found[1]), "limit": int(found[2])}

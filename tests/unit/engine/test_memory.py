@@ -1,0 +1,125 @@
+"""The budget of memory: what fits, what is waited for, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vectordb.engine import memory
+from vectordb.engine.memory import AUTO_SHARE, MemoryBudget, available_bytes, build_bytes, private_bytes, settled_limit
+from vectordb.errors import InvalidArgument, ResourceExhausted
+from vectordb.types import QuantizationSpec
+
+MIB = 1 << 20
+
+
+class Store:
+    """Something that takes memory."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, limit: int | None = 100 * MIB, own_process: bool = False
+    ) -> None:
+        monkeypatch.setattr(memory, "_AGE", -1.0)
+        self.tail = 0
+        self.waited = 0
+        self.budget = MemoryBudget(limit, lambda: {"tail": self.tail}, own_process=own_process)
+
+    def seal(self, done: Callable[[], bool], timeout: float | None) -> None:
+        self.waited += 1
+        self.tail //= 2
+        done()
+
+
+def test_a_write_that_fits_is_counted_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    with store.budget.write(10 * MIB, store.seal, None):
+        assert store.budget.by_kind() == {"tail": 0, "builds": 0, "writes": 30 * MIB}
+        with store.budget.build("an index", 60 * MIB):
+            assert store.budget.left == 10 * MIB
+    assert store.budget.left == 100 * MIB
+    assert store.waited == 0
+
+
+def test_a_write_waits_for_tails_to_be_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    store.tail = 90 * MIB
+    with store.budget.write(10 * MIB, store.seal, None):
+        assert store.waited == 1
+
+
+def test_a_write_for_which_there_is_no_room_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    store.tail = 190 * MIB
+    with (
+        pytest.raises(ResourceExhausted, match=r"memory_limit = 100 MiB are taken: write less") as caught,
+        store.budget.write(10 * MIB, store.seal, None),
+    ):
+        pass
+    assert (caught.value.resource, caught.value.limit, caught.value.needed) == ("memory", 100 * MIB, 30 * MIB)
+    assert caught.value.retry_after > 0
+    assert store.budget.by_kind()["writes"] == 0
+
+
+def test_a_build_that_does_not_fit_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    store.tail = 50 * MIB
+    with pytest.raises(ResourceExhausted, match="the index of 9 vectors needs 60 MiB"):  # noqa: SIM117
+        with store.budget.build("the index of 9 vectors", 60 * MIB):
+            pass
+
+
+def test_without_a_limit_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch, limit=None)
+    store.tail = 1 << 50
+    with store.budget.write(1 << 50, store.seal, None), store.budget.build("all", 1 << 50):
+        assert store.budget.left is None
+    assert store.budget.most_segment_bytes(8, None) is None
+
+
+def test_in_a_process_of_its_own_all_of_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert private_bytes() > MIB
+    store = Store(monkeypatch, own_process=True)
+    monkeypatch.setattr(memory, "private_bytes", lambda: 95 * MIB)
+    given_back: list[int] = []
+    monkeypatch.setattr(memory, "give_back", lambda: given_back.append(1))
+    assert store.budget.used() == 95 * MIB
+    assert store.budget.left == 5 * MIB
+    assert len(given_back) == 1
+
+
+def test_giving_memory_back_harms_nobody() -> None:
+    memory.give_back()
+
+
+@pytest.mark.parametrize("given", ["much", 1000, -1, True, "10%"])
+def test_what_is_no_limit(given: object) -> None:
+    with pytest.raises(InvalidArgument, match="memory_limit"):
+        settled_limit(given)  # type: ignore[arg-type]
+
+
+def test_limits() -> None:
+    assert settled_limit(None) is None
+    assert settled_limit("4 GiB") == 4 << 30
+    assert settled_limit("auto") == int(AUTO_SHARE * available_bytes())
+
+
+def test_the_container_bounds_the_machine(tmp_path: Path) -> None:
+    assert available_bytes(tmp_path) > 100 * MIB
+    (tmp_path / "memory.max").write_text("104857600\n")
+    assert available_bytes(tmp_path) == 100 * MIB
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_bytes(tmp_path) > 100 * MIB
+
+
+def test_compressed_forms_need_less_and_so_may_be_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, half, byte = (
+        build_bytes(1000, 384, spec) for spec in (None, QuantizationSpec("fp16"), QuantizationSpec("sq8"))
+    )
+    assert plain > half > byte
+    store = Store(monkeypatch)
+    most = store.budget.most_segment_bytes(384, None)
+    assert most is not None
+    assert build_bytes(most // (4 * 384), 384, None) <= 34 * MIB
+    assert (store.budget.most_segment_bytes(384, QuantizationSpec("sq8")) or 0) > most

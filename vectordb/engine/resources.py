@@ -1,0 +1,201 @@
+"""What one database may take of its machine, disk and memory, asked before each write, build and merge."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vectordb.engine.memory import (
+    STORAGE_SHARE,
+    TAIL_SHARE,
+    MemoryBudget,
+    Relief,
+    build_bytes,
+    collection_bytes,
+    merge_bytes,
+    settled_limit,
+)
+from vectordb.engine.space import DiskSpace
+from vectordb.limits import Limits, limits_of
+from vectordb.sizes import sizes_text
+from vectordb.storage.rocks import WRITE_BUFFER_BYTES, Sizes
+
+if TYPE_CHECKING:
+    from vectordb.engine.form import Form
+    from vectordb.engine.live import LiveCollection
+    from vectordb.index.base import IndexKind
+    from vectordb.segments.segment import Segment
+    from vectordb.storage.base import Storage
+    from vectordb.types import Tuning
+
+_LOSING = 0.5
+"""A merge that keeps at most this share of its rows gives back more disk than it takes."""
+
+
+_LEAST_SEALED = 1 << 20
+"""However many collections share the memory for tails: smaller segments would be too many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What one database may take.
+
+    Attributes:
+        memory_limit: Bytes (or ``"4 GiB"``, ``"auto"``) that the database keeps to; None for no limit, as a library
+            cannot know how much of its process's memory is its own. See ``engine/memory.py``.
+        own_process: The process is the database's: what it takes in all counts against the limit.
+        min_free_disk: Bytes (or ``"2 GiB"``, ``"5%"``) below which no writes are taken; 0 for none, None for 256 MiB or
+            5 % of the disk, whichever is less. See ``engine/space.py``.
+    """
+
+    memory_limit: int | str | None = None
+    own_process: bool = False
+    min_free_disk: int | str | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The limit in bytes. Raises InvalidArgument: it is none."""
+        return settled_limit(self.memory_limit)
+
+    def storage_sizes(self, cache_bytes: int) -> Sizes:
+        """What RocksDB may take, within the limit. Raises InvalidArgument as above."""
+        limit = self.memory_bytes
+        if limit is None:
+            return Sizes(cache_bytes, WRITE_BUFFER_BYTES)
+        most = int(STORAGE_SHARE * limit)
+        return Sizes(min(cache_bytes, most), min(WRITE_BUFFER_BYTES, most))
+
+
+def settled(given: dict[str, Any]) -> tuple[Demands, Limits]:
+    """What options of these names ask for.
+
+    Raises:
+        InvalidArgument: An unknown name, or a cap out of bounds.
+    """
+    names = [field.name for field in fields(Demands)]
+    demands = Demands(**{name: given[name] for name in names if name in given})
+    return demands, limits_of({name: value for name, value in given.items() if name not in names})
+
+
+class Resources:
+    """Disk and memory of one database. Thread-safe.
+
+    Args:
+        demands: What it may take.
+        folder: Where it lies; None for a database in memory.
+        storage: Its storage. lives: Its open collections, read without a lock: whoever asks may hold another one.
+
+    Raises:
+        InvalidArgument: ``memory_limit`` or ``min_free_disk`` is no size.
+
+    Attributes:
+        disk: None for a database in memory.
+        memory: Its budget.
+        relief: What makes room for writes. Set once by the engine.
+    """
+
+    def __init__(
+        self, demands: Demands, folder: Path | None, storage: Storage, lives: dict[str, LiveCollection]
+    ) -> None:
+        self.disk = None if folder is None else DiskSpace(folder, demands.min_free_disk)
+        self._lives = lives
+
+        def count() -> dict[str, int]:
+            found = collection_bytes(list(lives.values()), in_memory=folder is None)
+            return {"storage": storage.memory_bytes(), **found}
+
+        self.memory = MemoryBudget(demands.memory_bytes, count, own_process=demands.own_process)
+        self.relief: Relief = lambda done, timeout: None
+
+    def adopt(self, live: LiveCollection) -> None:
+        """Takes one more open collection into account."""
+        limit = self.memory.limit
+        if limit is None:
+            return
+        live.indexable = partial(self._may_index, live)
+        for each in list(self._lives.values()):
+            each.seal_most = max(_LEAST_SEALED, int(TAIL_SHARE * limit / len(self._lives)))
+
+    def may_load(self, kind: IndexKind, file_bytes: int) -> bool:
+        """Whether a saved index may be loaded."""
+        return kind.capabilities.maps or self.memory.allows(file_bytes)
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why no write is taken, or None."""
+        return None if self.disk is None else self.disk.read_only_reason
+
+    @contextlib.contextmanager
+    def write(self, size: int, *, frees: bool, timeout: float | None = None) -> Iterator[None]:
+        """Around a write of so many bytes; ``frees``: a deletion.
+
+        Raises:
+            ResourceExhausted: Disk or memory do not suffice.
+        """
+        if self.disk is not None:
+            self.disk.check_write(size, frees=frees)
+        if frees:
+            yield
+            return
+        with self.memory.write(size, self.relief, timeout):
+            yield
+
+    def seal(self, live: LiveCollection) -> None:
+        """Before a tail becomes a segment, which frees memory: only the disk is asked. Raises as :meth:`write`."""
+        if self.disk is not None:
+            self.disk.check_job(live.tail.memory_bytes(), frees=False)
+
+    @contextlib.contextmanager
+    def merge(self, segments: Iterable[Segment], dead: int, form: Form | None) -> Iterator[None]:
+        """Around a merge of segments with so many dead rows; ``form``: that of the index to build. Raises likewise."""
+        segments = list(segments)
+        rows = max(1, sum(s.rows for s in segments))
+        if self.disk is not None:
+            kept = (rows - dead) / rows
+            self.disk.check_job(int(kept * sum(s.disk_bytes for s in segments)), frees=kept <= _LOSING)
+        need = merge_bytes(segments)
+        if form is not None:
+            need = max(need, _build_bytes(form, sum(s.vector_count for s in segments)))
+        with self.memory.build("a merge of segments", need):
+            yield
+
+    @contextlib.contextmanager
+    def index(self, segment: Segment, form: Form) -> Iterator[None]:
+        """Around the build of an index. Raises as :meth:`write`."""
+        need = _build_bytes(form, segment.vector_count)
+        if self.disk is not None:
+            self.disk.check_job(need, frees=False)
+        with self.memory.build(f"the index of {segment.vector_count} vectors", need):
+            yield
+
+    def _may_index(self, live: LiveCollection, segment: Segment) -> bool:
+        """Whether the limit could ever hold the build of a segment's index."""
+        return self.memory.limit is None or _build_bytes(live.form, segment.vector_count) < self.memory.limit
+
+    def hindrance(self, live: LiveCollection) -> str | None:
+        """Why segments stay without an index, or None."""
+        form = live.form
+        left = [s for s in live.segments if s.built is None and form.wants_index(s) and not self._may_index(live, s)]
+        if not left:
+            return None
+        need = max(_build_bytes(form, s.vector_count) for s in left)
+        return (
+            f"{len(left)} segments are searched without an index: building one needs up to {sizes_text(need)}, more "
+            f"than memory_limit = {sizes_text(self.memory.limit or 0)}; raise it, or choose a smaller quantization"
+        )
+
+    def tuning(self, live: LiveCollection) -> Tuning:
+        """How the segments of a collection are merged, within the memory that there is."""
+        tuning = live.config.tuning
+        if live.form.kind is None:
+            return tuning
+        most = self.memory.most_segment_bytes(live.config.dim, live.form.resolved.quantization)
+        return tuning if most is None else replace(tuning, max_segment_bytes=min(tuning.max_segment_bytes, most))
+
+
+def _build_bytes(form: Form, rows: int) -> int:
+    return build_bytes(rows, form.config.dim, form.resolved.quantization)
