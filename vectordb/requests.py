@@ -83,6 +83,7 @@ class WriteRequest:
         idempotency_key: A repeated request with the same key gets the first one's result; kept for 10 minutes.
         timeout: Seconds to wait for the acknowledgement, or ``None``.
         vector_name: Reserved; ``""`` is the default vector.
+        policy: The caller's row policy (:mod:`vectordb.row_policy`); set next to the engine, never sent.
     """
 
     mode: WriteMode
@@ -91,6 +92,7 @@ class WriteRequest:
     idempotency_key: str | None = None
     timeout: float | None = None
     vector_name: str = ""
+    policy: Filter | None = field(default=None, init=False)
 
 
 @dataclass(slots=True)
@@ -100,6 +102,7 @@ class UpdateMetadataRequest:
     Attributes:
         set: Encoded metadata map; each top-level key replaces that key of the record.
         unset: Field paths to remove (``"a.b"`` reaches into nested dicts).
+        policy: As in :class:`WriteRequest`.
     """
 
     ids: list[str] | None = None
@@ -109,17 +112,23 @@ class UpdateMetadataRequest:
     if_version: int | None = None
     idempotency_key: str | None = None
     timeout: float | None = None
+    policy: Filter | None = field(default=None, init=False)
 
 
 @dataclass(slots=True)
 class DeleteRequest:
-    """Deletes the rows named by ``ids`` and/or matched by ``where`` (both: intersection)."""
+    """Deletes the rows named by ``ids`` and/or matched by ``where`` (both: intersection).
+
+    Attributes:
+        policy: As in :class:`WriteRequest`.
+    """
 
     ids: list[str] | None = None
     where: Filter | None = None
     if_version: int | None = None
     idempotency_key: str | None = None
     timeout: float | None = None
+    policy: Filter | None = field(default=None, init=False)
 
 
 @dataclass(slots=True)
@@ -128,12 +137,14 @@ class GetRequest:
 
     Attributes:
         encoded: Metadata may come back as its stored bytes (``vectordb.encoding``), for a server that passes it on.
+        policy: As in :class:`WriteRequest`.
     """
 
     ids: list[str]
     include: Sequence[str] = ("metadata", "text")
     timeout: float | None = None
     encoded: bool = field(default=False, init=False)
+    policy: Filter | None = field(default=None, init=False)
 
 
 @dataclass(slots=True)
@@ -281,6 +292,10 @@ class Backend(Protocol):
 
     def backup(self, destination: str) -> BackupInfo:
         """Writes a backup of the whole database to a folder, or a URL, as the engine's process sees it."""
+        ...
+
+    def with_policy(self, policy: Filter) -> Backend:
+        """The same, for a caller bound by a row policy (:mod:`vectordb.row_policy`); closing it closes nothing."""
         ...
 
     def close(self) -> None: ...

@@ -36,6 +36,7 @@ from vectordb.requests import (
     UpdateMetadataRequest,
     WriteRequest,
 )
+from vectordb.row_policy import PolicyBackend, require_rows, scoped_key
 from vectordb.segments.store import SegmentStore
 from vectordb.storage.acked import AckedPage, lost
 from vectordb.storage.base import Storage
@@ -201,7 +202,9 @@ class Engine:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
         rows = checks.check_write(live.config, request)
-        operation = Write(request.mode, rows, request.if_version)
+        if request.policy is not None:
+            require_rows(request.policy, rows.ids, rows.metadata)
+        operation = Write(request.mode, rows, request.if_version, request.policy)
         count, version = self._submit(live, operation, request, rows.size)
         return WriteResult(count, version, rows.ids)
 
@@ -215,7 +218,7 @@ class Engine:
         new = checks.decoded(request.set, 0) if request.set else {}
         check_metadata(new, live.config.fields, row=0)
         ids = None if request.ids is None else encoded_ids(request.ids)
-        operation = UpdateMetadata(ids, request.where, new, request.unset, request.if_version)
+        operation = UpdateMetadata(ids, request.where, new, request.unset, request.if_version, request.policy)
         return self._submit(live, operation, request, len(request.set or b""))[0]
 
     def delete(self, collection: str, request: DeleteRequest) -> int:
@@ -224,7 +227,8 @@ class Engine:
         checks.check_selectors(request.ids, request.where)
         check_filter(request.where, live.config.fields)
         ids = None if request.ids is None else encoded_ids(request.ids)
-        return self._submit(live, Delete(ids, request.where, request.if_version), request, 0)[0]
+        operation = Delete(ids, request.where, request.if_version, request.policy)
+        return self._submit(live, operation, request, 0)[0]
 
     def _submit(
         self,
@@ -234,8 +238,9 @@ class Engine:
         size: int,
     ) -> tuple[int, int]:
         checks.check_idempotency_key(request.idempotency_key)
+        key = scoped_key(request.policy, request.idempotency_key)
         waited = self._optimizer.slow_down(live, request.timeout)
-        return self._committer.submit(Call(live, operation, request.idempotency_key, size), request.timeout, waited)
+        return self._committer.submit(Call(live, operation, key, size), request.timeout, waited)
 
     # Reading
 
@@ -253,6 +258,10 @@ class Engine:
 
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return reads.explain_search(self._live(collection), request, analyze)
+
+    def with_policy(self, policy: Filter) -> PolicyBackend:
+        """This engine for a caller who may see and write only rows that match."""
+        return PolicyBackend(self, policy)
 
     # Care
 

@@ -14,6 +14,9 @@ from vectordb.errors import InvalidArgument
 if TYPE_CHECKING:
     import grpc
 
+    from vectordb.filter import Filter
+
+Metadata = tuple[tuple[str, str | bytes], ...]
 Tls = bool | str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
 """``True``: TLS with the system's authorities; a path: that CA; a mapping: ``ca``, and ``cert`` with ``key``."""
 
@@ -57,9 +60,23 @@ class ServerOptions:
     timeout: float | None = 30.0
     retries: int = 3
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Metadata:
         """The request metadata that every call carries."""
         return () if self.api_key is None else (("authorization", f"Bearer {self.api_key}"),)
+
+
+def within_policy(metadata: Metadata, policy: Filter) -> Metadata:
+    """The request metadata of calls within a row policy, and within the one that the metadata holds already.
+
+    Raises:
+        InvalidArgument: The policy is longer than what request metadata can carry.
+    """
+    from vectordb.wire.filters import POLICY_KEY, policy_from_bytes, policy_to_bytes
+
+    for name, value in metadata:
+        if name == POLICY_KEY and isinstance(value, bytes):
+            policy = policy_from_bytes(value) & policy
+    return (*(item for item in metadata if item[0] != POLICY_KEY), (POLICY_KEY, policy_to_bytes(policy)))
 
 
 def checked_api_key(api_key: str | None) -> str | None:
