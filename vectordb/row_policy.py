@@ -2,8 +2,8 @@
 
 Under a policy a collection seems to hold the rows that match it and no others:
 
-- ``search``, ``search_text``, ``count``, ``scan`` and ``explain`` join it to their own filter; ``get`` leaves other rows
-  out; ``update_metadata`` and ``delete`` pass them by, and ``if_version`` takes them for missing.
+- ``search``, ``search_text``, ``count``, ``scan`` and ``explain`` join it to their own filter; ``get`` leaves other
+  rows out; ``update_metadata`` and ``delete`` pass them by, and ``if_version`` takes them for missing.
 - ``insert``, ``upsert`` and ``update`` must write rows that match, and ``update_metadata`` must leave rows that match.
 - The id of a row that is hidden cannot be written: ``update`` says that it is missing, ``insert`` and ``upsert`` are
   refused. That such an id is taken is the one thing about a hidden row that a caller can find out by asking.

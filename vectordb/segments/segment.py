@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -120,11 +121,13 @@ class Segment:
         built: Its index, or None.
         calibration: What recall that index was measured to have, or None.
         changes: Deletions and payload changes since it was sealed.
+        born: When it was made in this process, as of ``time.monotonic``.
         disk_bytes: Size of its files, index included; 0 in memory.
         data_disk_bytes: Size of its files without the index.
     """
 
     __slots__ = (
+        "born",
         "built",
         "calibration",
         "changes",
@@ -147,6 +150,7 @@ class Segment:
         self.lo = data.info.lo
         self.hi = data.info.hi
         self.rows = data.info.rows
+        self.born = time.monotonic()
         self.vector_count = data.info.vector_count
         self.built: BuiltIndex | None = None
         self.calibration: Calibration | None = None
@@ -234,8 +238,11 @@ class Segment:
         data = self.data
         columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.matching.nbytes
         columns += 0 if data.text is None else data.text.nbytes
-        index = 0 if self.built is None else self.built.index.memory_bytes()
-        return columns + data.vectors.resident_bytes + index + self.changes.nbytes
+        return columns + data.vectors.resident_bytes + self.index_bytes() + self.changes.nbytes
+
+    def index_bytes(self) -> int:
+        """Bytes of memory that its index may take."""
+        return 0 if self.built is None else self.built.index.memory_bytes()
 
     def _held(self, offsets: NDArray[np.uint64]) -> NDArray[np.int64]:
         rows = _rows_at(self.data, offsets)

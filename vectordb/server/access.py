@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from vectordb.errors import PermissionDenied, VectorDBError
+from vectordb.row_policy import PolicyBackend
 from vectordb.server.keys import Key, Role
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class CallersBackend:
     """
 
     def __init__(self, backend: Backend, caller: Caller, audit: AuditLog | None) -> None:
-        self._backend = backend
+        policy = caller.key.policy
+        self._backend = backend if policy is None else backend.with_policy(policy)
         self._caller = caller
         self._audit = audit
 
@@ -136,6 +138,10 @@ class CallersBackend:
         # A backup holds all collections: only a key for all of them may make one.
         everything = None if self._caller.key.collections is None else "*"
         return self._do("backup", Role.ADMIN, everything, lambda b: b.backup(destination))
+
+    def with_policy(self, policy: Filter) -> PolicyBackend:
+        """The same, within a policy of the caller's own choice beside the key's."""
+        return PolicyBackend(self, policy)
 
     def close(self) -> None:
         """Not a client's to do."""

@@ -22,16 +22,21 @@ from vectordb.requests import Backend
 from vectordb.server.audit import AuditLog
 from vectordb.server.authentication import Authentication
 from vectordb.server.config import Config
+from vectordb.server.entry import Entry
 from vectordb.server.interceptors import Guard
 from vectordb.server.keys import KeyRing
+from vectordb.server.recall import RecallSampler
 from vectordb.server.scans import Scans
 from vectordb.server.service import Service
+from vectordb.server.slow_log import SlowLog
 from vectordb.server.streams import Streams
 from vectordb.server.tls import TlsFiles, server_credentials
+from vectordb.server.watch import Observer, WatchedBackend
 from vectordb_proto.v1 import service_pb2, service_pb2_grpc
 
 if TYPE_CHECKING:
     from vectordb.server.metrics import Metrics
+    from vectordb.server.tracing import Spans
 
 log = logging.getLogger("vectordb.server")
 
@@ -61,6 +66,8 @@ class Server:
         self._keys = None if config.api_keys is None else KeyRing(Path(config.api_keys))
         self._audit = None if config.audit_log is None else AuditLog(Path(config.audit_log))
         self._metrics = _metrics() if config.metrics_listen else None
+        self._spans = _spans() if config.tracing else None
+        self._recall: RecallSampler | None = None
         self._service = Service(self._scans, config.backup_to, self._audit)
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "vectordb-health")
@@ -80,6 +87,7 @@ class Server:
             interceptors.insert(0, Authentication(self._keys, self._audit))
         if self._metrics is not None:
             interceptors.insert(0, self._metrics)
+        interceptors.insert(0, Entry(self._spans))
         server = grpc.server(
             self._pool,
             interceptors=interceptors,
@@ -118,11 +126,25 @@ class Server:
                 backend.close()
             raise
         self._backend = backend
-        self._service.open(backend)
+        self._service.open(self._watched(backend))
         threading.Thread(target=self._expire_idle, name="vectordb-idle", daemon=True).start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info("serving on %s", self.address)
         return self.address
+
+    def _watched(self, backend: Backend) -> Backend:
+        """The backend, observed where the settings ask for it."""
+        config, observers = self._config, list[Observer]()
+        if config.slow_query_seconds is not None:
+            observers.append(SlowLog(config.slow_query_seconds, config.slow_query_values))
+        if self._spans is not None:
+            observers.append(self._spans)
+        if self._metrics is not None:
+            self._recall = RecallSampler(backend, config.recall_sample_seconds)
+            self._recall.start()
+            self._metrics.recall = self._recall.found
+            observers.append(self._recall)
+        return WatchedBackend(backend, observers) if observers else backend
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """TLS as configured; None for plain text, which must be asked for where others can hear it.
@@ -155,6 +177,8 @@ class Server:
             self._stopping.set()
             self._health.enter_graceful_shutdown()
             self._server.stop(self._config.drain_seconds).wait()
+            if self._recall is not None:
+                self._recall.stop()
             if self._metrics is not None:
                 self._metrics.stop()
             self._scans.close_all()
@@ -188,6 +212,12 @@ def _metrics() -> Metrics:
     from vectordb.server.metrics import Metrics
 
     return Metrics()
+
+
+def _spans() -> Spans:
+    from vectordb.server.tracing import Spans
+
+    return Spans()
 
 
 def channel_options(config: Config) -> list[tuple[str, int]]:

@@ -16,7 +16,8 @@ from vectordb.errors import DeadlineExceeded, PermissionDenied, Unavailable
 from vectordb.requests import Backend
 from vectordb.server.access import CALLER, CallersBackend
 from vectordb.server.audit import AuditLog
-from vectordb.server.scans import Scans
+from vectordb.server.calls import CALL
+from vectordb.server.scans import Owner, Scans
 from vectordb.wire import requests, results, stats
 from vectordb.wire.config import config_to_message
 from vectordb_proto.v1 import service_pb2 as pb
@@ -50,8 +51,10 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         """
         if self._opened is None:
             raise Unavailable("the server is starting; try again in a moment", retry_after=0.5)
-        caller = CALLER.get()
-        return self._opened if caller is None else CallersBackend(self._opened, caller, self._audit)
+        caller, call = CALLER.get(), CALL.get()
+        backend: Backend = self._opened if caller is None else CallersBackend(self._opened, caller, self._audit)
+        policy = None if call is None else call.policy
+        return backend if policy is None else backend.with_policy(policy)
 
     # Collections
 
@@ -117,19 +120,21 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         return pb.CountResponse(count=self.backend.count(message.collection, where, time_left(context, timeout)))
 
     def Scan(self, message: pb.ScanRequest, context: _Context) -> pb.ScanResponse:
+        owner = _owner()
         if message.cursor:
-            page, cursor = self._scans.resume(message.cursor)
+            page, cursor = self._scans.resume(message.cursor, owner)
         else:
             request = requests.scan_from_message(message)
             request.encoded = True
             backend = self.backend
-            page, cursor = self._scans.start(lambda: backend.scan(message.collection, request), request.page_size)
+            begin = lambda: backend.scan(message.collection, request)  # noqa: E731 - bound to this call's request
+            page, cursor = self._scans.start(begin, request.page_size, owner)
         response = pb.ScanResponse(next_cursor=cursor)
         results.records_to_message(page, response.records)
         return response
 
     def CloseScan(self, message: pb.CloseScanRequest, context: _Context) -> pb.CloseScanResponse:
-        self._scans.close(message.cursor)
+        self._scans.close(message.cursor, _owner())
         return pb.CloseScanResponse()
 
     def Search(self, message: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
@@ -178,6 +183,12 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         request.timeout = time_left(context, request.timeout)
         given = request.rows.ids
         results.write_result_to_message(self.backend.write(message.collection, request), given, result)
+
+
+def _owner() -> Owner:
+    """Whose scans the running call may go on with: those of the same key, as it was, within the same policy."""
+    caller, call = CALLER.get(), CALL.get()
+    return None if caller is None else caller.key, None if call is None else call.policy_bytes
 
 
 def backup_place(allowed: str | None, wanted: str) -> str:

@@ -17,7 +17,7 @@ from vectordb_client.transport import calls
 from vectordb_client.transport.base import ForkGuarded, closed, forked
 from vectordb_client.transport.bulk import bulk_write
 from vectordb_client.transport.calls import Call, Limits
-from vectordb_client.transport.channel import OPTIONS, Metadata, ServerOptions, credentials, within_policy
+from vectordb_client.transport.channel import OPTIONS, Metadata, ServerOptions, credentials, traced, within_policy
 from vectordb_client.transport.pages import Pages, Releaser
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
@@ -100,7 +100,7 @@ class GrpcBackend(ForkGuarded):
             call.shorten(clock.remaining())
         method = getattr(self.stub, call.rpc)
         try:
-            message = method(call.message, timeout=call.deadline(clock), metadata=self._metadata)
+            message = method(call.message, timeout=call.deadline(clock), metadata=traced(self._metadata))
         except (grpc.RpcError, ValueError) as error:
             raise self.error(error, call.timeout) from None
         return call.read(message)

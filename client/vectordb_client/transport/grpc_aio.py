@@ -13,7 +13,7 @@ from vectordb.errors import Closed, VectorDBError
 from vectordb_client.transport import calls
 from vectordb_client.transport.base import ForkGuarded, Pending, closed, forked
 from vectordb_client.transport.calls import Call, Limits
-from vectordb_client.transport.channel import OPTIONS, ServerOptions, credentials, within_policy
+from vectordb_client.transport.channel import OPTIONS, ServerOptions, credentials, traced, within_policy
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
 from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
@@ -98,7 +98,7 @@ class AioBackend(ForkGuarded):
             call.shorten(clock.remaining())
         method = getattr(self._stub, call.rpc)
         try:
-            message = await method(call.message, timeout=call.deadline(clock), metadata=self._metadata)
+            message = await method(call.message, timeout=call.deadline(clock), metadata=traced(self._metadata))
         except asyncio.CancelledError:
             # grpc.aio reports a closed channel as the cancellation of a task that nobody cancelled.
             if self._gone is not None:

@@ -1,0 +1,71 @@
+"""One call of a client as the server knows it: its request id, and what its request metadata asks for.
+
+A request id comes with the call (``x-request-id``) or is made here. It stands in the trailing metadata of the answer,
+in the details of an error (``google.rpc.RequestInfo``), and in every line of the log about the call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from vectordb.wire.errors import REQUEST_ID_KEY
+from vectordb.wire.filters import POLICY_KEY, policy_from_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vectordb.filter import Filter
+
+_FIT = re.compile(r"[\x21-\x7e]{1,128}")
+_PREFIX = secrets.token_hex(4)
+_COUNT = itertools.count(1)
+_READ = frozenset({REQUEST_ID_KEY, POLICY_KEY, "traceparent", "tracestate"})
+
+
+class Call:
+    """One call. ``started`` is as of ``time.perf_counter``."""
+
+    __slots__ = ("_policy", "request_id", "rpc", "started", "trace")
+
+    def __init__(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        self.started = time.perf_counter()
+        self.rpc = rpc
+        self.request_id = ""
+        self.trace: dict[str, str] | None = None
+        self._policy: bytes | None = None
+        for name, value in metadata:
+            if name not in _READ:
+                continue
+            if isinstance(value, bytes):
+                if name == POLICY_KEY:
+                    self._policy = value
+            elif name == REQUEST_ID_KEY:
+                # Anything else could forge lines of the log.
+                self.request_id = value if _FIT.fullmatch(value) else ""
+            else:
+                self.trace = {**(self.trace or {}), name: value}
+        if not self.request_id:
+            self.request_id = f"{_PREFIX}-{next(_COUNT):x}"
+
+    @property
+    def policy(self) -> Filter | None:
+        """The row policy that the caller binds itself to.
+
+        Raises:
+            InvalidFilter: It cannot be read.
+        """
+        return None if self._policy is None else policy_from_bytes(self._policy)
+
+    @property
+    def policy_bytes(self) -> bytes | None:
+        """The same as it came: equal for equal callers."""
+        return self._policy
+
+
+CALL: ContextVar[Call | None] = ContextVar("vectordb_call", default=None)
+"""The call that the running code answers; None outside of one."""
