@@ -87,7 +87,8 @@ class Server:
             interceptors.insert(0, Authentication(self._keys, self._audit))
         if self._metrics is not None:
             interceptors.insert(0, self._metrics)
-        interceptors.insert(0, Entry(self._spans))
+        tell = self._spans is not None or config.slow_query_seconds is not None
+        interceptors.insert(0, Entry(self._spans, tell))
         server = grpc.server(
             self._pool,
             interceptors=interceptors,

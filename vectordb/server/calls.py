@@ -1,7 +1,8 @@
 """One call of a client as the server knows it: its request id, and what its request metadata asks for.
 
-A request id comes with the call (``x-request-id``) or is made here. It stands in the trailing metadata of the answer,
-in the details of an error (``google.rpc.RequestInfo``), and in every line of the log about the call.
+A request id comes with the call (``x-request-id``) or is made here. It stands in every line of the log about the call,
+in the details of an error (``google.rpc.RequestInfo``), and in the trailing metadata: of an error always, of an answer
+where the id came with the call or answers are logged or traced (ten microseconds a call otherwise spent for nothing).
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _READ = frozenset({REQUEST_ID_KEY, POLICY_KEY, "traceparent", "tracestate"})
 
 
 class Call:
-    """One call. ``started`` is as of ``time.perf_counter``."""
+    """One call. ``started`` is as of ``time.perf_counter``; ``named`` where its id came with it."""
 
-    __slots__ = ("_policy", "request_id", "rpc", "started", "trace")
+    __slots__ = ("_policy", "named", "request_id", "rpc", "started", "trace")
 
     def __init__(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         self.started = time.perf_counter()
@@ -49,7 +50,8 @@ class Call:
                 self.request_id = value if _FIT.fullmatch(value) else ""
             else:
                 self.trace = {**(self.trace or {}), name: value}
-        if not self.request_id:
+        self.named = self.request_id != ""
+        if not self.named:
             self.request_id = f"{_PREFIX}-{next(_COUNT):x}"
 
     @property

@@ -20,18 +20,22 @@ class Entry(Wrapper):
 
     Args:
         spans: Makes the spans; None where calls are not traced.
+        tell: Whether answers carry request ids that the client did not send.
     """
 
-    def __init__(self, spans: Spans | None = None) -> None:
+    def __init__(self, spans: Spans | None = None, tell: bool = False) -> None:
         super().__init__()
         self._spans = spans
+        self._tell = tell
 
     def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         rpc, answer, spans = method.rpartition("/")[2], handler.unary_unary, self._spans
+        tell = self._tell
 
         def entered(data: bytes, context: grpc.ServicerContext) -> Any:
             call = Call(rpc, context.invocation_metadata())
-            context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            if tell or call.named:
+                context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             token = CALL.set(call)
             try:
                 if spans is None:
@@ -45,10 +49,12 @@ class Entry(Wrapper):
 
     def _stream(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         rpc, answer, spans = method.rpartition("/")[2], handler.stream_stream, self._spans
+        tell = self._tell
 
         def entered(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             call = Call(rpc, context.invocation_metadata())
-            context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            if tell or call.named:
+                context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             answers = answer(data, context)
             span = None if spans is None else spans.begun(call)
             try:
