@@ -105,7 +105,9 @@ def test_slow_operations_are_logged_with_their_plan(
     server = serve(slow_query_seconds=1e-9, slow_query_values=values)
     with connect(server.address) as db:
         docs = db.create_collection("docs", 2)
-        docs.upsert(["one-id", "b"], [[0.123456, 0], [0, 1]], [{"year": 1999, "lang": "hush-hush"}, {}], ["a text", None])
+        docs.upsert(
+            ["one-id", "b"], [[0.123456, 0], [0, 1]], [{"year": 1999, "lang": "hush-hush"}, {}], ["a text", None]
+        )
         docs.search([0.123456, 0], where=(col("year") >= 1999) & col("lang").isin(["hush-hush", "en"]))
         docs.search_text("private words")
         docs.count(col("lang") == "hush-hush")

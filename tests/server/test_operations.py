@@ -21,6 +21,7 @@ from vectordb.engine.database import Engine
 from vectordb.server.app import Server
 from vectordb.server.config import load
 from vectordb.server.logs import JsonLines
+from vectordb.server.recall import Recall
 from vectordb_client import connect
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,8 @@ def test_metrics() -> None:
             with pytest.raises(errors.CollectionNotFound):
                 db.collection("missing")
         assert server._metrics is not None
+        server._metrics.shed = {"calls": 7}
+        server._metrics.recall = lambda: {"docs": Recall(0.97, 4), "gone": Recall(1.0, 1)}
         found = scraped(server._metrics.address)
     finally:
         server.stop()
@@ -58,6 +61,15 @@ def test_metrics() -> None:
     assert found['vectordb_rpc_seconds_count{call="GetCollection",code="NOT_FOUND"}'] == 1
     assert found['vectordb_rpc_running{call="Search"}'] == 0
     assert found["vectordb_wal_syncs_total"] == 3
+    assert found['vectordb_build_lag_seconds{collection="docs"}'] == 0
+    assert found['vectordb_recall_estimate{collection="docs"}'] == 0.97
+    assert found['vectordb_recall_samples_total{collection="docs"}'] == 4
+    assert not any("gone" in name for name in found)
+    assert found['vectordb_shed_requests_total{reason="calls"}'] == 7
+    assert found['vectordb_memory_kind_bytes{kind="tail"}'] > 0
+    assert {name for name in found if name.startswith("vectordb_memory_kind_bytes")} == {
+        f'vectordb_memory_kind_bytes{{kind="{kind}"}}' for kind in ("vectors", "indexes", "columns", "tail", "storage")
+    }
     assert found["vectordb_read_only"] == 0
     assert found["process_resident_memory_bytes"] > 1e6
 
