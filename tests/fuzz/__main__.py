@@ -2,6 +2,7 @@
 
     python -m tests.fuzz --minutes 1                  all of them, one minute each: the form for CI
     python -m tests.fuzz --minutes 60 --ledger fuzz.json      an hour each; run again, it goes on where it was
+    python -m tests.fuzz --seconds 1 --inside                 all of them, in this process: for a quick look
     python -m tests.fuzz --only messages --case 4711          one case again, in this process
 
 A case is named by target, seed and number. What counts as found: an exception that is not one of
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +63,26 @@ def one(fuzzer: Any, mutator: Mutator) -> str | None:
 
 
 def child(name: str, seed: int, start: int, seconds: float, status: Path) -> None:
-    """Runs cases until the time is over; the number of the running one stands in ``status``."""
+    """Runs cases for a parent, which finds the number of the running one in ``status`` if this process dies."""
+    with status.open("r+b", buffering=0) as file:
+        told = cases(name, seed, start, seconds, lambda number: os.pwrite(file.fileno(), struct.pack("<q", number), 0))
+    print(json.dumps(told))
+
+
+def cases(name: str, seed: int, start: int, seconds: float, running: Callable[[int], object]) -> dict[str, Any]:
+    """Runs cases until the time is over; ``running`` is told the number of each before it runs."""
     findings: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="vectordb-fuzz-") as folder, status.open("r+b", buffering=0) as running:
+    with tempfile.TemporaryDirectory(prefix="vectordb-fuzz-") as folder:
         fuzzer = target(name, Path(folder))
         number, end = start, time.monotonic() + seconds
         while time.monotonic() < end and len(findings) < _MOST_FINDINGS:
-            os.pwrite(running.fileno(), struct.pack("<q", number), 0)
+            running(number)
             found = one(fuzzer, Mutator(name, seed, number))
             if found is not None:
                 findings.append({"case": number, "found": found})
             number += 1
         fuzzer.close()
-    print(json.dumps({"next": number, "findings": findings}))
+    return {"next": number, "findings": findings}
 
 
 def run(name: str, seed: int, seconds: float, ledger: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +123,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ledger", type=Path, help="file to go on from and to note the counts in")
     parser.add_argument("--case", type=int, help="run this case alone, in this process")
+    parser.add_argument("--inside", action="store_true", help="without child processes")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--status", type=Path, help=argparse.SUPPRESS)
@@ -135,7 +145,11 @@ def main() -> None:
     seconds = given.seconds if given.minutes is None else 60 * given.minutes
     failed = False
     for name in names:
-        entry = run(name, given.seed, seconds, ledger)
+        if given.inside:
+            told = cases(name, given.seed, 0, seconds, int)
+            entry = ledger[name] = {"seed": given.seed, "seconds": seconds, **told}
+        else:
+            entry = run(name, given.seed, seconds, ledger)
         print(
             f"{name:14} {entry['next']:9} cases in {entry['seconds']:7.0f} s, {len(entry['findings'])} findings",
             flush=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 _BYTES = (0, 1, 0x7F, 0x80, 0xC0, 0xFE, 0xFF)
@@ -98,4 +99,4 @@ class Mutator:
             return draw.choice((value + 1, value - 1, -value, value * 2, value << 32))
         if isinstance(value, str) and draw.random() < 0.5:
             return self.text(value).encode("utf-8", "replace").decode()
-        return draw.choice(_JUNK)
+        return deepcopy(draw.choice(_JUNK))
