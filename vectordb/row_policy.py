@@ -231,6 +231,15 @@ class PolicyBackend:
     def backup(self, destination: str) -> BackupInfo:
         _refuse("backup")
 
+    def verify(self, searches: int) -> NoReturn:
+        _refuse("verify")
+
+    def repair(self, dry_run: bool) -> NoReturn:
+        _refuse("repair")
+
+    def erase(self, collection: str, request: object) -> NoReturn:
+        _refuse("erase")
+
     def close(self) -> None:
         """Leaves the backend open: it is its owner's to close."""
 

@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 from vectordb.engine.database import Engine
 from vectordb.errors import AlreadyExists, FailedPrecondition, NotFound, PermissionDenied, VectorDBError
 from vectordb.filter import Filter, as_filter, col, matches
+from vectordb.requests import Backend
+from vectordb.row_policy import PolicyBackend
+from vectordb.server.access import CallersBackend
 from vectordb.server.app import Server
 from vectordb.server.config import load
 from vectordb.server.keys import new_key
@@ -208,6 +211,14 @@ def test_what_a_policy_refuses(place: Place) -> None:
         docs.upsert(["new", "mine"], [[0, 1], [0, 1]], [{"t": "a"}, {"t": "b"}])
     assert (refused.value.row, refused.value.id) == (1, "mine")
     assert [r.metadata for r in whole.get(["mine", "other"])] == [{"t": "a"}, {"t": "b", "secret": "hidden words"}]
+
+
+@pytest.mark.parametrize("kind", [PolicyBackend, CallersBackend])
+def test_every_request_is_judged(kind: type) -> None:
+    """A request that is added to the seam must not pass a policy, or a key, by the way."""
+    requests = {name for name in vars(Backend) if not name.startswith("_")}
+    assert requests <= set(vars(kind))
+    assert not hasattr(kind, "__getattr__")
 
 
 def test_callers_of_other_policies_do_not_share_idempotency_keys(place: Place) -> None:

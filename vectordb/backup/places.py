@@ -89,6 +89,8 @@ class Folder:
     @contextmanager
     def write(self, name: str) -> Iterator[BinaryIO]:
         final = self._root / name
+        # First by itself: of a path that mkdir makes, only the last folder gets the mode.
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = final.with_name(f".{uuid4().hex}")
         try:

@@ -21,7 +21,7 @@ from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
-from vectordb.engine.report import Figures, collection_stats
+from vectordb.engine.report import build_lag, collection_stats
 from vectordb.engine.writer import Call, Committer, Operation, Syncs
 from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
@@ -301,10 +301,9 @@ class Engine:
         """How often the log was synced, and how long that took."""
         return self._committer.syncs
 
-    @property
-    def figures(self) -> Figures:
-        """Figures about all open collections together."""
-        return Figures(self._lives, self._storage)
+    def build_lags(self) -> dict[str, float]:
+        """By open collection, the seconds that its longest waiting segment has been due for an index."""
+        return {name: build_lag(live) for name, live in list(self._lives.items())}
 
     def announce(self, address: str | None = None, door: str | None = None) -> None:
         """Notes in the folder's LOCK file where the owner serves, and at which door other processes may knock."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vectordb.types import CollectionStats, OptimizerStats, SegmentStats
 
 if TYPE_CHECKING:
     from vectordb.engine.live import LiveCollection
-    from vectordb.storage.base import Storage
 
 
 def collection_stats(live: LiveCollection, optimizer: OptimizerStats) -> CollectionStats:
@@ -49,32 +47,6 @@ def collection_stats(live: LiveCollection, optimizer: OptimizerStats) -> Collect
     )
 
 
-class Figures:
-    """Figures about the open collections of one database, for whoever watches it. Thread-safe."""
-
-    def __init__(self, lives: Mapping[str, LiveCollection], storage: Storage) -> None:
-        self._lives = dict(lives)
-        self._storage = storage
-
-    def build_lags(self) -> dict[str, float]:
-        """By collection, the seconds that its longest waiting segment has been due for an index; 0 where none waits."""
-        now = time.monotonic()
-        return {
-            name: max((now - s.born for s in live.segments if live.needs_index(s)), default=0.0)
-            for name, live in self._lives.items()
-        }
-
-    def memory_bytes(self) -> dict[str, int]:
-        """Bytes of memory, mapped files included: ``vectors``, ``indexes``, ``columns``, ``tail``, ``storage``."""
-        kinds = dict.fromkeys(("vectors", "indexes", "columns", "tail"), 0)
-        for live in self._lives.values():
-            with live.lock:
-                segments, shadows = live.segments, list(live.shadows.values())
-                kinds["tail"] += live.tail.memory_bytes()
-            for segment in segments:
-                vectors, index = segment.data.vectors.resident_bytes, segment.index_bytes()
-                kinds["vectors"] += vectors
-                kinds["indexes"] += index
-                kinds["columns"] += segment.memory_bytes() - vectors - index
-            kinds["indexes"] += sum(shadow.index_bytes() for shadow in shadows)
-        return {**kinds, "storage": self._storage.memory_bytes()}
+def build_lag(live: LiveCollection) -> float:
+    """Seconds that the longest waiting segment has been due for its index; 0 where none waits."""
+    return max((time.monotonic() - s.born for s in live.segments if live.needs_index(s)), default=0.0)

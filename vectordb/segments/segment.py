@@ -238,11 +238,8 @@ class Segment:
         data = self.data
         columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.matching.nbytes
         columns += 0 if data.text is None else data.text.nbytes
-        return columns + data.vectors.resident_bytes + self.index_bytes() + self.changes.nbytes
-
-    def index_bytes(self) -> int:
-        """Bytes of memory that its index may take."""
-        return 0 if self.built is None else self.built.index.memory_bytes()
+        index = 0 if self.built is None else self.built.index.memory_bytes()
+        return columns + data.vectors.resident_bytes + index + self.changes.nbytes
 
     def _held(self, offsets: NDArray[np.uint64]) -> NDArray[np.int64]:
         rows = _rows_at(self.data, offsets)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -145,7 +145,7 @@ class Server:
             self._recall.start()
             self._metrics.recall = self._recall.found
             observers.append(self._recall)
-        return WatchedBackend(backend, observers) if observers else backend
+        return cast("Backend", WatchedBackend(backend, observers)) if observers else backend
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """TLS as configured; None for plain text, which must be asked for where others can hear it.

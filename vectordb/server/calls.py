@@ -7,6 +7,7 @@ where the id came with the call or answers are logged or traced (ten microsecond
 
 from __future__ import annotations
 
+import base64
 import itertools
 import re
 import secrets
@@ -14,6 +15,7 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from vectordb.row_policy import joined
 from vectordb.wire.errors import REQUEST_ID_KEY
 from vectordb.wire.filters import POLICY_KEY, policy_from_bytes
 
@@ -31,20 +33,23 @@ _READ = frozenset({REQUEST_ID_KEY, POLICY_KEY, "traceparent", "tracestate"})
 class Call:
     """One call. ``started`` is as of ``time.perf_counter``; ``named`` where its id came with it."""
 
-    __slots__ = ("_policy", "named", "request_id", "rpc", "started", "trace")
+    __slots__ = ("_policies", "named", "request_id", "rpc", "started", "trace")
 
     def __init__(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         self.started = time.perf_counter()
         self.rpc = rpc
         self.request_id = ""
         self.trace: dict[str, str] | None = None
-        self._policy: bytes | None = None
+        self._policies: tuple[bytes, ...] = ()
         for name, value in metadata:
             if name not in _READ:
                 continue
-            if isinstance(value, bytes):
-                if name == POLICY_KEY:
-                    self._policy = value
+            if name == POLICY_KEY:
+                # On the wire it is base64, which some transports leave to their users. All count that are sent: one
+                # that a proxy adds cannot be taken back by the client's.
+                self._policies += (value if isinstance(value, bytes) else _decoded(value),)
+            elif isinstance(value, bytes):
+                continue
             elif name == REQUEST_ID_KEY:
                 # Anything else could forge lines of the log.
                 self.request_id = value if _FIT.fullmatch(value) else ""
@@ -61,12 +66,22 @@ class Call:
         Raises:
             InvalidFilter: It cannot be read.
         """
-        return None if self._policy is None else policy_from_bytes(self._policy)
+        policy: Filter | None = None
+        for data in self._policies:
+            policy = joined(policy, policy_from_bytes(data))
+        return policy
 
     @property
-    def policy_bytes(self) -> bytes | None:
-        """The same as it came: equal for equal callers."""
-        return self._policy
+    def policies(self) -> tuple[bytes, ...]:
+        """What it was read from: equal for equal callers."""
+        return self._policies
+
+
+def _decoded(value: str) -> bytes:
+    try:
+        return base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
+    except ValueError:
+        return b"\xff"  # no message: it is refused when it is read
 
 
 CALL: ContextVar[Call | None] = ContextVar("vectordb_call", default=None)

@@ -8,8 +8,6 @@
     vectordb_pending_bytes{collection}         raw vector bytes that wait for their segment or index
     vectordb_build_lag_seconds{collection}     how long the longest waiting segment has been due for its index
     vectordb_recall_estimate{collection}, vectordb_recall_samples_total{collection}    see server/recall.py
-    vectordb_memory_kind_bytes{kind}           vectors, indexes, columns, tail, storage: of all open collections
-    vectordb_shed_requests_total{reason}       calls that were refused because too much was going on
     vectordb_optimizer_failed{collection}      1 where the last job failed
     vectordb_read_only                         1 while writes are refused
 
@@ -78,8 +76,6 @@ class Metrics(Wrapper):
         self._running = prometheus_client.Gauge(
             "vectordb_rpc_running", "Calls being answered.", ("call",), registry=self._registry
         )
-        self.shed: Mapping[str, int] = {}
-        """Refused calls by reason (a bounded set), counted by whoever refuses; read at each scrape."""
         self.recall: Callable[[], Mapping[str, Recall]] = dict
         """Estimates of recall by collection."""
         self._http: Any = None
@@ -189,9 +185,8 @@ class _Database:
             yield core.CounterMetricFamily("vectordb_wal_sync_seconds", "Time in them.", value=syncs.seconds)
 
     def _background(self, core: Any, names: list[str]) -> Iterator[Any]:
-        """Builds, recall, memory and refusals."""
-        figures = getattr(self._backend, "figures", None)
-        lags = {} if figures is None else figures.build_lags()
+        """Builds and recall."""
+        lags: Mapping[str, float] = getattr(self._backend, "build_lags", dict)()
         lag = core.GaugeMetricFamily("vectordb_build_lag_seconds", "Longest wait for an index.", labels=["collection"])
         recall = core.GaugeMetricFamily("vectordb_recall_estimate", "Recall of served searches.", labels=["collection"])
         samples = core.CounterMetricFamily("vectordb_recall_samples", "Searches repeated.", labels=["collection"])
@@ -202,10 +197,4 @@ class _Database:
             if name in found:
                 recall.add_metric([name], found[name].estimate)
                 samples.add_metric([name], found[name].samples)
-        memory = core.GaugeMetricFamily("vectordb_memory_kind_bytes", "Memory by kind.", labels=["kind"])
-        for kind, size in ({} if figures is None else figures.memory_bytes()).items():
-            memory.add_metric([kind], size)
-        shed = core.CounterMetricFamily("vectordb_shed_requests", "Calls refused under load.", labels=["reason"])
-        for reason, count in dict(self._metrics.shed).items():
-            shed.add_metric([reason], count)
-        yield from (lag, recall, samples, memory, shed)
+        yield from (lag, recall, samples)

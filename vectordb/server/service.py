@@ -188,7 +188,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
 def _owner() -> Owner:
     """Whose scans the running call may go on with: those of the same key, as it was, within the same policy."""
     caller, call = CALLER.get(), CALL.get()
-    return None if caller is None else caller.key, None if call is None else call.policy_bytes
+    return None if caller is None else caller.key, () if call is None else call.policies
 
 
 def backup_place(allowed: str | None, wanted: str) -> str:

@@ -19,17 +19,13 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
-        ReindexRequest,
         ScanRequest,
         SearchRequest,
         UpdateMetadataRequest,
         WriteRequest,
     )
     from vectordb.types import (
-        BackupInfo,
         CollectionConfig,
-        CollectionStats,
-        DatabaseInfo,
         Plan,
         Record,
         SearchResult,
@@ -86,11 +82,15 @@ Observer = Callable[[Done], None]
 
 
 class WatchedBackend:
-    """Hands each request on and tells the observers how it went. Thread-safe if they are."""
+    """Hands each request on and tells the observers how it went: a ``vectordb.requests.Backend``. Thread-safe if they
+    are. What does not read or write rows is handed on untold."""
 
     def __init__(self, backend: Backend, observers: Sequence[Observer]) -> None:
         self._backend = backend
         self._observers = tuple(observers)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
 
     def _do(self, operation: str, collection: str, request: Any, action: Callable[[], T]) -> T:
         answer, error, started = None, None, time.perf_counter()
@@ -110,17 +110,8 @@ class WatchedBackend:
             "create_collection", request.config.name, request, lambda: self._backend.create_collection(request)
         )
 
-    def collection_config(self, name: str) -> CollectionConfig:
-        return self._backend.collection_config(name)
-
-    def list_collections(self) -> list[str]:
-        return self._backend.list_collections()
-
     def delete_collection(self, name: str) -> None:
         self._do("delete_collection", name, None, lambda: self._backend.delete_collection(name))
-
-    def info(self) -> DatabaseInfo:
-        return self._backend.info()
 
     def write(self, collection: str, request: WriteRequest) -> WriteResult:
         return self._do(request.mode.value, collection, request, lambda: self._backend.write(collection, request))
@@ -158,25 +149,6 @@ class WatchedBackend:
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return self._do("explain", collection, request, lambda: self._backend.explain(collection, request, analyze))
 
-    def optimize(self, collection: str, wait: bool) -> None:
-        self._backend.optimize(collection, wait)
-
-    def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
-        return self._backend.reindex(collection, request)
-
-    def cancel_reindex(self, collection: str) -> bool:
-        return self._backend.cancel_reindex(collection)
-
-    def stats(self, collection: str) -> CollectionStats:
-        return self._backend.stats(collection)
-
-    def backup(self, destination: str) -> BackupInfo:
-        return self._backend.backup(destination)
-
     def with_policy(self, policy: Filter) -> PolicyBackend:
         """The same within a row policy; observers go on seeing what is carried out."""
         return PolicyBackend(self, policy)
-
-    def close(self) -> None:
-        """Closes the backend."""
-        self._backend.close()
