@@ -8,6 +8,7 @@ Messages are read and written in ``vectordb.wire``, errors become statuses in ``
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TypeAlias
 
 import grpc
@@ -126,8 +127,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         else:
             request = requests.scan_from_message(message)
             request.encoded = True
-            backend = self.backend
-            begin = lambda: backend.scan(message.collection, request)  # noqa: E731 - bound to this call's request
+            begin = partial(self.backend.scan, message.collection, request)
             page, cursor = self._scans.start(begin, request.page_size, owner)
         response = pb.ScanResponse(next_cursor=cursor)
         results.records_to_message(page, response.records)
