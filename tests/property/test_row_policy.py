@@ -50,14 +50,11 @@ POLICIES = [
     (col("n") >= 2) & col("t").exists(),
     col("tags").contains("x") | (col("t") == "a"),
 ]
-IDS = [f"r{i}" for i in range(8)]
-METADATA = st.fixed_dictionaries(
-    {},
-    optional={
-        "t": st.sampled_from(["a", "b", None]),
-        "n": st.integers(0, 3),
-        "tags": st.lists(st.sampled_from(["x", "y"]), max_size=2),
-    },
+IDS = [f"r{i}" for i in range(5)]
+_T = st.sampled_from(["a", "a", "b", None])
+_REST = {"n": st.integers(0, 3), "tags": st.lists(st.sampled_from(["x", "y"]), max_size=2)}
+METADATA = st.one_of(
+    st.fixed_dictionaries({"t": _T}, optional=_REST), st.fixed_dictionaries({}, optional={"t": _T, **_REST})
 )
 WHERE = st.sampled_from([None, col("n") < 2, col("t") == "b", ~(col("t") == "a"), col("tags").contains("y")])
 ROWS = st.dictionaries(st.sampled_from(IDS), METADATA, min_size=1, max_size=4)
@@ -157,12 +154,21 @@ def vectors(rows: dict[str, Any]) -> list[list[float]]:
     return [[1.0, float(IDS.index(i))] for i in rows]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, len(POLICIES) - 1), st.lists(OPERATION, min_size=3, max_size=25))
-def test_a_bound_caller_sees_and_changes_matching_rows_only(place: Place, number: int, operations: list[Any]) -> None:
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, len(POLICIES) - 1),
+    st.lists(METADATA, min_size=3, max_size=3),
+    st.lists(OPERATION, min_size=3, max_size=25),
+)
+def test_a_bound_caller_sees_and_changes_matching_rows_only(
+    place: Place, number: int, first: list[dict[str, Any]], operations: list[Any]
+) -> None:
     name = f"c{uuid4().hex}"
     whole, bound = place.whole.create_collection(name, 2, metric="l2"), place.bound(number).collection(name)
     model, policy = Model(), POLICIES[number]
+    rows = dict(zip(IDS, first, strict=False))
+    model.write("upsert", None, rows, False)
+    whole.upsert(list(rows), vectors(rows), first, ["word"] * len(rows))
     for what, by_bound, *rest in operations:
         docs, within = (bound, policy) if by_bound else (whole, None)
         if what == "set":
@@ -224,10 +230,16 @@ def test_what_a_policy_refuses(place: Place) -> None:
         docs.upsert(["mine", "other"], [[0, 1], [0, 1]], [{"t": "a"}, {"t": "a"}])
     assert (refused.value.row, refused.value.id) == (1, "other")
     assert "secret" not in str(refused.value)
+    for change in ({"set": {"t": "b"}}, {"unset": ["t"]}):
+        with pytest.raises(PermissionDenied, match="would not match") as refused:
+            docs.update_metadata(where={"field": "t", "op": "exists"}, **change)
+        assert refused.value.id == "mine"
+    assert docs.update_metadata(["mine", "other"], set={"seen": True}) == 1
     with pytest.raises(PermissionDenied) as refused:
         docs.upsert(["new", "mine"], [[0, 1], [0, 1]], [{"t": "a"}, {"t": "b"}])
     assert (refused.value.row, refused.value.id) == (1, "mine")
-    assert [r.metadata for r in whole.get(["mine", "other"])] == [{"t": "a"}, {"t": "b", "secret": "hidden words"}]
+    kept = [{"t": "a", "seen": True}, {"t": "b", "secret": "hidden words"}]
+    assert [r.metadata for r in whole.get(["mine", "other"])] == kept
 
 
 @pytest.mark.parametrize("kind", [PolicyBackend, CallersBackend])
