@@ -43,6 +43,9 @@ class VectorDBError(Exception):
     status: ClassVar[str] = "INTERNAL"
     """Name of the gRPC status code that carries this class."""
 
+    request_id: str | None = None
+    """What the failed call is called in the server's log; ``None`` for errors that no server raised."""
+
     def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
         self.message = message

@@ -86,6 +86,7 @@ class WriteRequest:
         idempotency_key: A repeated request with the same key gets the first one's result; kept for 10 minutes.
         timeout: Seconds to wait for the acknowledgement, or ``None``.
         vector_name: Reserved; ``""`` is the default vector.
+        policy: The caller's row policy (:mod:`vectordb.row_policy`); set next to the engine, never sent.
     """
 
     mode: WriteMode
@@ -94,6 +95,7 @@ class WriteRequest:
     idempotency_key: str | None = None
     timeout: float | None = None
     vector_name: str = ""
+    policy: Filter | None = field(default=None, init=False)
 
 
 @dataclass(slots=True)
@@ -103,6 +105,7 @@ class UpdateMetadataRequest:
     Attributes:
         set: Encoded metadata map; each top-level key replaces that key of the record.
         unset: Field paths to remove (``"a.b"`` reaches into nested dicts).
+        policy: As in :class:`WriteRequest`.
     """
 
     ids: list[str] | None = None
@@ -112,17 +115,23 @@ class UpdateMetadataRequest:
     if_version: int | None = None
     idempotency_key: str | None = None
     timeout: float | None = None
+    policy: Filter | None = field(default=None, init=False)
 
 
 @dataclass(slots=True)
 class DeleteRequest:
-    """Deletes the rows named by ``ids`` and/or matched by ``where`` (both: intersection)."""
+    """Deletes the rows named by ``ids`` and/or matched by ``where`` (both: intersection).
+
+    Attributes:
+        policy: As in :class:`WriteRequest`.
+    """
 
     ids: list[str] | None = None
     where: Filter | None = None
     if_version: int | None = None
     idempotency_key: str | None = None
     timeout: float | None = None
+    policy: Filter | None = field(default=None, init=False)
 
 
 @dataclass(slots=True)
@@ -144,12 +153,14 @@ class GetRequest:
 
     Attributes:
         encoded: Metadata may come back as its stored bytes (``vectordb.encoding``), for a server that passes it on.
+        policy: As in :class:`WriteRequest`.
     """
 
     ids: list[str]
     include: Sequence[str] = ("metadata", "text")
     timeout: float | None = None
     encoded: bool = field(default=False, init=False)
+    policy: Filter | None = field(default=None, init=False)
 
 
 @dataclass(slots=True)
@@ -306,5 +317,9 @@ class Backend(Protocol):
         ...
 
     def erase(self, collection: str, request: EraseRequest) -> Erasure: ...
+
+    def with_policy(self, policy: Filter) -> Backend:
+        """The same, for a caller bound by a row policy (:mod:`vectordb.row_policy`); closing it closes nothing."""
+        ...
 
     def close(self) -> None: ...

@@ -242,6 +242,10 @@ class AsyncDatabase:
         """``await adb["docs"]``: as :meth:`collection`."""
         return self.collection(name)
 
+    def with_policy(self, where: Any) -> AsyncDatabase:
+        """As ``Database.with_policy``: this database within a row policy; closing the handle leaves the target open."""
+        return AsyncDatabase(cast("AsyncBackend", self._face.with_policy(where)._backend), timeout=self._timeout)
+
     async def close(self) -> None:
         """Releases the target. Idempotent; calls after it raise ``Closed``."""
         await self._backend.close()

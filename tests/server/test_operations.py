@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -16,11 +19,13 @@ import yaml
 
 from vectordb import errors
 from vectordb.cli.main import main
+from vectordb.cli.notify import notify
 from vectordb.cli.process import ServerProcess
 from vectordb.engine.database import Engine
 from vectordb.server.app import Server
-from vectordb.server.config import load
+from vectordb.server.config import SETTINGS, load
 from vectordb.server.logs import JsonLines
+from vectordb.server.recall import Recall
 from vectordb_client import connect
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +53,7 @@ def test_metrics() -> None:
             with pytest.raises(errors.CollectionNotFound):
                 db.collection("missing")
         assert server._metrics is not None
+        server._metrics.recall = lambda: {"docs": Recall(0.97, 4), "gone": Recall(1.0, 1)}
         found = scraped(server._metrics.address)
     finally:
         server.stop()
@@ -58,6 +64,10 @@ def test_metrics() -> None:
     assert found['vectordb_rpc_seconds_count{call="GetCollection",code="NOT_FOUND"}'] == 1
     assert found['vectordb_rpc_running{call="Search"}'] == 0
     assert found["vectordb_wal_syncs_total"] == 3
+    assert found['vectordb_build_lag_seconds{collection="docs"}'] == 0
+    assert found['vectordb_recall_estimate{collection="docs"}'] == 0.97
+    assert found['vectordb_recall_samples_total{collection="docs"}'] == 4
+    assert not any("gone" in name for name in found)
     assert found["vectordb_read_only"] == 0
     assert found["vectordb_calls_running"] == found["vectordb_calls_waiting"] == found["vectordb_queue_seconds"] == 0
     assert found['vectordb_memory_kind_bytes{kind="tail"}'] > 0
@@ -129,3 +139,35 @@ def test_what_docker_compose_runs(tmp_path: Path) -> None:
         _, log = process.communicate(timeout=20)
     assert process.returncode == 0
     assert [json.loads(line)["level"] for line in log.splitlines()]
+
+
+def test_the_systemd_unit(tmp_path: Path) -> None:
+    """Its variables are settings, systemd finds nothing wrong with it, and what it starts tells systemd its state."""
+    unit = (ROOT / "docs" / "vectordb.service").read_text()
+    variables = dict(re.findall(r"(VECTORDB_[A-Z_]+)=(\S+)", unit))
+    assert set(variables) <= {setting.variable for setting in SETTINGS}
+    assert re.search(r"^ExecStart=/opt/vectordb/bin/vectordb serve$", unit, re.MULTILINE)
+    if shutil.which("systemd-analyze"):
+        installed = tmp_path / "vectordb.service"
+        installed.write_text(unit.replace("/opt/vectordb/bin/vectordb", sys.executable))
+        done = subprocess.run(["systemd-analyze", "verify", str(installed)], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    name = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(name))
+        told.settimeout(60)
+        with ServerProcess(tmp_path / "db", environment={"NOTIFY_SOCKET": str(name)}) as server:
+            assert told.recv(100) == b"READY=1"
+            assert server.stop() == 0
+        assert told.recv(100) == b"STOPPING=1"
+
+
+def test_states_for_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not notify("READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        name = f"vectordb-{os.getpid()}"
+        told.bind("\0" + name)
+        monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
+        assert notify("READY=1")
+        assert told.recv(100) == b"READY=1"

@@ -50,11 +50,11 @@ class Authority:
     def _run(self, *arguments: object) -> None:
         subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
 
-    def issue(self, name: str, days: int = 2) -> tuple[Path, Path]:
-        """Certificate and key for this machine."""
+    def issue(self, name: str, days: int = 2, host: str = "localhost") -> tuple[Path, Path]:
+        """Certificate and key for this machine; with fewer than 0 days it has expired."""
         certificate, key = self.folder / f"{name}.crt", self.folder / f"{name}-key.pem"
         request, extra = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
-        extra.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        extra.write_text(f"subjectAltName=DNS:{host}" + (",IP:127.0.0.1\n" if host == "localhost" else "\n"))
         self._run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
                   "-keyout", key, "-out", request)  # fmt: skip
         self._run("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self._key, "-CAcreateserial",

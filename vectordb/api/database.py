@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
 from vectordb.api import build
 from vectordb.api.collection import Collection
+from vectordb.errors import InvalidFilter
+from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.reports import RepairReport, VerifyReport
 from vectordb.requests import SAMPLE_SEARCHES, Backend, CreateRequest
@@ -122,6 +125,31 @@ class Database:
             dry_run: Only say what would be done.
         """
         return self._backend.repair(dry_run)
+
+    def with_policy(self, where: Any) -> Self:
+        """This database within a row policy: all its collections seem to hold the matching rows and no others.
+
+        Reads see only rows that match, writes must write such rows and cannot touch others, and what concerns all rows
+        (statistics, indexes, collections, backups) is refused; see :mod:`vectordb.row_policy`. For an application that
+        serves many tenants over one handle: ``db.with_policy(col("tenant") == "a")["docs"]``. It guards against
+        mistakes: code of the same process can still reach the database itself. Of a server, a policy of this kind
+        narrows that of the API key.
+
+        Args:
+            where: A filter, or its JSON form. Applied to a policy's handle: rows must match both.
+
+        Returns:
+            A handle that shares this one's target; closing it leaves the target open.
+
+        Raises:
+            InvalidFilter: It is no filter. PermissionDenied: Later, from calls that the policy does not allow.
+        """
+        policy = as_filter(where)
+        if policy is None:
+            raise InvalidFilter("a row policy is a filter such as col('tenant') == 'a', got None", path="")
+        narrowed = copy(self)
+        narrowed._backend = self._backend.with_policy(policy)
+        return narrowed
 
     def close(self) -> None:
         """Releases the target. Idempotent; calls after it raise ``Closed``."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from vectordb.types import BackupInfo
 _FORMAT = 1
 _CHUNK = 1 << 20
 _LISTS = "backups"
+_CONTENT = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,31 @@ def load(place: Place, backup: str | None = None) -> Listing:
             raise ValueError("its checksum does not hold")
         if body.pop("format") > _FORMAT:
             raise ValueError("a newer release wrote it")
-        body["files"] = {path: (int(size), str(content)) for path, (size, content) in body["files"].items()}
-        return Listing(**body)
-    except (ValueError, TypeError, KeyError) as error:
+        body["files"] = {_path(path): _entry(*entry) for path, entry in body["files"].items()}
+        return _sound(Listing(**body))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Corruption(f"the list of backup {name!r} is damaged: {error}", backup=name) from error
+
+
+def _path(path: str) -> str:
+    """A file's path, which leads nowhere but into the database's folder."""
+    if not path or path.startswith("/") or "\0" in path or {"..", ".", ""} & set(path.split("/")):
+        raise ValueError(f"it names the file {path!r:.80}, outside of the database's folder")
+    return path
+
+
+def _entry(size: int, content: str) -> tuple[int, str]:
+    if type(size) is not int or size < 0 or not _CONTENT.fullmatch(content):
+        raise ValueError(f"a file has size {size!r:.40} and content {content!r:.40}")
+    return size, content
+
+
+def _sound(listing: Listing) -> Listing:
+    texts = all(isinstance(text, str) for text in (listing.id, listing.created, listing.release))
+    versions = all(type(version) is int for version in listing.collections.values())
+    if not texts or not versions or type(listing.format_version) is not int:
+        raise ValueError("its facts have wrong types")
+    return listing
 
 
 def check(place: Place, listing: Listing) -> list[str]:
@@ -185,7 +208,8 @@ def _checked(place: Place, content: str, size: int) -> Iterable[bytes]:
     """The pieces of a content. Raises Corruption at the end where they were not what its name says."""
     digest, read = xxhash.xxh3_128(), 0
     with place.read(_object(content)) as file:
-        while piece := file.read(_CHUNK):
+        # One byte more than there may be: longer contents are damage too, and are not read to their end.
+        while piece := file.read(min(_CHUNK, size + 1 - read)):
             digest.update(piece)
             read += len(piece)
             yield piece

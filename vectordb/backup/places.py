@@ -55,6 +55,8 @@ def place_of(destination: str | os.PathLike[str]) -> Place:
         raise InvalidArgument(
             "the destination of a backup is a folder or a URL, got an empty text", field="destination"
         )
+    if "\0" in text:
+        raise InvalidArgument(f"the destination of a backup cannot hold a zero byte: {text!r:.80}", field="destination")
     if text.startswith("file://"):
         return Folder(Path(text.removeprefix("file://")))
     return Remote(text) if _URL.match(text) else Folder(Path(text).expanduser().absolute())
@@ -65,7 +67,13 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        if root.exists() and not root.is_dir():
+        try:
+            found = root.exists() and not root.is_dir()
+        except OSError as error:
+            raise InvalidArgument(
+                f"the destination {str(root)!r:.200} is no path: {error.strerror}", field="destination"
+            ) from None
+        if found:
             raise FailedPrecondition(f"'{root}' is a file; name a folder for backups", path=str(root))
 
     def exists(self, name: str) -> bool:
@@ -81,6 +89,8 @@ class Folder:
     @contextmanager
     def write(self, name: str) -> Iterator[BinaryIO]:
         final = self._root / name
+        # First by itself: of a path that mkdir makes, only the last folder gets the mode.
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = final.with_name(f".{uuid4().hex}")
         try:

@@ -27,6 +27,8 @@ _EXTRAS = {
     "llm": "openai",
     "parquet": "pyarrow",
     "backup": "fsspec",
+    "metrics": "prometheus_client",
+    "telemetry": "opentelemetry",
     "hnswlib": "hnswlib",
     "annoy": "annoy",
     "scann": "scann",
@@ -156,6 +158,37 @@ def _permissions(folder: Path) -> Finding:
     if mode & 0o077:
         return Finding("folder", State.WARN, f"{folder} has mode {mode:o}", f"others may read it: chmod 700 {folder}")
     return Finding("folder", State.OK, f"{folder}, mode {mode:o}")
+
+
+def secrets(config: str | None) -> Iterator[Finding]:
+    """Whether only this user can read the secrets that the server's settings name.
+
+    Args:
+        config: The settings' TOML file; without it ``VECTORDB_CONFIG`` and the environment count.
+
+    Raises:
+        InvalidArgument: A setting makes no sense.
+    """
+    from vectordb.server.config import load
+
+    settings = load(file=config)
+    for name in ("api_keys", "tls_key", "audit_log"):
+        path = settings.values[name]
+        if path is None:
+            continue
+        try:
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+        except OSError as error:
+            # The audit log is made by the server, for its user alone.
+            if name != "audit_log" or not isinstance(error, FileNotFoundError):
+                yield Finding(
+                    name, State.FAIL, f"{path}: {error.strerror}", f"mend the path ({settings.origins[name]})"
+                )
+            continue
+        if mode & 0o077:
+            yield Finding(name, State.WARN, f"{path} has mode {mode:o}", f"others may read it: chmod 600 {path}")
+        else:
+            yield Finding(name, State.OK, f"{path}, mode {mode:o}")
 
 
 def _database(folder: Path) -> Finding:

@@ -13,12 +13,15 @@ def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The database folder, or where it will be.")] = Path(
         "./data"
     ),
+    config: Annotated[
+        str | None, typer.Option(help="The server's TOML file: who can read its secrets [env: VECTORDB_CONFIG].")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Checks releases, processor, memory, limits, permissions, free space and the disk's sync; exits 1 on a failure."""
-    from vectordb.cli.checkup import State, examine
+    from vectordb.cli.checkup import State, examine, secrets
 
-    findings = examine(folder)
+    findings = [*examine(folder), *secrets(config)]
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:

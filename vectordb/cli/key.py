@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -19,15 +20,31 @@ def new(
     name: Annotated[str, typer.Argument(help="Name of the key, for logs.")],
     role: Annotated[str, typer.Option(help="read, write or admin.")] = "read",
     collection: Annotated[list[str] | None, typer.Option(help="A collection or pattern; may be repeated.")] = None,
+    policy: Annotated[
+        str | None, typer.Option("--filter", help="JSON filter that rows must match to be read or written.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="From when on it is refused, such as 2027-01-31.")] = None,
 ) -> None:
     """Prints a new key on standard error, and on standard output what to add to the file of --api-keys."""
-    import json
+    from pathlib import Path
 
-    from vectordb.server.keys import new_key
+    from vectordb.server.keys import new_key, parse_keys
 
     key, digest = new_key()
-    typer.echo(f"key (shown once, kept nowhere): {key}", err=True)
-    lines = [f"name = {json.dumps(name)}", f'sha256 = "{digest}"', f"role = {json.dumps(role)}"]
+    lines = [f"name = {_toml(name)}", f'sha256 = "{digest}"', f"role = {_toml(role)}"]
     if collection:
-        lines.append(f"collections = {json.dumps(collection)}")
-    typer.echo("\n".join(["[[key]]", *lines, ""]))
+        lines.append(f"collections = [{', '.join(map(_toml, collection))}]")
+    if policy is not None:
+        lines.append(f"filter = {_toml(policy)}")
+    if expires is not None:
+        lines.append(f"expires = {expires}")
+    text = "\n".join(["[[key]]", *lines, ""])
+    # What a server would refuse is refused here, and no key is shown for it.
+    parse_keys(text, Path("this key"))
+    typer.echo(f"key (shown once, kept nowhere): {key}", err=True)
+    typer.echo(text)
+
+
+def _toml(text: str) -> str:
+    """A basic string of TOML, which is JSON's but for surrogate pairs and DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

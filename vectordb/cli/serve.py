@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vectordb.cli.notify import notify
 from vectordb.errors import InvalidArgument
 from vectordb.server.config import SETTINGS, Config, load
 from vectordb.server.logs import set_up
@@ -37,7 +38,9 @@ def command(config: str | None = None, **flags: Any) -> None:
         signal.signal(number, lambda *_: None)
     server = _server(settings)
     print(f"listening on {server.start()}", flush=True)
+    notify("READY=1")
     os.read(told, 1)
+    notify("STOPPING=1")
     server.stop()
     logging.shutdown()
     if any(thread.name.startswith("vectordb-") and not thread.daemon for thread in threading.enumerate()):

@@ -7,6 +7,7 @@ any other: opened, it recovers as after a crash at that moment.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from vectordb import failpoints
 from vectordb.backup import archive
 from vectordb.backup.archive import Listing
 from vectordb.backup.places import place_of
-from vectordb.errors import AlreadyExists, FailedPrecondition
+from vectordb.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from vectordb.segments.files import TEMPORARY, sync_directory
 from vectordb.segments.store import split, text_ref
 from vectordb.storage.format import FORMAT_FILE
@@ -85,7 +86,16 @@ def save(staging: Path, versions: dict[str, int], destination: str) -> BackupInf
         collections=versions,
     )
     files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
-    return archive.store(place_of(destination), facts, files, lambda count: None)
+    try:
+        return archive.store(place_of(destination), facts, files, lambda count: None)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceExhausted(
+                f"no space left for a backup at {destination!r}; free some", limit="disk"
+            ) from error
+        raise FailedPrecondition(
+            f"a backup cannot be written to {destination!r}: {error.strerror or error}", destination=destination
+        ) from error
 
 
 def discard(staging: Path, store: SegmentStore) -> None:

@@ -23,7 +23,7 @@ from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
-from vectordb.engine.report import collection_stats
+from vectordb.engine.report import build_lag, collection_stats
 from vectordb.engine.resources import Resources, settled
 from vectordb.engine.scrub import DEFAULT_RATE, Scrubber
 from vectordb.engine.writer import Call, Committer, Operation, Syncs, outcome_unknown
@@ -40,6 +40,7 @@ from vectordb.requests import (
     UpdateMetadataRequest,
     WriteRequest,
 )
+from vectordb.row_policy import PolicyBackend, require_rows, scoped_key
 from vectordb.segments.store import SegmentStore
 from vectordb.storage.acked import AckedPage
 from vectordb.storage.base import Storage
@@ -216,7 +217,9 @@ class Engine(Care):
         # Before they are checked, for which they are copied.
         with self.resources.write(request.rows.size(), frees=False, timeout=request.timeout):
             rows = checks.check_write(live.config, request, self._limits)
-            operation = Write(request.mode, rows, request.if_version)
+            if request.policy is not None:
+                require_rows(request.policy, rows.ids, rows.metadata)
+            operation = Write(request.mode, rows, request.if_version, request.policy)
             count, version = self._submit(live, operation, request, rows.size)
         return WriteResult(count, version, rows.ids)
 
@@ -231,7 +234,7 @@ class Engine(Care):
         new = checks.decoded(request.set, 0) if request.set else {}
         check_metadata(new, live.config.fields, row=0, max_bytes=self._limits.max_metadata_bytes)
         ids = None if request.ids is None else encoded_ids(request.ids)
-        operation = UpdateMetadata(ids, request.where, new, request.unset, request.if_version)
+        operation = UpdateMetadata(ids, request.where, new, request.unset, request.if_version, request.policy)
         size = len(request.set or b"")
         with self.resources.write(size, frees=False, timeout=request.timeout):
             return self._submit(live, operation, request, size)[0]
@@ -243,8 +246,9 @@ class Engine(Care):
         self._limits.check_filter(request.where)
         check_filter(request.where, live.config.fields)
         ids = None if request.ids is None else encoded_ids(request.ids)
+        operation = Delete(ids, request.where, request.if_version, request.policy)
         with self.resources.write(0, frees=True):
-            return self._submit(live, Delete(ids, request.where, request.if_version), request, 0)[0]
+            return self._submit(live, operation, request, 0)[0]
 
     def _submit(
         self,
@@ -254,8 +258,9 @@ class Engine(Care):
         size: int,
     ) -> tuple[int, int]:
         checks.check_idempotency_key(request.idempotency_key)
+        key = scoped_key(request.policy, request.idempotency_key)
         waited = self._optimizer.slow_down(live, request.timeout)
-        return self._committer.submit(Call(live, operation, request.idempotency_key, size), request.timeout, waited)
+        return self._committer.submit(Call(live, operation, key, size), request.timeout, waited)
 
     # Reading
 
@@ -273,6 +278,10 @@ class Engine(Care):
 
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return reads.explain_search(self._live(collection), request, analyze)
+
+    def with_policy(self, policy: Filter) -> PolicyBackend:
+        """This engine for a caller who may see and write only rows that match."""
+        return PolicyBackend(self, policy)
 
     # Care
 
@@ -299,6 +308,10 @@ class Engine(Care):
     def syncs(self) -> Syncs:
         """How often the log was synced, and how long that took."""
         return self._committer.syncs
+
+    def build_lags(self) -> dict[str, float]:
+        """By open collection, the seconds that its longest waiting segment has been due for an index."""
+        return {name: build_lag(live) for name, live in list(self._lives.items())}
 
     def announce(self, address: str | None = None, door: str | None = None) -> None:
         """Notes in the folder's LOCK file where the owner serves, and at which door other processes may knock."""

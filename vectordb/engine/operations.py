@@ -16,6 +16,7 @@ from vectordb.engine.checks import CheckedRows
 from vectordb.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from vectordb.filter import Filter, matches
 from vectordb.requests import WriteMode
+from vectordb.row_policy import outside, would_leave
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family
 from vectordb.storage.codec import IdEntry
@@ -29,32 +30,38 @@ _NAMED_IDS = 10
 
 @dataclass(slots=True)
 class Write:
-    """Upsert, insert or update of checked rows."""
+    """Upsert, insert or update of checked rows, which match the ``policy`` where there is one."""
 
     mode: WriteMode
     rows: CheckedRows
     if_version: int | None = None
+    policy: Filter | None = None
     needs_snapshot = False
 
     def apply(self, draft: Draft) -> tuple[int, int]:
         entries = draft.entries(self.rows.keys)
-        _check_if_version(draft, self.rows.ids, entries, self.if_version)
-        if self.mode is WriteMode.INSERT and any(entries):
-            there = [i for i, entry in zip(self.rows.ids, entries, strict=True) if entry is not None]
+        seen = entries if self.policy is None else _seen(draft, entries, self.policy)
+        _check_if_version(draft, self.rows.ids, seen, self.if_version)
+        if self.mode is WriteMode.INSERT and any(seen):
+            there = [i for i, entry in zip(self.rows.ids, seen, strict=True) if entry is not None]
             raise AlreadyExists(
                 f"{len(there)} of {len(entries)} ids exist already in collection {draft.collection.name!r}: "
                 f"{_named(there)}; use upsert to replace them",
                 collection=draft.collection.name,
                 ids=there[:_NAMED_IDS],
             )
-        if self.mode is WriteMode.UPDATE and not all(entries):
-            missing = [i for i, entry in zip(self.rows.ids, entries, strict=True) if entry is None]
+        if self.mode is WriteMode.UPDATE and not all(seen):
+            missing = [i for i, entry in zip(self.rows.ids, seen, strict=True) if entry is None]
             raise NotFound(
                 f"{len(missing)} of {len(entries)} ids do not exist in collection {draft.collection.name!r}: "
                 f"{_named(missing)}; use upsert to create them",
                 collection=draft.collection.name,
                 ids=missing[:_NAMED_IDS],
             )
+        if seen is not entries:
+            for row, (id_, entry, visible) in enumerate(zip(self.rows.ids, entries, seen, strict=True)):
+                if entry is not visible:
+                    raise outside(row, id_)
         version = draft.next_version()
         draft.write_rows(self.rows, entries, version)
         return len(entries), version
@@ -67,13 +74,14 @@ class Delete:
     ids: list[bytes] | None
     where: Filter | None
     if_version: int | None = None
+    policy: Filter | None = None
 
     @property
     def needs_snapshot(self) -> bool:
         return self.where is not None
 
     def apply(self, draft: Draft) -> tuple[int, int]:
-        targets = _targets(draft, self.ids, self.where, self.if_version)
+        targets = _targets(draft, self)
         if not targets:
             return 0, draft.effects.version
         version = draft.next_version()
@@ -91,13 +99,14 @@ class UpdateMetadata:
     set: dict[str, Any]
     unset: Sequence[str]
     if_version: int | None = None
+    policy: Filter | None = None
 
     @property
     def needs_snapshot(self) -> bool:
         return self.where is not None
 
     def apply(self, draft: Draft) -> tuple[int, int]:
-        targets = _targets(draft, self.ids, self.where, self.if_version)
+        targets = _targets(draft, self)
         if not targets:
             return 0, draft.effects.version
         payloads = _payloads(draft, [entry for _, entry in targets])
@@ -114,6 +123,8 @@ class UpdateMetadata:
                     f"record {id_.decode()!r} would become invalid: {error.message}",
                     **{**error.fields, "id": id_.decode()},
                 ) from None
+            if self.policy is not None and not matches(self.policy, metadata):
+                raise would_leave(self.policy, id_.decode())
             changed.append((id_, entry, encode_metadata(metadata), payload.text))
         version = draft.next_version()
         for id_, entry, encoded, text in changed:
@@ -130,25 +141,29 @@ def _remove_path(metadata: dict[str, Any], path: list[str]) -> None:
     metadata.pop(path[-1], None)
 
 
-def _targets(
-    draft: Draft, ids: list[bytes] | None, where: Filter | None, if_version: int | None
-) -> list[tuple[bytes, IdEntry]]:
-    """The existing records that are named and matched, with where they are."""
+def _targets(draft: Draft, chosen: Delete | UpdateMetadata) -> list[tuple[bytes, IdEntry]]:
+    """The existing records that are named and matched and that the caller may see, with where they are."""
+    ids, where, policy = chosen.ids, chosen.where, chosen.policy
     if ids is None:
         assert where is not None
-        found = _matching(draft, where)
-        _check_if_version(draft, [i.decode() for i, _ in found], [entry for _, entry in found], if_version)
+        found = _matching(draft, where if policy is None else policy & where)
+        _check_if_version(draft, [i.decode() for i, _ in found], [entry for _, entry in found], chosen.if_version)
         return found
     entries = draft.entries(ids)
-    _check_if_version(draft, [i.decode() for i in ids], entries, if_version)
-    found = [(i, entry) for i, entry in zip(ids, entries, strict=True) if entry is not None]
-    if where is None or not found:
-        return found
-    payloads = _payloads(draft, [entry for _, entry in found])
+    if policy is not None:
+        entries = _seen(draft, entries, policy)
+    _check_if_version(draft, [i.decode() for i in ids], entries, chosen.if_version)
+    if where is not None:
+        entries = _seen(draft, entries, where)
+    return [(i, entry) for i, entry in zip(ids, entries, strict=True) if entry is not None]
+
+
+def _seen(draft: Draft, entries: Sequence[IdEntry | None], where: Filter) -> list[IdEntry | None]:
+    """The same entries, those of records that do not match as if there were none."""
+    payloads = iter(_payloads(draft, [entry for entry in entries if entry is not None]))
     return [
-        target
-        for target, payload in zip(found, payloads, strict=True)
-        if matches(where, decode_metadata(payload.metadata))
+        entry if entry is not None and matches(where, decode_metadata(next(payloads).metadata)) else None
+        for entry in entries
     ]
 
 

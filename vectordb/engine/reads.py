@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, repeat
+from itertools import compress, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from vectordb.encoding import decode_metadata
 from vectordb.engine import checks
 from vectordb.engine.draft import read_entries
 from vectordb.errors import DeadlineExceeded
-from vectordb.filter import Filter
+from vectordb.filter import Filter, matches
 from vectordb.ids import encoded_ids
 from vectordb.query.deadline import Deadline
 from vectordb.query.executor import execute
@@ -189,6 +189,12 @@ class _Stored:
             raise live.missing_payload(located.offsets[row], located.versions[row])
         self._payloads = cast("list[bytes]", found)
 
+    def keep(self, where: Filter) -> None:
+        """Leaves out the rows that do not match."""
+        there = [matches(where, decode_metadata(codec.payload_metadata(data))) for data in self._payloads]
+        self._payloads = list(compress(self._payloads, there))
+        self._located = _Located(*(list(compress(column, there)) for column in self._located))
+
     def ids(self) -> list[str]:
         return [codec.payload_id(data).decode() for data in self._payloads]
 
@@ -234,7 +240,10 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
             )
         chosen = found[start : start + _GET_SLICE]
         located = _Located([entry.offset for entry in chosen], [entry.payload_version for entry in chosen])
-        records.extend(_Stored(live, located, request).records())
+        stored = _Stored(live, located, request)
+        if request.policy is not None:
+            stored.keep(request.policy)
+        records.extend(stored.records())
     del snapshot  # held until here: it keeps the rows from being purged
     return records
 

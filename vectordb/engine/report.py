@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from vectordb.types import CollectionStats, OptimizerStats, SegmentStats
@@ -45,3 +46,8 @@ def collection_stats(live: LiveCollection, optimizer: OptimizerStats) -> Collect
         quantization=config.quantization,
         scrub=live.scrub,
     )
+
+
+def build_lag(live: LiveCollection) -> float:
+    """Seconds that the longest waiting segment has been due for its index; 0 where none waits."""
+    return max((time.monotonic() - s.born for s in live.segments if live.needs_index(s)), default=0.0)

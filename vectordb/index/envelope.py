@@ -19,7 +19,8 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,6 +133,19 @@ def read_sections(path: Path, kind: str, shape: tuple[int, ...], metric: Metric)
     if at != len(mapped):
         raise corrupt(path, "is not filled by its sections")
     return Sections(facts, sections)
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Facts that are missing or make no sense are damage.
+
+    Raises:
+        Corruption: In the place of what reading them raised.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise corrupt(path, f"has facts that make no sense: {error!r:.100}") from error
 
 
 def corrupt(path: Path, what: str) -> Corruption:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -91,7 +92,10 @@ def read(path: Path, owner: Owner, *, mapped: bool) -> Stored:
     wanted = {"kind": owner.kind, "metric": owner.metric.value, "rows": rows, "dim": dim}
     if {name: facts.get(name) for name in wanted} != wanted:
         found = "{rows} rows of dim {dim} under {metric} (kind {kind})"
-        raise corrupt(path, f"is for {found.format_map(facts)}, its segment has {found.format_map(wanted)}")
+        raise corrupt(
+            path,
+            f"is for {found.format_map(defaultdict(lambda: '?', facts))}, its segment has {found.format_map(wanted)}",
+        )
     return Stored(_native(path, facts, mapped=mapped), facts, extra)
 
 
@@ -103,7 +107,7 @@ def learned(path: Path, kind: str, metric: Metric, dim: int) -> Stored:
     """
     facts, extra = _facts(path)
     wanted = {"kind": kind, "metric": metric.value, "dim": dim}
-    if {name: facts.get(name) for name in wanted} != wanted or not facts["rows"]:
+    if {name: facts.get(name) for name in wanted} != wanted or not facts.get("rows"):
         raise corrupt(path, f"has learned nothing about {wanted}")
     return Stored(_native(path, facts, mapped=False), facts, extra)
 
@@ -122,7 +126,9 @@ def _facts(path: Path) -> tuple[Mapping[str, Any], NDArray[np.uint32]]:
                 raise corrupt(path, "is not a complete index file")
             file.seek(begin + extra)
             facts = json.loads(file.read(text))
-    except (OSError, ValueError) as error:
+            if not isinstance(facts, dict):
+                raise corrupt(path, "has no facts")
+    except (OSError, ValueError, OverflowError) as error:
         raise corrupt(path, f"cannot be read: {error}") from error
     if extra == 0:
         return facts, np.empty(0, np.uint32)
@@ -134,6 +140,6 @@ def _native(path: Path, facts: Mapping[str, Any], *, mapped: bool) -> Any:
         native = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:
         raise corrupt(path, f"cannot be read by faiss: {error}") from error
-    if (native.ntotal, native.d) != (facts["nodes"], facts["dim"]):
+    if (native.ntotal, native.d) != (facts.get("nodes"), facts.get("dim")):
         raise corrupt(path, "holds another faiss index than it says")
     return native

@@ -15,7 +15,7 @@ import numpy as np
 from vectordb.index import faiss_file
 from vectordb.index.codes import Codec
 from vectordb.index.duplicates import Groups
-from vectordb.index.envelope import corrupt
+from vectordb.index.envelope import corrupt, understood
 from vectordb.index.faiss_file import Owner, Stored
 from vectordb.index.hnsw_storage import Storage
 from vectordb.metric import Metric
@@ -74,9 +74,10 @@ def read(path: Path, shape: tuple[int, ...], metric: Metric, *, mapped: bool) ->
     native, facts, extra = faiss_file.read(path, Owner(_KIND, shape, metric), mapped=mapped)
     if not hasattr(native, "hnsw"):
         raise corrupt(path, "holds another faiss index than it says")
-    groups = _groups(path, extra, int(native.ntotal), shape[0]) if facts["grouped"] else None
-    storage = Storage(bool(facts["half"]), int(facts["exponent"]))
-    return Graph(native, storage, groups, Codec(*facts["codec"]), float(facts["error"]), int(facts["learned"]))
+    with understood(path):
+        groups = _groups(path, extra, int(native.ntotal), shape[0]) if facts["grouped"] else None
+        storage = Storage(bool(facts["half"]), int(facts["exponent"]))
+        return Graph(native, storage, groups, Codec(*facts["codec"]), float(facts["error"]), int(facts["learned"]))
 
 
 def learned(path: Path, metric: Metric, dim: int) -> Graph:
@@ -86,8 +87,9 @@ def learned(path: Path, metric: Metric, dim: int) -> Graph:
         Corruption: Not such a file, cut short, empty, or of another metric or dimension.
     """
     native, facts, _ = faiss_file.learned(path, _KIND, metric, dim)
-    storage = Storage(bool(facts["half"]), int(facts["exponent"]))
-    return Graph(native, storage, None, Codec(*facts["codec"]), float(facts["error"]), int(facts["learned"]))
+    with understood(path):
+        storage = Storage(bool(facts["half"]), int(facts["exponent"]))
+        return Graph(native, storage, None, Codec(*facts["codec"]), float(facts["error"]), int(facts["learned"]))
 
 
 def _groups(path: Path, both: np.ndarray[Any, Any], distinct: int, rows: int) -> Groups:

@@ -11,6 +11,7 @@ from vectordb.errors import DimensionMismatch, InvalidArgument
 from vectordb.index import faiss_file
 from vectordb.index.base import Capabilities, Neighbours, Params
 from vectordb.index.codes import Codec
+from vectordb.index.envelope import understood
 from vectordb.index.faiss_file import Owner, Stored
 from vectordb.index.native import faiss, single_threaded
 from vectordb.index.scaling import nothing, widened
@@ -153,9 +154,10 @@ class NativeIndex:
 def restored(path: Path, stored: Stored, metric: Metric, *, inner: bool, mapped: bool) -> Parts:
     """What :meth:`NativeIndex.save` wrote."""
     facts = stored.facts
-    codec = Codec(*facts["codec"])
-    space = Space(metric, int(facts["dim"]), int(facts["exponent"]), codec.rotates, inner, facts["reference"])
-    return Parts(stored.native, codec, space, tuple(facts["errors"]), int(facts["learned"]), path if mapped else None)
+    with understood(path):
+        codec, errors, learned = Codec(*facts["codec"]), tuple(facts["errors"]), int(facts["learned"])
+        space = Space(metric, int(facts["dim"]), int(facts["exponent"]), codec.rotates, inner, facts["reference"])
+    return Parts(stored.native, codec, space, errors, learned, path if mapped else None)
 
 
 def in_memory(kind: str, parts: Parts) -> Any:

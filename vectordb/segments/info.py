@@ -8,10 +8,13 @@ guard everything else (sizes and checksums of all other files).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import xxhash
 
@@ -19,6 +22,7 @@ from vectordb.errors import Corruption
 from vectordb.metric import Metric
 from vectordb.types import QuantizationSpec
 
+T = TypeVar("T")
 FORMAT = 1
 """Format version of segment folders; folders of a newer one are refused (and rebuilt from storage)."""
 
@@ -133,22 +137,25 @@ def read_segment_info(path: Path) -> tuple[SegmentInfo, Files]:
         Corruption: It is missing, does not meet its checksum, or has a newer format.
     """
     body, files = _read(path)
-    body["metric"] = Metric(body["metric"])
-    return SegmentInfo(**body), files
+    with _understood(path):
+        body["metric"] = Metric(body["metric"])
+        return _checked(SegmentInfo(**body)), files
 
 
 def read_index_info(path: Path) -> tuple[IndexInfo, Files]:
     """Reads and checks ``index.json``; raises as :func:`read_segment_info`."""
     body, files = _read(path)
-    if body["quantization"] is not None:
-        body["quantization"] = QuantizationSpec(**body["quantization"])
-    return IndexInfo(**body), files
+    with _understood(path):
+        if body["quantization"] is not None:
+            body["quantization"] = QuantizationSpec(**body["quantization"])
+        return _checked(IndexInfo(**body)), files
 
 
 def read_text_info(path: Path) -> tuple[TextInfo, Files]:
     """Reads and checks ``text.json``; raises as :func:`read_segment_info`."""
     body, files = _read(path)
-    return TextInfo(**body), files
+    with _understood(path):
+        return _checked(TextInfo(**body)), files
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Files]:
@@ -156,20 +163,52 @@ def _read(path: Path) -> tuple[dict[str, Any], Files]:
         whole = json.loads(path.read_bytes())
         body = whole["body"]
         sound = whole["checksum"] == _checksum(body)
-    except (OSError, ValueError, TypeError, KeyError) as err:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as err:
         raise Corruption(
             f"'{path}' is missing or unreadable ({err}); it is rebuilt from storage", path=str(path)
         ) from err
     if not sound:
         raise Corruption(f"'{path}' does not meet its checksum; it is rebuilt from storage", path=str(path))
-    if body["format"] > FORMAT:
-        raise Corruption(
-            f"'{path}' has format {body['format']}, this release reads up to {FORMAT}; it is rebuilt from storage",
-            path=str(path),
-        )
-    del body["format"]
-    files = {name: FileEntry(**entry) for name, entry in body.pop("files").items()}
+    with _understood(path):
+        if body["format"] > FORMAT:
+            raise Corruption(
+                f"'{path}' has format {body['format']}, this release reads up to {FORMAT}; it is rebuilt from storage",
+                path=str(path),
+            )
+        del body["format"]
+        files = {name: _checked(FileEntry(**entry)) for name, entry in body.pop("files").items()}
     return body, files
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Facts that make no sense are damage, also where somebody made their checksum fit."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as err:
+        raise Corruption(f"'{path}' makes no sense ({err}); it is rebuilt from storage", path=str(path)) from err
+
+
+def _checked(facts: T) -> T:
+    """The same facts. Raises TypeError or ValueError where one has another type than it must, or is negative."""
+    for name, kinds in _types(cast(Any, type(facts))).items():
+        value = getattr(facts, name)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError(f"{name} is {value!r:.50}")
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"{name} is {value}")
+    return facts
+
+
+@cache
+def _types(kind: type) -> dict[str, tuple[type, ...]]:
+    """The types that each field of a dataclass may have."""
+    return {
+        name: tuple(get_origin(one) or one for one in get_args(hint) or (hint,))
+        if isinstance(hint, UnionType)
+        else (get_origin(hint) or hint,)
+        for name, hint in get_type_hints(kind).items()
+    }
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

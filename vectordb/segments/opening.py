@@ -75,7 +75,8 @@ def open_segment(
     if not problems:
         try:
             segment = map_segment(store, name, fields)
-        except (Corruption, OSError, ValueError) as err:
+        except Exception as err:
+            # Whatever facts that do not fit together lead to: a segment is only a cache.
             problems = [str(err)]
     if problems:
         store.quarantine(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -120,11 +121,13 @@ class Segment:
         built: Its index, or None.
         calibration: What recall that index was measured to have, or None.
         changes: Deletions and payload changes since it was sealed.
+        born: When it was made in this process, as of ``time.monotonic``.
         disk_bytes: Size of its files, index included; 0 in memory.
         data_disk_bytes: Size of its files without the index.
     """
 
     __slots__ = (
+        "born",
         "built",
         "calibration",
         "changes",
@@ -147,6 +150,7 @@ class Segment:
         self.lo = data.info.lo
         self.hi = data.info.hi
         self.rows = data.info.rows
+        self.born = time.monotonic()
         self.vector_count = data.info.vector_count
         self.built: BuiltIndex | None = None
         self.calibration: Calibration | None = None

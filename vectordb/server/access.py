@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from vectordb.errors import PermissionDenied, VectorDBError
+from vectordb.row_policy import PolicyBackend
 from vectordb.server.keys import Key, Role
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class CallersBackend:
     """
 
     def __init__(self, backend: Backend, caller: Caller, audit: AuditLog | None) -> None:
-        self._backend = backend
+        policy = caller.key.policy
+        self._backend = backend if policy is None else backend.with_policy(policy)
         self._caller = caller
         self._audit = audit
 
@@ -150,6 +152,10 @@ class CallersBackend:
 
     def erase(self, collection: str, request: EraseRequest) -> Erasure:
         return self._do("erase", Role.ADMIN, collection, lambda b: b.erase(collection, request))
+
+    def with_policy(self, policy: Filter) -> PolicyBackend:
+        """The same, within a policy of the caller's own choice beside the key's."""
+        return PolicyBackend(self, policy)
 
     def close(self) -> None:
         """Not a client's to do."""

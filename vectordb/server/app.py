@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -23,16 +23,21 @@ from vectordb.server.admission import Admission, Bounds
 from vectordb.server.audit import AuditLog
 from vectordb.server.authentication import Authentication
 from vectordb.server.config import Config
+from vectordb.server.entry import Entry
 from vectordb.server.interceptors import Guard
 from vectordb.server.keys import KeyRing
+from vectordb.server.recall import RecallSampler
 from vectordb.server.scans import Scans
 from vectordb.server.service import Service
+from vectordb.server.slow_log import SlowLog
 from vectordb.server.streams import Streams
 from vectordb.server.tls import TlsFiles, server_credentials
+from vectordb.server.watch import Observer, WatchedBackend
 from vectordb_proto.v1 import service_pb2, service_pb2_grpc
 
 if TYPE_CHECKING:
     from vectordb.server.metrics import Metrics
+    from vectordb.server.tracing import Spans
 
 log = logging.getLogger("vectordb.server")
 
@@ -65,6 +70,8 @@ class Server:
         self._keys = None if config.api_keys is None else KeyRing(Path(config.api_keys))
         self._audit = None if config.audit_log is None else AuditLog(Path(config.audit_log))
         self._metrics = _metrics() if config.metrics_listen else None
+        self._spans = _spans() if config.tracing else None
+        self._recall: RecallSampler | None = None
         self._service = Service(self._scans, config.backup_to, self._audit)
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "vectordb-health")
@@ -86,6 +93,8 @@ class Server:
             interceptors.insert(0, Authentication(self._keys, self._audit))
         if self._metrics is not None:
             interceptors.insert(0, self._metrics)
+        tell = self._spans is not None or config.slow_query_seconds is not None
+        interceptors.insert(0, Entry(self._spans, tell))
         server = grpc.server(
             self._pool,
             interceptors=interceptors,
@@ -124,11 +133,25 @@ class Server:
                 backend.close()
             raise
         self._backend = backend
-        self._service.open(backend)
+        self._service.open(self._watched(backend))
         threading.Thread(target=self._expire_idle, name="vectordb-idle", daemon=True).start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info("serving on %s", self.address)
         return self.address
+
+    def _watched(self, backend: Backend) -> Backend:
+        """The backend, observed where the settings ask for it."""
+        config, observers = self._config, list[Observer]()
+        if config.slow_query_seconds is not None:
+            observers.append(SlowLog(config.slow_query_seconds, config.slow_query_values))
+        if self._spans is not None:
+            observers.append(self._spans)
+        if self._metrics is not None:
+            self._recall = RecallSampler(backend, config.recall_sample_seconds)
+            self._recall.start()
+            self._metrics.recall = self._recall.found
+            observers.append(self._recall)
+        return cast("Backend", WatchedBackend(backend, observers)) if observers else backend
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """TLS as configured; None for plain text, which must be asked for where others can hear it.
@@ -162,6 +185,8 @@ class Server:
             self._health.enter_graceful_shutdown()
             self._server.stop(self._config.drain_seconds).wait()
             self._admission.close()
+            if self._recall is not None:
+                self._recall.stop()
             if self._metrics is not None:
                 self._metrics.stop()
             self._scans.close_all()
@@ -195,6 +220,12 @@ def _metrics() -> Metrics:
     from vectordb.server.metrics import Metrics
 
     return Metrics()
+
+
+def _spans() -> Spans:
+    from vectordb.server.tracing import Spans
+
+    return Spans()
 
 
 def channel_options(config: Config) -> list[tuple[str, int]]:

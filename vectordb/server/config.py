@@ -144,6 +144,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("log_level", _one_of(*_LEVELS), "info", "Least severe lines to log on standard error."),
     Setting("log_format", _one_of("text", "json"), "text", "Lines for people, or one JSON object a line."),
     Setting("metrics_listen", _listen, None, "HOST:PORT where Prometheus finds /metrics; none without it."),
+    Setting(
+        "recall_sample_seconds",
+        _seconds,
+        60.0,
+        "With metrics: how often one served search is repeated exactly, to estimate the recall.",
+    ),
+    Setting("slow_query_seconds", _seconds, None, "Operations that take so long are logged with their plan."),
+    Setting("slow_query_values", _flag, False, "Log the values of slow filters too: they are data of users."),
+    Setting("tracing", _flag, False, "A span of OpenTelemetry for each call."),
     Setting("max_message_bytes", _size, 272 << 20, "Largest message either way: a write and its overhead."),
     Setting("max_workers", _whole(1, 1024), 8, "Calls that are carried out at a time."),
     Setting(

@@ -18,9 +18,10 @@ from google.protobuf.message import DecodeError
 
 from vectordb.errors import Internal, InvalidArgument, ResourceExhausted, VectorDBError
 from vectordb.server.admission import Admission
+from vectordb.server.calls import CALL
 from vectordb.server.cost import reader_of
 from vectordb.server.streams import Streams
-from vectordb.wire.errors import DETAILS_KEY, error_to_status
+from vectordb.wire.errors import DETAILS_KEY, REQUEST_ID_KEY, error_to_status
 
 log = logging.getLogger("vectordb.server")
 
@@ -170,15 +171,17 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
 
 def fail(context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:
     """Ends the call with the status of an error."""
+    call = CALL.get()
+    request = uuid.uuid4().hex[:12] if call is None else call.request_id
+    extra = {"fields": {"request_id": request}}
     if not isinstance(error, VectorDBError):
-        request = uuid.uuid4().hex[:12]
-        log.error("request %s: %s failed", request, method, exc_info=error)
+        log.error("request %s: %s failed", request, method, exc_info=error, extra=extra)
         error = Internal(f"internal error; the server's log has it under request {request}", request=request)
     elif isinstance(error, Internal):
-        log.error("%s failed", method, exc_info=error)
+        log.error("request %s: %s failed", request, method, exc_info=error, extra=extra)
     else:
-        log.debug("%s: %s: %s", method, type(error).__name__, error.message)
-    code, message, details = error_to_status(error)
-    context.set_trailing_metadata(((DETAILS_KEY, details),))
+        log.debug("request %s: %s: %s: %s", request, method, type(error).__name__, error.message, extra=extra)
+    code, message, details = error_to_status(error, request)
+    context.set_trailing_metadata(((DETAILS_KEY, details), (REQUEST_ID_KEY, request)))
     context.abort(grpc.StatusCode[code], message)
     raise AssertionError("abort raises")

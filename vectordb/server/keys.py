@@ -9,10 +9,11 @@ the keys as they were, and says so in the log::
     sha256 = "9f86d081884c7d659a2feaa0..."  # of the key; 'vectordb key new' prints both
     role = "write"                        # read < write < admin
     collections = ["docs", "news-*"]      # left out: all
+    filter = {field = "tenant", op = "==", value = "a"}   # a row policy (vectordb/row_policy.py); left out: all rows
     expires = 2027-01-01T00:00:00Z        # left out: never
 
 Only the SHA-256 of a key is kept. That is enough for keys that nobody chose: 256 random bits cannot be guessed from
-their hash, unlike passwords.
+their hash, unlike passwords. A filter is the JSON form as a table, or its text.
 """
 
 from __future__ import annotations
@@ -28,17 +29,19 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from datetime import time as time_of_day
 from enum import IntEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vectordb.errors import InvalidArgument, PermissionDenied, Unauthenticated
+from vectordb.errors import InvalidArgument, InvalidFilter, PermissionDenied, Unauthenticated
+from vectordb.filter import Filter, as_filter
 
 _log = logging.getLogger("vectordb.server")
 _PREFIX = "vdb_"
 _LOOK_SECONDS = 1.0
-_KNOWN = frozenset({"name", "sha256", "role", "collections", "expires"})
+_KNOWN = frozenset({"name", "sha256", "role", "collections", "expires", "filter"})
 
 
 class Role(IntEnum):
@@ -60,6 +63,7 @@ class Key:
         digest: SHA-256 of the key.
         collections: Names or patterns (``*``, ``?``) of the collections it is for; None for all.
         expires: Seconds since the epoch from which on it is refused; None for never.
+        policy: What rows must match to be read or written with it; None for all rows.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Key:
     role: Role
     collections: tuple[str, ...] | None = None
     expires: float | None = None
+    policy: Filter | None = None
 
     def may_see(self, collection: str) -> bool:
         """Whether the key is for this collection."""
@@ -153,10 +158,19 @@ class KeyRing:
 def read_keys(path: Path) -> tuple[Key, ...]:
     """The keys of a file; raises as :class:`KeyRing`."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidArgument(f"cannot read the key file {path}: {error.strerror}", field="api_keys") from None
     except ValueError as error:
+        raise InvalidArgument(f"the key file {path} is not TOML: {error}", field="api_keys") from None
+    return parse_keys(text, path)
+
+
+def parse_keys(text: str, path: Path) -> tuple[Key, ...]:
+    """The keys in a key file's text; ``path`` is named where it says something that makes no sense."""
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the key file {path} is not TOML: {error}", field="api_keys") from None
     entries = table.pop("key", [])
     if table or not isinstance(entries, list) or not entries:
@@ -203,7 +217,24 @@ def _key(entry: Any, where: str) -> Key:
     end = None
     if expires is not None:
         end = (expires if expires.tzinfo is not None else expires.replace(tzinfo=UTC)).timestamp()
-    return Key(name, raw, Role[role.upper()], None if collections is None else tuple(collections), end)
+    try:
+        policy = as_filter(_json_form(entry.get("filter")))
+    except InvalidFilter as error:
+        raise refuse(error.message) from None
+    if policy is not None and role.upper() == Role.ADMIN.name:
+        raise refuse("a key with a filter is 'read' or 'write': what an admin does concerns all rows")
+    return Key(name, raw, Role[role.upper()], None if collections is None else tuple(collections), end, policy)
+
+
+def _json_form(value: Any) -> Any:
+    """A TOML value as JSON has it: only dates differ."""
+    if isinstance(value, Mapping):
+        return {name: _json_form(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_json_form(inner) for inner in value]
+    if isinstance(value, date | time_of_day):
+        return {"$datetime": value.isoformat()}
+    return value
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -6,6 +6,8 @@
     vectordb_rows{collection}, vectordb_deleted_rows, vectordb_tail_rows, vectordb_indexed_rows, vectordb_segments
     vectordb_memory_bytes{collection}, vectordb_disk_bytes{collection}
     vectordb_pending_bytes{collection}         raw vector bytes that wait for their segment or index
+    vectordb_build_lag_seconds{collection}     how long the longest waiting segment has been due for its index
+    vectordb_recall_estimate{collection}, vectordb_recall_samples_total{collection}    see server/recall.py
     vectordb_optimizer_failed{collection}      1 where the last job failed
     vectordb_read_only                         1 while writes are refused
     vectordb_memory_kind_bytes{kind}, vectordb_memory_limit_bytes
@@ -19,7 +21,7 @@ and those of the process and of Python itself. Figures about collections are rea
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -30,6 +32,7 @@ from vectordb.server.interceptors import Wrapper, in_its_pool
 if TYPE_CHECKING:
     from vectordb.requests import Backend
     from vectordb.server.admission import Admission
+    from vectordb.server.recall import Recall
     from vectordb.types import CollectionStats
 
 _MOST_COLLECTIONS = 200
@@ -64,7 +67,7 @@ class Metrics(Wrapper):
             raise FailedPrecondition(
                 "metrics need prometheus-client: pip install 'vectordb-engine[metrics]'"
             ) from missing
-        self._library: Any = prometheus_client
+        self.library: Any = prometheus_client
         self._registry = prometheus_client.CollectorRegistry()
         for collector in (
             prometheus_client.ProcessCollector,
@@ -78,6 +81,8 @@ class Metrics(Wrapper):
         self._running = prometheus_client.Gauge(
             "vectordb_rpc_running", "Calls being answered.", ("call",), registry=self._registry
         )
+        self.recall: Callable[[], Mapping[str, Recall]] = dict
+        """Estimates of recall by collection."""
         self._http: Any = None
         self.address = ""
         """``host:port`` of the HTTP server, once started."""
@@ -88,11 +93,11 @@ class Metrics(Wrapper):
         Raises:
             FailedPrecondition: The address cannot be listened on.
         """
-        self._registry.register(_Database(backend, self._library))
-        self._registry.register(_Load(backend, admission, self._library))
+        self._registry.register(_Database(backend, self))
+        self._registry.register(_Load(backend, admission, self.library))
         host, _, port = listen.rpartition(":")
         try:
-            self._http, _ = self._library.start_http_server(int(port), host.strip("[]"), registry=self._registry)
+            self._http, _ = self.library.start_http_server(int(port), host.strip("[]"), registry=self._registry)
         except OSError as error:
             raise FailedPrecondition(
                 f"metrics cannot be served on {listen}: {error.strerror}", address=listen
@@ -153,16 +158,16 @@ class Metrics(Wrapper):
 class _Database:
     """A collector of prometheus-client: the figures of a database as of each scrape."""
 
-    def __init__(self, backend: Backend, library: Any) -> None:
+    def __init__(self, backend: Backend, metrics: Metrics) -> None:
         self._backend = backend
-        self._library = library
+        self._metrics = metrics
 
     def describe(self) -> list[Any]:
         """Nothing: else registering would already read the database."""
         return []
 
     def collect(self) -> Iterator[Any]:
-        core = self._library.core
+        core = self._metrics.library.core
         names = self._backend.list_collections()[:_MOST_COLLECTIONS]
         families = {
             name: core.GaugeMetricFamily(name, text, labels=["collection"]) for name, (text, _) in _FIGURES.items()
@@ -175,6 +180,7 @@ class _Database:
             for name, (_, figure) in _FIGURES.items():
                 families[name].add_metric([collection], float(figure(stats)))
         yield from families.values()
+        yield from self._background(core, names)
         info = self._backend.info()
         yield core.GaugeMetricFamily(
             "vectordb_read_only", "Whether writes are refused.", value=float(info.read_only_reason is not None)
@@ -183,6 +189,21 @@ class _Database:
         if syncs is not None:
             yield core.CounterMetricFamily("vectordb_wal_syncs", "Syncs of the log.", value=syncs.count)
             yield core.CounterMetricFamily("vectordb_wal_sync_seconds", "Time in them.", value=syncs.seconds)
+
+    def _background(self, core: Any, names: list[str]) -> Iterator[Any]:
+        """Builds and recall."""
+        lags: Mapping[str, float] = getattr(self._backend, "build_lags", dict)()
+        lag = core.GaugeMetricFamily("vectordb_build_lag_seconds", "Longest wait for an index.", labels=["collection"])
+        recall = core.GaugeMetricFamily("vectordb_recall_estimate", "Recall of served searches.", labels=["collection"])
+        samples = core.CounterMetricFamily("vectordb_recall_samples", "Searches repeated.", labels=["collection"])
+        found = self._metrics.recall()
+        for name in names:
+            if name in lags:
+                lag.add_metric([name], lags[name])
+            if name in found:
+                recall.add_metric([name], found[name].estimate)
+                samples.add_metric([name], found[name].samples)
+        yield from (lag, recall, samples)
 
 
 class _Load:

@@ -1,7 +1,7 @@
 """Open scans, read page by page: between two pages a scan holds a snapshot but no thread.
 
 A cursor is ``<scan>.<page>``. Asking again for the page just given gives it again, so that a client whose answer was
-lost can repeat its call.
+lost can repeat its call. Only who began a scan can read on: others are told that it is not open.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from typing import TypeAlias
 
 from vectordb.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from vectordb.types import Record
 
 Page = list[Record]
+Owner: TypeAlias = Hashable
+"""Who began a scan; equal for calls that may go on with it."""
 _KEPT_ENDS = 64
 
 
 class _Scan:
     """One scan. ``lock`` guards everything else."""
 
-    __slots__ = ("ahead", "given", "last", "lock", "page_size", "pages", "used")
+    __slots__ = ("ahead", "given", "last", "lock", "owner", "page_size", "pages", "used")
 
-    def __init__(self, page_size: int) -> None:
+    def __init__(self, page_size: int, owner: Owner) -> None:
+        self.owner = owner
         self.lock = threading.Lock()
         self.pages: Iterator[Page] | None = None
         self.page_size = page_size
@@ -76,13 +80,13 @@ class Scans:
         """Scans that hold a snapshot."""
         return len(self._open)
 
-    def start(self, begin: Callable[[], Iterator[Page]], page_size: int) -> tuple[Page, str]:
+    def start(self, begin: Callable[[], Iterator[Page]], page_size: int, owner: Owner = None) -> tuple[Page, str]:
         """The first page of the scan that ``begin`` begins, and the cursor of the next; empty after the last.
 
         Raises:
             ResourceExhausted: Too many scans are open.
         """
-        scan, key = _Scan(page_size), secrets.token_urlsafe(12)
+        scan, key = _Scan(page_size, owner), secrets.token_urlsafe(12)
         with self._lock:
             if len(self._open) >= self._limit:
                 raise ResourceExhausted(
@@ -99,7 +103,7 @@ class Scans:
                 raise
             return self._step(key, scan)
 
-    def resume(self, cursor: str) -> tuple[Page, str]:
+    def resume(self, cursor: str, owner: Owner = None) -> tuple[Page, str]:
         """The page at a cursor, and the cursor of the next.
 
         Raises:
@@ -109,7 +113,7 @@ class Scans:
         key, _, number = cursor.rpartition(".")
         with self._lock:
             scan = self._open.get(key) or self._ended.get(key)
-        if scan is None:
+        if scan is None or scan.owner != owner:
             raise self._gone()
         with scan.lock:
             scan.used = time.monotonic()
@@ -122,10 +126,13 @@ class Scans:
                 raise self._gone()
             return self._step(key, scan)
 
-    def close(self, cursor: str) -> None:
+    def close(self, cursor: str, owner: Owner = None) -> None:
         """Releases a scan; nothing happens where it is not open."""
         key = cursor.rpartition(".")[0]
         with self._lock:
+            scan = self._open.get(key) or self._ended.get(key)
+            if scan is not None and scan.owner != owner:
+                return
             scan = self._open.pop(key, None)
             self._ended.pop(key, None)
         if scan is not None:

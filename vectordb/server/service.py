@@ -8,6 +8,7 @@ Messages are read and written in ``vectordb.wire``, errors become statuses in ``
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TypeAlias
 
 import grpc
@@ -16,7 +17,8 @@ from vectordb.errors import DeadlineExceeded, PermissionDenied, Unavailable
 from vectordb.requests import SAMPLE_SEARCHES, Backend
 from vectordb.server.access import CALLER, CallersBackend
 from vectordb.server.audit import AuditLog
-from vectordb.server.scans import Scans
+from vectordb.server.calls import CALL
+from vectordb.server.scans import Owner, Scans
 from vectordb.wire import reports, requests, results, stats
 from vectordb.wire.config import config_to_message
 from vectordb_proto.v1 import service_pb2 as pb
@@ -50,8 +52,10 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         """
         if self._opened is None:
             raise Unavailable("the server is starting; try again in a moment", retry_after=0.5)
-        caller = CALLER.get()
-        return self._opened if caller is None else CallersBackend(self._opened, caller, self._audit)
+        caller, call = CALLER.get(), CALL.get()
+        backend: Backend = self._opened if caller is None else CallersBackend(self._opened, caller, self._audit)
+        policy = None if call is None else call.policy
+        return backend if policy is None else backend.with_policy(policy)
 
     # Collections
 
@@ -117,19 +121,20 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         return pb.CountResponse(count=self.backend.count(message.collection, where, time_left(context, timeout)))
 
     def Scan(self, message: pb.ScanRequest, context: _Context) -> pb.ScanResponse:
+        owner = _owner()
         if message.cursor:
-            page, cursor = self._scans.resume(message.cursor)
+            page, cursor = self._scans.resume(message.cursor, owner)
         else:
             request = requests.scan_from_message(message)
             request.encoded = True
-            backend = self.backend
-            page, cursor = self._scans.start(lambda: backend.scan(message.collection, request), request.page_size)
+            begin = partial(self.backend.scan, message.collection, request)
+            page, cursor = self._scans.start(begin, request.page_size, owner)
         response = pb.ScanResponse(next_cursor=cursor)
         results.records_to_message(page, response.records)
         return response
 
     def CloseScan(self, message: pb.CloseScanRequest, context: _Context) -> pb.CloseScanResponse:
-        self._scans.close(message.cursor)
+        self._scans.close(message.cursor, _owner())
         return pb.CloseScanResponse()
 
     def Search(self, message: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
@@ -196,6 +201,12 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         request.timeout = time_left(context, request.timeout)
         given = request.rows.ids
         results.write_result_to_message(self.backend.write(message.collection, request), given, result)
+
+
+def _owner() -> Owner:
+    """Whose scans the running call may go on with: those of the same key, as it was, within the same policy."""
+    caller, call = CALLER.get(), CALL.get()
+    return None if caller is None else caller.key, () if call is None else call.policies
 
 
 def backup_place(allowed: str | None, wanted: str) -> str:

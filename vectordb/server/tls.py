@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
                 if now == stamp:
                     return None
                 configuration = _configuration(files)
+                if files.stamp() != now:
+                    return None  # changed while it was read: the next handshake looks again
             except (OSError, InvalidArgument) as error:
                 _log.error("the certificates stay as they were: %s", error)
                 return None
@@ -69,7 +72,24 @@ def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     certificate = _pem(files.certificate, "CERTIFICATE", "tls_cert")
     key = _pem(files.key, "PRIVATE KEY", "tls_key")
     authorities = None if files.client_ca is None else _pem(files.client_ca, "CERTIFICATE", "tls_client_ca")
+    _check_pair(files)
     return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
+
+
+def _check_pair(files: TlsFiles) -> None:
+    """That the key is the certificate's: it is not for a moment while both are being replaced.
+
+    Raises:
+        InvalidArgument: It is another, it has a password, or a file is damaged.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key, lambda: "")
+    except OSError as error:
+        raise InvalidArgument(
+            f"tls_key: {files.key} cannot be used with the certificate {files.certificate} (another certificate's, "
+            f"locked by a password, or damaged): {error.strerror or error}",
+            field="tls_key",
+        ) from None
 
 
 def _pem(path: Path, kind: str, setting: str) -> bytes:

@@ -28,6 +28,8 @@ from vectordb.errors import (
 DOMAIN = "vectordb"
 DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata key that carries the serialized Status."""
+REQUEST_ID_KEY = "x-request-id"
+"""Request and trailing metadata key of what a call is called in the server's log."""
 
 # Trailing metadata over 8 KiB is refused by many clients, and binary values grow by a third on the wire.
 _MAX_MESSAGE = 1500
@@ -52,7 +54,7 @@ _BY_STATUS: Mapping[str, type[VectorDBError]] = {
 }
 
 
-def error_to_status(error: VectorDBError) -> tuple[str, str, bytes]:
+def error_to_status(error: VectorDBError, request_id: str | None = None) -> tuple[str, str, bytes]:
     """An error as (name of the gRPC status code, its plain message, serialized ``google.rpc.Status``).
 
     The plain message may be cut, the Status has it in full up to 1,500 bytes. Fields beyond 2.5 kB are shortened, the
@@ -73,6 +75,8 @@ def error_to_status(error: VectorDBError) -> tuple[str, str, bytes]:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(retry_after * 1e9))
         status.details.add().Pack(retry)
+    if request_id is not None:
+        status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
     return error.status, _shortened(message, _MAX_PLAIN), status.SerializeToString()
 
 
@@ -95,10 +99,28 @@ def error_from_status(code: str, message: str | None, details: bytes | None = No
             status = status_pb2.Status()
         for detail in status.details:
             info = error_details_pb2.ErrorInfo()
-            if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN and info.reason in BY_NAME:
-                return BY_NAME[info.reason](status.message, **_decoded_fields(info.metadata))
+            if _is(detail, info) and info.domain == DOMAIN and info.reason in BY_NAME:
+                error = BY_NAME[info.reason](status.message, **_decoded_fields(info.metadata))
+                error.request_id = _request_id(status)
+                return error
     kind = _BY_STATUS.get(code, Internal)
     return kind(message or f"the server answered {code}")
+
+
+def _request_id(status: status_pb2.Status) -> str | None:
+    for detail in status.details:
+        info = error_details_pb2.RequestInfo()
+        if _is(detail, info):
+            return str(info.request_id)
+    return None
+
+
+def _is(detail: Any, message: Any) -> bool:
+    """Whether a detail is a message of this type; then the message holds it. Damaged ones are not."""
+    try:
+        return bool(detail.Is(message.DESCRIPTOR) and detail.Unpack(message))
+    except DecodeError:
+        return False
 
 
 def _encoded_fields(fields: Mapping[str, Any]) -> dict[str, str]:

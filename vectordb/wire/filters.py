@@ -6,7 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
-from vectordb.errors import InvalidFilter
+from google.protobuf.message import DecodeError
+
+from vectordb.errors import InvalidArgument, InvalidFilter
 from vectordb.filter import MAX_DEPTH, And, Condition, Filter, Not, Op, Or, Scalar, Value
 from vectordb_proto.v1 import filter_pb2
 
@@ -15,6 +17,9 @@ _OPERATORS = {number: op for op, number in _NUMBERS.items()}
 _SETS = (Op.IN, Op.NOT_IN, Op.BETWEEN)
 _UNARY = (Op.IS_NULL, Op.EXISTS)
 _STEPS = {filter_pb2.CONNECTIVE_AND: "and", filter_pb2.CONNECTIVE_OR: "or", filter_pb2.CONNECTIVE_NOT: "not"}
+POLICY_KEY = "vectordb-policy-bin"
+"""Request metadata key of a row policy that the caller binds itself to (``Database.with_policy``)."""
+_MAX_POLICY = 4_096
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -48,6 +53,39 @@ def filter_from_message(message: filter_pb2.Filter) -> Filter:
         InvalidFilter: It is malformed; ``path`` is the place inside the tree (``"and[1].value"``).
     """
     return _node(message, "", 1)
+
+
+def policy_to_bytes(policy: Filter) -> bytes:
+    """A row policy as the value of ``POLICY_KEY``.
+
+    Raises:
+        InvalidArgument: It is longer than what request metadata can carry.
+    """
+    message = filter_pb2.Filter()
+    filter_to_message(policy, message)
+    data: bytes = message.SerializeToString()
+    if len(data) > _MAX_POLICY:
+        raise InvalidArgument(
+            f"the row policy has {len(data)} bytes, a request to a server carries at most {_MAX_POLICY}; bind it to an "
+            "API key instead",
+            field="where",
+            limit=_MAX_POLICY,
+            got=len(data),
+        )
+    return data
+
+
+def policy_from_bytes(data: bytes) -> Filter:
+    """The row policy of a request.
+
+    Raises:
+        InvalidFilter: It cannot be read.
+    """
+    try:
+        message = filter_pb2.Filter.FromString(data)
+    except DecodeError:
+        raise InvalidFilter(f"the request's {POLICY_KEY} is no filter message", path="") from None
+    return filter_from_message(message)
 
 
 def _node(message: filter_pb2.Filter, path: str, depth: int) -> Filter:

@@ -18,6 +18,7 @@ import grpc
 from vectordb.errors import ResourceExhausted, Unavailable
 from vectordb_client.transport import calls
 from vectordb_client.transport.calls import Call
+from vectordb_client.transport.channel import traced
 from vectordb_proto.v1 import service_pb2
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class _Stream:
 
     def __init__(self, backend: GrpcBackend) -> None:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._responses = backend.stub.BulkWrite(iter(self._outbox.get, None), metadata=backend.call_metadata)
+        self._responses = backend.stub.BulkWrite(iter(self._outbox.get, None), metadata=traced(backend.call_metadata))
         self._sent_at = time.monotonic()
 
     def send(self, call: Call[WriteResult]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from vectordb.errors import InvalidArgument
 if TYPE_CHECKING:
     import grpc
 
+    from vectordb.filter import Filter
+
+Metadata = tuple[tuple[str, str | bytes], ...]
 Tls = bool | str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
 """``True``: TLS with the system's authorities; a path: that CA; a mapping: ``ca``, and ``cert`` with ``key``."""
 
@@ -57,9 +61,39 @@ class ServerOptions:
     timeout: float | None = 30.0
     retries: int = 3
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Metadata:
         """The request metadata that every call carries."""
         return () if self.api_key is None else (("authorization", f"Bearer {self.api_key}"),)
+
+
+def within_policy(metadata: Metadata, policy: Filter) -> Metadata:
+    """The request metadata of calls within a row policy, and within the one that the metadata holds already.
+
+    Raises:
+        InvalidArgument: The policy is longer than what request metadata can carry.
+    """
+    from vectordb.wire.filters import POLICY_KEY, policy_from_bytes, policy_to_bytes
+
+    for name, value in metadata:
+        if name == POLICY_KEY and isinstance(value, bytes):
+            policy = policy_from_bytes(value) & policy
+    return (*(item for item in metadata if item[0] != POLICY_KEY), (POLICY_KEY, policy_to_bytes(policy)))
+
+
+def traced(metadata: Metadata) -> Metadata:
+    """The request metadata with the current span of OpenTelemetry, where the application has one (W3C trace context).
+
+    Costs a look into a dict where the application has not loaded OpenTelemetry; nothing is imported for it.
+    """
+    api = sys.modules.get("opentelemetry.trace")
+    if api is None:
+        return metadata
+    span = api.get_current_span().get_span_context()
+    if not span.is_valid:
+        return metadata
+    parent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+    state = span.trace_state.to_header()
+    return (*metadata, ("traceparent", parent), *([("tracestate", state)] if state else []))
 
 
 def checked_api_key(api_key: str | None) -> str | None:

@@ -243,6 +243,10 @@ class FolderBackend(ForkGuarded):
             _keyed(request.delete)
         return self._call(lambda b: b.erase(collection, request), self._timeout)
 
+    def with_policy(self, policy: Filter) -> FolderBackend:
+        """This handle within a row policy, whoever owns the folder; closing it leaves this one open."""
+        return _Narrowed(self, policy)
+
     def close(self) -> None:
         """Closes the channel, or the engine where this process became the owner. Idempotent."""
         with self._lock:
@@ -254,6 +258,24 @@ class FolderBackend(ForkGuarded):
     def _abandon(self) -> None:
         self._lock = threading.Lock()
         self._gone = forked
+
+
+class _Narrowed(FolderBackend):
+    """A folder within a row policy: each call goes through the whole handle, narrowed at whatever answers it."""
+
+    def __init__(self, whole: FolderBackend, policy: Filter) -> None:
+        self._whole = whole
+        self._policy = policy
+        self._timeout = whole._timeout
+
+    def _call(self, call: Callable[[Backend], T], timeout: float | None, *, repeatable: bool = True) -> T:
+        return self._whole._call(lambda b: call(b.with_policy(self._policy)), timeout, repeatable=repeatable)
+
+    def with_policy(self, policy: Filter) -> FolderBackend:
+        return _Narrowed(self._whole, self._policy & policy)
+
+    def close(self) -> None:
+        """Leaves the folder open."""
 
 
 def _keyed(request: WriteRequest | UpdateMetadataRequest | DeleteRequest) -> None:

@@ -17,7 +17,7 @@ from vectordb_client.transport import calls
 from vectordb_client.transport.base import ForkGuarded, closed, forked
 from vectordb_client.transport.bulk import bulk_write
 from vectordb_client.transport.calls import Call, Limits
-from vectordb_client.transport.channel import OPTIONS, ServerOptions, credentials
+from vectordb_client.transport.channel import OPTIONS, Metadata, ServerOptions, credentials, traced, within_policy
 from vectordb_client.transport.pages import Pages, Releaser
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
@@ -102,7 +102,7 @@ class GrpcBackend(ForkGuarded):
             call.shorten(clock.remaining())
         method = getattr(self.stub, call.rpc)
         try:
-            message = method(call.message, timeout=call.deadline(clock), metadata=self._metadata)
+            message = method(call.message, timeout=call.deadline(clock), metadata=traced(self._metadata))
         except (grpc.RpcError, ValueError) as error:
             raise self.error(error, call.timeout) from None
         return call.read(message)
@@ -114,7 +114,7 @@ class GrpcBackend(ForkGuarded):
         return to_error(error, self.options.address, timeout)
 
     @property
-    def call_metadata(self) -> tuple[tuple[str, str], ...]:
+    def call_metadata(self) -> Metadata:
         """The request metadata that every call carries."""
         return self._metadata
 
@@ -192,6 +192,10 @@ class GrpcBackend(ForkGuarded):
     def erase(self, collection: str, request: EraseRequest) -> Erasure:
         return self.call(calls.erase(collection, request))
 
+    def with_policy(self, policy: Filter) -> GrpcBackend:
+        """This channel with calls that ask the server to stay within a row policy; closing it leaves this one open."""
+        return _Narrowed(self, policy)
+
     def close(self) -> None:
         """Closes the channel; calls on their way fail with ``Closed``. Idempotent."""
         if self._gone is None:
@@ -204,3 +208,22 @@ class GrpcBackend(ForkGuarded):
         self._gone = forked
         self._closing = threading.Event()
         self._closing.set()
+
+
+class _Narrowed(GrpcBackend):
+    """Calls within a row policy over another backend's channel, which closes with that backend."""
+
+    def __init__(self, whole: GrpcBackend, policy: Filter) -> None:
+        self._whole = whole
+        self.options, self.limits, self.stub = whole.options, whole.limits, whole.stub
+        self._policy, self._closing = whole._policy, whole._closing
+        self._metadata = within_policy(whole._metadata, policy)
+        self.releaser = Releaser(self, self.stub, self._metadata)
+
+    @property
+    def _gone(self) -> Callable[[str], Closed] | None:  # type: ignore[override]
+        return self._whole._gone
+
+    def close(self) -> None:
+        """Leaves the channel open."""
+        self.releaser.stop()

@@ -13,7 +13,7 @@ from vectordb.errors import Closed, VectorDBError
 from vectordb_client.transport import calls
 from vectordb_client.transport.base import ForkGuarded, Pending, closed, forked
 from vectordb_client.transport.calls import Call, Limits
-from vectordb_client.transport.channel import OPTIONS, ServerOptions, credentials
+from vectordb_client.transport.channel import OPTIONS, ServerOptions, credentials, traced, within_policy
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
 from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
@@ -100,7 +100,7 @@ class AioBackend(ForkGuarded):
             call.shorten(clock.remaining())
         method = getattr(self._stub, call.rpc)
         try:
-            message = await method(call.message, timeout=call.deadline(clock), metadata=self._metadata)
+            message = await method(call.message, timeout=call.deadline(clock), metadata=traced(self._metadata))
         except asyncio.CancelledError:
             # grpc.aio reports a closed channel as the cancellation of a task that nobody cancelled.
             if self._gone is not None:
@@ -193,6 +193,10 @@ class AioBackend(ForkGuarded):
     def erase(self, collection: str, request: EraseRequest) -> Pending[Erasure]:
         return self._later(calls.erase(collection, request))
 
+    def with_policy(self, policy: Filter) -> AioBackend:
+        """This channel with calls that ask the server to stay within a row policy; closing it leaves this one open."""
+        return _Narrowed(self, policy)
+
     async def close(self) -> None:
         """Closes the channel; calls on their way fail with ``Closed``. Idempotent."""
         if self._gone is None:
@@ -202,3 +206,20 @@ class AioBackend(ForkGuarded):
 
     def _abandon(self) -> None:
         self._gone = forked
+
+
+class _Narrowed(AioBackend):
+    """Calls within a row policy over another backend's channel, which closes with that backend."""
+
+    def __init__(self, whole: AioBackend, policy: Filter) -> None:
+        self._whole = whole
+        self.options, self._limits, self._stub = whole.options, whole._limits, whole._stub
+        self._policy, self._closing = whole._policy, whole._closing
+        self._metadata = within_policy(whole._metadata, policy)
+
+    @property
+    def _gone(self) -> Callable[[str], Closed] | None:  # type: ignore[override]
+        return self._whole._gone
+
+    async def close(self) -> None:
+        """Leaves the channel open."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument
+from vectordb.row_policy import PolicyBackend
 from vectordb_client.targets import MEMORY
 from vectordb_client.transport.base import ForkGuarded, closed, forked
 
@@ -230,6 +231,10 @@ class LocalBackend(ForkGuarded):
 
     def erase(self, collection: str, request: EraseRequest) -> Erasure:
         return self._engine.erase(collection, request)
+
+    def with_policy(self, policy: Filter) -> Backend:
+        """This handle within a row policy."""
+        return PolicyBackend(self, policy)
 
     def close(self) -> None:
         """Gives the handle back; the engine closes with its last handle. Idempotent."""

@@ -14,6 +14,7 @@ from vectordb_client.transport import calls
 if TYPE_CHECKING:
     from vectordb.requests import ScanRequest
     from vectordb.types import Record
+    from vectordb_client.transport.channel import Metadata
     from vectordb_client.transport.grpc import GrpcBackend
 
 
@@ -24,7 +25,7 @@ class Releaser:
     make a call. ``SimpleQueue.put`` is made for destructors. The thread ends with ``owner`` or with :meth:`stop`.
     """
 
-    def __init__(self, owner: object, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, owner: object, stub: Any, metadata: Metadata) -> None:
         self._stub = stub
         self._metadata = metadata
         self._cursors: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -54,7 +55,7 @@ class Releaser:
             self._thread.join(calls.RELEASE_TIMEOUT)
 
 
-def _release_all(cursors: queue.SimpleQueue[str | None], stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+def _release_all(cursors: queue.SimpleQueue[str | None], stub: Any, metadata: Metadata) -> None:
     while (cursor := cursors.get()) is not None:
         try:
             stub.CloseScan(calls.close_scan(cursor).message, timeout=calls.RELEASE_TIMEOUT, metadata=metadata)

@@ -31,6 +31,27 @@ _NEVER_SENT = re.compile(
     r"|handshake|No route to host|Network is unreachable|Timeout occurred: FD Shutdown|connection attempt timed out",
     re.IGNORECASE,
 )
+_TLS_TROUBLE = tuple(
+    (re.compile(text, re.IGNORECASE), told)
+    for text, told in (
+        (
+            "WRONG_VERSION_NUMBER",
+            "the server speaks no TLS; connect without tls, or start it with tls_cert and tls_key",
+        ),
+        ("certificate has expired", "the server's certificate has expired; renew it"),
+        ("certificate is not yet valid", "the server's certificate is not valid yet; are both clocks right?"),
+        ("CERTIFICATE_VERIFY_FAILED", "no authority known here signed the server's certificate; name its CA: tls=PATH"),
+        (
+            "Hostname Verification|is not in peer certificate",
+            "the server's certificate is for another host name; connect to a name that it is for",
+        ),
+        (
+            r"Socket closed|connection reset|Broken pipe|certificate.required",
+            "the server ended it at once: it speaks TLS (then give tls=), or lets in only clients with certificates of "
+            "certain authorities (then give tls={'ca': ..., 'cert': ..., 'key': ...})",
+        ),
+    )
+)
 _BROKEN_STREAM = re.compile(r"Stream removed|RST_STREAM|GOAWAY|Connection reset|Socket closed", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"message larger than max(?: \((\d+) vs\.? (\d+)\))?", re.IGNORECASE)
 _TOO_MANY = re.compile(r"Concurrent RPC limit exceeded", re.IGNORECASE)
@@ -67,6 +88,10 @@ def _from_channel(name: str, text: str, address: str, timeout: float | None) -> 
     shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
     if name == "UNAVAILABLE":
         if _NEVER_SENT.search(text):
+            for trouble, told in _TLS_TROUBLE:
+                if trouble.search(text):
+                    message = f"no secure connection to {address}: {told} ({shown})"
+                    return Unavailable(message, address=address, sent=False)
             message = f"no server answers at {address}; is it running, and the address right? ({shown})"
             return Unavailable(message, address=address, sent=False)
         return Unavailable(f"the connection to {address} was lost; try again ({shown})", address=address)

@@ -141,6 +141,10 @@ class ThreadedBackend:
     def erase(self, collection: str, request: EraseRequest) -> Pending[Erasure]:
         return self._later(self._backend.erase, collection, request)
 
+    def with_policy(self, policy: Filter) -> ThreadedBackend:
+        """The same threads on a backend within a row policy; closing it leaves this one open."""
+        return _Narrowed(self, policy)
+
     async def close(self) -> None:
         """Waits for the calls that run, then closes the backend."""
         if self._closing:
@@ -151,6 +155,22 @@ class ThreadedBackend:
     def _shut_down(self) -> None:
         self._backend.close()
         self._pool.shutdown(wait=True)
+
+
+class _Narrowed(ThreadedBackend):
+    """Another backend's threads on what it runs, within a row policy."""
+
+    def __init__(self, whole: ThreadedBackend, policy: Filter) -> None:
+        self._whole = whole
+        self._backend = whole._backend.with_policy(policy)
+        self._pool = whole._pool
+
+    @property
+    def _closing(self) -> bool:  # type: ignore[override]
+        return self._whole._closing
+
+    async def close(self) -> None:
+        """Leaves the threads running."""
 
 
 def _close(pages: Iterator[list[Record]]) -> None:

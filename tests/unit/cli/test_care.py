@@ -92,6 +92,33 @@ def test_doctor_names_what_is_wrong(run: Run, folder: Path, tmp_path: Path) -> N
     assert (code, "cannot be written" in text) == (1, True)
 
 
+def test_doctor_tells_who_can_read_the_secrets(run: Run, folder: Path, tmp_path: Path) -> None:
+    keys, log = tmp_path / "keys.toml", tmp_path / "audit.jsonl"
+    keys.touch(0o600)
+    config = tmp_path / "vectordb.toml"
+    config.write_text(f"api_keys = '{keys}'\naudit_log = '{log}'\n")
+    assert f"{keys}, mode 600" in run("doctor", folder, "--config", config)[1]
+    keys.chmod(0o640)
+    assert f"chmod 600 {keys}" in run("doctor", folder, "--config", config)[1]
+    keys.unlink()
+    code, text = run("doctor", folder, "--config", config)
+    assert (code, "No such file" in text, str(log) in text) == (1, True, False)
+
+
+def test_folders_are_made_for_this_user_alone(folder: Path, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with connect(tmp_path / "new" / "db", share=True) as db:
+            db.create_collection("docs", 2).upsert(["a"], [[1, 0]])
+            db.backup(tmp_path / "backups")
+            root = tmp_path / "new" / "db"
+            modes = {path: path.stat().st_mode & 0o777 for path in (root, root / "LOCK", root / "door")}
+            assert modes == {root: 0o700, root / "LOCK": 0o600, root / "door": 0o700}
+            assert (tmp_path / "backups").stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+
+
 def test_doctor_knows_a_file_system_in_memory() -> None:
     assert checkup._file_system(Path("/proc/self")) == "proc"
     assert checkup._file_system(Path("/")) not in ("proc", "unknown")
@@ -106,3 +133,27 @@ def test_a_new_key_and_what_to_add_to_the_file(run: Run, tmp_path: Path) -> None
     (tmp_path / "keys.toml").write_text(table)
     key = KeyRing(tmp_path / "keys.toml").authenticate(shown.strip())
     assert (key.name, key.role, key.collections) == ("ingest", Role.WRITE, ("docs", "news-*"))
+
+
+def test_a_new_key_with_a_policy(run: Run, tmp_path: Path) -> None:
+    from vectordb.filter import col
+    from vectordb.server.keys import KeyRing
+
+    where = json.dumps({"field": "tenant", "op": "==", "value": 'a "quoted" \u00fc \U0001f600'}, ensure_ascii=False)
+    code, text = run("key", "new", "app", "--role", "write", "--filter", where, "--expires", "2999-01-31")
+    assert code == 0
+    table, _, shown = text.partition("key (shown once, kept nowhere): ")
+    (tmp_path / "keys.toml").write_text(table)
+    key = KeyRing(tmp_path / "keys.toml").authenticate(shown.strip())
+    assert key.policy == (col("tenant") == 'a "quoted" \u00fc \U0001f600')
+    assert key.expires is not None
+    for wrong, said in (
+        (("--role", "god"), "role is"),
+        (("--filter", "{"), "filter is not JSON"),
+        (("--role", "admin", "--filter", where), "is 'read' or 'write'"),
+        (("--expires", "soon"), "not TOML"),
+    ):
+        code, text = run("key", "new", "x", *wrong)
+        assert code == 1
+        assert said in text
+        assert "vdb_" not in text

@@ -1,0 +1,80 @@
+"""The outermost wrapper: gives each call its identity, and a span where calls are traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from vectordb.server.calls import CALL, Call
+from vectordb.server.interceptors import Wrapper, in_its_pool
+from vectordb.wire.errors import REQUEST_ID_KEY
+
+if TYPE_CHECKING:
+    from vectordb.server.tracing import Spans
+
+
+class Entry(Wrapper):
+    """Sets ``CALL`` for the handlers that it wraps. Thread-safe.
+
+    Args:
+        spans: Makes the spans; None where calls are not traced.
+        tell: Whether answers carry request ids that the client did not send.
+    """
+
+    def __init__(self, spans: Spans | None = None, tell: bool = False) -> None:
+        super().__init__()
+        self._spans = spans
+        self._tell = tell
+
+    def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        rpc, answer, spans = method.rpartition("/")[2], handler.unary_unary, self._spans
+        tell = self._tell
+
+        def entered(data: bytes, context: grpc.ServicerContext) -> Any:
+            call = Call(rpc, context.invocation_metadata())
+            if tell or call.named:
+                context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            token = CALL.set(call)
+            try:
+                if spans is None:
+                    return answer(data, context)
+                with spans.around(call, context):
+                    return answer(data, context)
+            finally:
+                CALL.reset(token)
+
+        return grpc.unary_unary_rpc_method_handler(in_its_pool(answer, entered))
+
+    def _stream(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        rpc, answer, spans = method.rpartition("/")[2], handler.stream_stream, self._spans
+        tell = self._tell
+
+        def entered(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            call = Call(rpc, context.invocation_metadata())
+            if tell or call.named:
+                context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            answers = answer(data, context)
+            span = None if spans is None else spans.begun(call)
+            try:
+                while True:
+                    # Around each step: between them the thread may serve others.
+                    token = CALL.set(call)
+                    try:
+                        if spans is None:
+                            item = next(answers, None)
+                        else:
+                            with spans.current(span):
+                                item = next(answers, None)
+                    finally:
+                        CALL.reset(token)
+                    if item is None:
+                        return
+                    yield item
+            finally:
+                answers.close()
+                if spans is not None:
+                    spans.ended(span, context)
+
+        return grpc.stream_stream_rpc_method_handler(in_its_pool(answer, entered))
