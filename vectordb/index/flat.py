@@ -108,6 +108,7 @@ class FlatKind:
 
     name = "flat"
     capabilities = Capabilities(
+        maps=True,
         family="exact",
         metrics=frozenset(Metric),
         filtered=True,
