@@ -23,6 +23,7 @@ from vectordb.requests import (
     UpdateMetadataRequest,
     WriteRequest,
 )
+from vectordb.server import transports
 from vectordb.server.app import Server
 from vectordb.server.config import Config, load
 from vectordb.types import (
@@ -206,6 +207,7 @@ class Served:
     def __init__(self, config: Config) -> None:
         self.backend = FakeBackend()
         self.server = Server(lambda: self.backend, config)  # type: ignore[arg-type,return-value]
+        self.transport = self.server.transport
         self.address = self.server.start()
         self.channel = grpc.insecure_channel(
             self.address,
@@ -232,22 +234,34 @@ class Served:
         self.server.stop()
 
 
+@pytest.fixture(scope="module", autouse=True, params=["grpcio", "native"])
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test over each transport: the one that ``auto`` takes where the settings allow it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transports, "PREFERRED", (request.param, "grpcio"))
+        # For servers in processes of their own.
+        patch.setenv("VECTORDB_TRANSPORT", "auto" if request.param == "native" else request.param)
+        yield request.param
+
+
 @pytest.fixture
-def serve(request: pytest.FixtureRequest) -> Callable[..., Served]:
+def serve(request: pytest.FixtureRequest, transport: str) -> Callable[..., Served]:
     """Starts a server with these settings on a free port; stopped at the end of the test."""
 
     def start(**flags: Any) -> Served:
         served = Served(load({"listen": "127.0.0.1:0", "drain_seconds": 0.5, **flags}, environment={}))
         request.addfinalizer(served.close)
+        assert served.transport == transport
         return served
 
     return start
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Served]:
+def shared(transport: str) -> Iterator[Served]:
     """One server with default settings for the tests of a module, with the collection ``docs`` of dim 3."""
     served = Served(load({"listen": "127.0.0.1:0", "drain_seconds": 0.5}, environment={}))
+    assert served.transport == transport
     served.backend.create_collection(CreateRequest(CollectionConfig("docs", 3)))
     yield served
     served.close()

@@ -22,20 +22,19 @@ from vectordb.requests import Backend
 from vectordb.server.audit import AuditLog
 from vectordb.server.authentication import Authentication
 from vectordb.server.config import Config
-from vectordb.server.interceptors import Guard
+from vectordb.server.interceptors import SERVICE, Guard, Wrapper, wrapped_handlers
 from vectordb.server.keys import KeyRing
 from vectordb.server.scans import Scans
 from vectordb.server.service import Service
 from vectordb.server.streams import Streams
 from vectordb.server.tls import TlsFiles, server_credentials
-from vectordb_proto.v1 import service_pb2, service_pb2_grpc
+from vectordb.server.transports import GRPCIO, Transport, chosen, native
 
 if TYPE_CHECKING:
     from vectordb.server.metrics import Metrics
 
 log = logging.getLogger("vectordb.server")
 
-SERVICE = service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].full_name
 _UNIX = "unix:"
 
 
@@ -70,26 +69,27 @@ class Server:
         self._stop_lock = threading.Lock()
         self._stopped = False  # guarded by self._stop_lock
 
-    def _built(self) -> grpc.Server:
+    def _built(self) -> Transport:
         config = self._config
+        self.transport = chosen(config)
+        """The name of what speaks HTTP/2 here: see :mod:`vectordb.server.transports`."""
         # One more than may run, so that a call over the cap is refused at once instead of waiting.
         self._long_pool = ThreadPoolExecutor(config.max_streams + 1, "vectordb-stream")
         self._pool = ThreadPoolExecutor(config.max_workers, "vectordb-rpc")
-        interceptors: list[grpc.ServerInterceptor] = [Guard(self._streams, self._long_pool, config.max_message_bytes)]
+        # From the innermost outwards.
+        wrappers: list[Wrapper] = [Guard(self._streams, self._long_pool, config.max_message_bytes)]
         if self._keys is not None or self._audit is not None:
-            interceptors.insert(0, Authentication(self._keys, self._audit))
+            wrappers.append(Authentication(self._keys, self._audit))
         if self._metrics is not None:
-            interceptors.insert(0, self._metrics)
+            wrappers.append(self._metrics)
         server = grpc.server(
-            self._pool,
-            interceptors=interceptors,
-            options=channel_options(config),
-            maximum_concurrent_rpcs=config.max_pending_calls,
+            self._pool, options=channel_options(config), maximum_concurrent_rpcs=config.max_pending_calls
         )
-        service_pb2_grpc.add_VectorDBServiceServicer_to_server(self._service, server)
+        handlers = wrapped_handlers(self._service, wrappers)
+        server.add_registered_method_handlers(SERVICE, handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        return server
+        return server if self.transport == GRPCIO else native(SERVICE, handlers, server, config)
 
     def start(self) -> str:
         """Binds, opens the backend, serves, and returns the address.
@@ -121,7 +121,7 @@ class Server:
         self._service.open(backend)
         threading.Thread(target=self._expire_idle, name="vectordb-idle", daemon=True).start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        log.info("serving on %s", self.address)
+        log.info("serving on %s by %s", self.address, self.transport)
         return self.address
 
     def _credentials(self) -> grpc.ServerCredentials | None:
@@ -218,7 +218,7 @@ def _is_local(listen: str) -> bool:
         return host == "localhost"
 
 
-def _bound(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
+def _bound(server: Transport, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     """Binds the server and returns the address with its real port.
 
     Raises:
