@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NoReturn
 
 import grpc
@@ -36,10 +37,18 @@ _Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 
 _WAIT_MS = 500
 """How soon idle threads notice that the server stopped."""
+_RECEIVERS = 2
+"""So many of the free threads wait for calls: the front gives calls to all that wait in turn, and few stay warm."""
+_IO_THREADS = 1
+"""Frames far more than Python can answer; with a second one every call would be handed between them."""
 _FOREVER = 3e9
 """What grpc says of a call without a deadline: more seconds than anybody waits."""
 _UNKNOWN = grpc.StatusCode.UNKNOWN
 _KEEPALIVE_TIMEOUT_MS = 20_000
+
+
+_ends = threading.Lock()
+"""Held for the moment in which a call ends, or is told what to do then."""
 
 
 class _Abortion(Exception):
@@ -49,18 +58,20 @@ class _Abortion(Exception):
 class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
     """One call, and what its handler sees of it."""
 
+    # What few calls change stays with the class until then.
+    active = True
+    status: grpc.StatusCode | None = None
+    text = ""
+    initial: _Metadata | None = None
+    trailing: _Metadata = ()
+    _callbacks: tuple[Callable[[], None], ...] = ()
+
     def __init__(self, number: int, data: bytes, details: Any, front: NativeGrpcFront) -> None:
         self.number = number
         self.data = data
         self._metadata, self._peer, left = details
         self._deadline = None if left is None else time.monotonic() + left
         self._front = front
-        self.active = True
-        self._callbacks: list[Callable[[], None]] = []
-        self.status: grpc.StatusCode | None = None
-        self.text = ""
-        self.initial: _Metadata | None = None
-        self.trailing: _Metadata = ()
 
     def is_active(self) -> bool:
         return self.active
@@ -73,22 +84,19 @@ class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
         self.end()
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        # First into the list: whichever of the two threads sees it there calls it.
-        self._callbacks.append(callback)
-        if self.active:
-            return True
-        try:
-            self._callbacks.remove(callback)
-        except ValueError:
-            return True
-        return False
+        with _ends:
+            if self.active:
+                self._callbacks = (*self._callbacks, callback)
+            return self.active
 
     def end(self) -> None:
         """The client has its answer, or will not have one."""
-        self.active = False
-        while self._callbacks:
+        with _ends:
+            self.active = False
+            callbacks, self._callbacks = self._callbacks, ()
+        for callback in callbacks:
             try:
-                self._callbacks.pop()()
+                callback()
             except Exception:
                 log.exception("what was to be done at the end of a call failed")
 
@@ -161,6 +169,9 @@ class NativeServer:
         self._calls: dict[int, Call] = {}
         self._lock = threading.Lock()
         self._running = 0  # guarded by self._lock
+        self._receiving = 0  # guarded by self._lock
+        self._idle = 0  # guarded by self._lock; threads that wait at self._parked
+        self._parked: SimpleQueue[None] = SimpleQueue()
         self._waiting: deque[tuple[_Behaviour, Call]] = deque()  # guarded by self._lock
         # Calls that ended before the thread that received them had noted them. Numbers never come again.
         self._ended_early: deque[int] = deque(maxlen=256)
@@ -178,6 +189,7 @@ class NativeServer:
             self._front = NativeGrpcFront(
                 listen,
                 [(path, False) for path in self._paths],
+                io_threads=_IO_THREADS,
                 call_details=True,
                 keepalive_time_ms=int(self._config.keepalive_seconds * 1000),
                 keepalive_timeout_ms=_KEEPALIVE_TIMEOUT_MS,
@@ -202,8 +214,9 @@ class NativeServer:
         self._behind.start()
         self._front.set_fallback(path)
         # One more than may answer calls: while all are at work it notes who went away, and lets calls wait.
-        for number in range(self._config.max_workers + 1):
-            threading.Thread(target=self._receive, name=f"vectordb-rpc_{number}").start()
+        threads = self._config.max_workers + 1
+        for number in range(threads):
+            threading.Thread(target=self._work, args=(threads,), name=f"vectordb-rpc_{number}").start()
         self._front.start()
 
     def stop(self, grace: float | None) -> threading.Event:
@@ -230,21 +243,40 @@ class NativeServer:
         threading.Thread(target=finish, name="vectordb-drain", daemon=True).start()
         return done
 
-    def _receive(self) -> None:
+    def _work(self, threads: int) -> None:
         receive, main = self._front.recv_batch_details, threading.main_thread()
         # A process that ends without having stopped its server is not kept by these threads.
         while not self._closed and main.is_alive():
+            with self._lock:
+                enough = self._receiving >= _RECEIVERS
+                if enough:
+                    self._idle += 1
+                else:
+                    self._receiving += 1
+            if enough:
+                self._parked.get()
+                continue
             events = receive(1, _WAIT_MS)
-            if events is None:
-                return
-            for kind, number, method, data, _, details in events:
-                try:
-                    if kind == EVENT_CANCEL:
-                        self._cancelled(number)
-                    else:
-                        self._take(self._methods[method], Call(number, data, details, self._front))
-                except Exception:
-                    log.exception("a call could not be begun")
+            with self._lock:
+                self._receiving -= 1
+                wake = events and not self._receiving and self._idle
+                if wake:
+                    self._idle -= 1
+            if wake:
+                self._parked.put(None)
+            for event in events or ():
+                self._handle(*event)
+        for _ in range(threads):
+            self._parked.put(None)
+
+    def _handle(self, kind: int, number: int, method: int, data: Any, _: Any, details: Any) -> None:
+        try:
+            if kind == EVENT_CANCEL:
+                self._cancelled(number)
+            else:
+                self._take(self._methods[method], Call(number, data, details, self._front))
+        except Exception:
+            log.exception("a call could not be begun")
 
     def _cancelled(self, number: int) -> None:
         call = self._calls.get(number)
