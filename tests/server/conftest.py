@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -275,6 +276,43 @@ def served(shared: Served) -> Iterator[Served]:
     shared.backend.timeouts.clear()
     yield shared
     shared.backend.fail = None
+
+
+class Handlers:
+    """A service of one handler that a test gives, on the transport under test."""
+
+    def __init__(self, transport: str, **flags: Any) -> None:
+        self.handle: Callable[[bytes, grpc.ServicerContext], bytes] = lambda data, _: data
+        config = load({"listen": "127.0.0.1:0", **flags}, environment={})
+        self.pool = ThreadPoolExecutor(config.max_workers)
+        server = grpc.server(self.pool, maximum_concurrent_rpcs=config.max_pending_calls)
+        handlers = {"Do": grpc.unary_unary_rpc_method_handler(lambda data, context: self.handle(data, context))}
+        server.add_registered_method_handlers("test.Test", handlers)
+        self.server: Any = transports.native("test.Test", handlers, server, config) if transport == "native" else server
+        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.server.start()
+        self.channel = grpc.insecure_channel(self.address, [("grpc.max_receive_message_length", -1)])
+        self.call = self.channel.unary_unary("/test.Test/Do")
+
+    def failure(self, data: bytes = b"", **options: Any) -> Any:
+        with pytest.raises(grpc.RpcError) as caught:
+            self.call(data, **{"timeout": 10, **options})
+        return caught.value
+
+    def close(self) -> None:
+        self.channel.close()
+        self.server.stop(0).wait()
+        self.pool.shutdown()
+
+
+@pytest.fixture
+def handlers(request: pytest.FixtureRequest, transport: str) -> Callable[..., Handlers]:
+    def start(**flags: Any) -> Handlers:
+        made = Handlers(transport, **flags)
+        request.addfinalizer(made.close)
+        return made
+
+    return start
 
 
 @pytest.fixture

@@ -50,6 +50,8 @@ class Server:
     """
 
     def __init__(self, open_backend: Callable[[], Backend], config: Config) -> None:
+        self.transport = chosen(config)
+        """What speaks HTTP/2, by name: see :mod:`vectordb.server.transports`."""
         self._open_backend = open_backend
         self._config = config
         self._backend: Backend | None = None
@@ -71,8 +73,6 @@ class Server:
 
     def _built(self) -> Transport:
         config = self._config
-        self.transport = chosen(config)
-        """The name of what speaks HTTP/2 here: see :mod:`vectordb.server.transports`."""
         # One more than may run, so that a call over the cap is refused at once instead of waiting.
         self._long_pool = ThreadPoolExecutor(config.max_streams + 1, "vectordb-stream")
         self._pool = ThreadPoolExecutor(config.max_workers, "vectordb-rpc")
