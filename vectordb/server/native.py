@@ -163,7 +163,10 @@ class NativeServer:
             (behaviour, getattr(behaviour, "experimental_thread_pool", None)) for behaviour in unary.values()
         ]
         self._behind = behind
-        self._config = config
+        self._workers: int = config.max_workers
+        self._most_calls: int = config.max_pending_calls
+        self._most_bytes: int = config.max_message_bytes
+        self._keepalive_ms = int(config.keepalive_seconds * 1000)
         self._front: Any = None
         self._socket_folder: str | None = None
         self._calls: dict[int, Call] = {}
@@ -191,7 +194,7 @@ class NativeServer:
                 [(path, False) for path in self._paths],
                 io_threads=_IO_THREADS,
                 call_details=True,
-                keepalive_time_ms=int(self._config.keepalive_seconds * 1000),
+                keepalive_time_ms=self._keepalive_ms,
                 keepalive_timeout_ms=_KEEPALIVE_TIMEOUT_MS,
                 keepalive_permit_without_calls=True,
             )
@@ -214,7 +217,7 @@ class NativeServer:
         self._behind.start()
         self._front.set_fallback(path)
         # One more than may answer calls: while all are at work it notes who went away, and lets calls wait.
-        threads = self._config.max_workers + 1
+        threads = self._workers + 1
         for number in range(threads):
             threading.Thread(target=self._work, args=(threads,), name=f"vectordb-rpc_{number}").start()
         self._front.start()
@@ -277,6 +280,8 @@ class NativeServer:
                 self._take(self._methods[method], Call(number, data, details, self._front))
         except Exception:
             log.exception("a call could not be begun")
+            self._calls.pop(number, None)
+            self._front.fail(number, _UNKNOWN.value[0], "the call failed in the server")
 
     def _cancelled(self, number: int) -> None:
         call = self._calls.get(number)
@@ -289,20 +294,14 @@ class NativeServer:
         """Runs a call, has it run, or lets it wait for the thread that is free next."""
         if self._stopping:
             return self._refuse(call, Unavailable("the server is stopping; another may answer", retry_after=1.0))
-        size, limit = len(call.data), self._config.max_message_bytes
+        size, limit = len(call.data), self._most_bytes
         if size > limit:
             text = f"the message has {size} bytes, more than the server's max_message_bytes = {limit}"
             return self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
-        most = self._config.max_pending_calls
-        if len(self._calls) >= most:
-            return self._refuse(
-                call,
-                ResourceExhausted(
-                    f"{most} calls run or wait, as many as max_pending_calls allows; try again later",
-                    limit=most,
-                    retry_after=0.5,
-                ),
-            )
+        limit = self._most_calls
+        if len(self._calls) >= limit:
+            text = f"{limit} calls run or wait, as many as max_pending_calls allows; try again later"
+            return self._refuse(call, ResourceExhausted(text, limit=limit, retry_after=0.5))
         self._calls[call.number] = call
         if call.number in self._ended_early:
             call.end()
@@ -311,7 +310,7 @@ class NativeServer:
             pool.submit(self._run, behaviour, call)
             return None
         with self._lock:
-            if self._running >= self._config.max_workers:
+            if self._running >= self._workers:
                 self._waiting.append((behaviour, call))
                 return None
             self._running += 1
