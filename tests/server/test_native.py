@@ -87,7 +87,11 @@ def test_its_threads_end_with_it(
 ) -> None:
     before = set(threading.enumerate())
     served = handlers()
-    assert len([thread for thread in threading.enumerate() if thread not in before]) >= 9
+    together = threading.Barrier(8)
+    served.handle = lambda data, _: (together.wait(10), data)[1]
+    assert [call.result() for call in [served.call.future(b"", timeout=10) for _ in range(8)]] == [b""] * 8
+    mine = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert len([name for name in mine if name.startswith("vectordb-rpc")]) == 9
     served.close()
     eventually(lambda: not [t for t in threading.enumerate() if t not in before and t.name.startswith("vectordb-rpc")])
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
@@ -146,31 +146,41 @@ class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
         return self.text
 
 
+class CallBounds(NamedTuple):
+    """Calls that run at a time, and calls that run and wait, those in pools of their own included."""
+
+    workers: int
+    most_calls: int
+
+
 class NativeServer:
     """A server with the methods of ``grpc.Server`` that are used here. Thread-safe.
 
     Args:
         handlers: By method; from bytes to bytes, wrapped in whatever is to surround them. Those for one message each
             way are answered here. One whose behaviour names an ``experimental_thread_pool`` runs there, the others in
-            ``max_workers`` threads.
+            threads of this server, which are started as they are needed.
         behind: Answers everything else; not bound yet, started and stopped from here.
+        bounds: How many calls run, and how many run and wait.
     """
 
-    def __init__(self, handlers: Mapping[str, grpc.RpcMethodHandler], behind: grpc.Server, config: Config) -> None:
+    def __init__(
+        self, handlers: Mapping[str, grpc.RpcMethodHandler], behind: grpc.Server, bounds: CallBounds, config: Config
+    ) -> None:
         unary = {path: handler.unary_unary for path, handler in handlers.items() if handler.unary_unary is not None}
         self._paths = list(unary)
         self._methods: list[tuple[_Behaviour, Any]] = [
             (behaviour, getattr(behaviour, "experimental_thread_pool", None)) for behaviour in unary.values()
         ]
         self._behind = behind
-        self._workers: int = config.max_workers
-        self._most_calls: int = config.max_pending_calls
+        self._workers, self._most_calls = bounds
         self._most_bytes: int = config.max_message_bytes
         self._keepalive_ms = int(config.keepalive_seconds * 1000)
         self._front: Any = None
         self._socket_folder: str | None = None
         self._calls: dict[int, Call] = {}
         self._lock = threading.Lock()
+        self._threads = 0  # guarded by self._lock
         self._running = 0  # guarded by self._lock
         self._receiving = 0  # guarded by self._lock
         self._idle = 0  # guarded by self._lock; threads that wait at self._parked
@@ -216,11 +226,18 @@ class NativeServer:
         self._behind.add_insecure_port(f"unix:{path}")
         self._behind.start()
         self._front.set_fallback(path)
-        # One more than may answer calls: while all are at work it notes who went away, and lets calls wait.
-        threads = self._workers + 1
-        for number in range(threads):
-            threading.Thread(target=self._work, args=(threads,), name=f"vectordb-rpc_{number}").start()
+        for _ in range(_RECEIVERS):
+            self._add_thread()
         self._front.start()
+
+    def _add_thread(self) -> None:
+        with self._lock:
+            # One more than may run calls: while all do, it notes who went away, and lets calls wait.
+            if self._threads > self._workers:
+                return
+            self._threads += 1
+            number = self._threads
+        threading.Thread(target=self._work, name=f"vectordb-rpc_{number}").start()
 
     def stop(self, grace: float | None) -> threading.Event:
         """Refuses new calls; what runs has ``grace`` seconds. The event is set when all has ended."""
@@ -246,7 +263,7 @@ class NativeServer:
         threading.Thread(target=finish, name="vectordb-drain", daemon=True).start()
         return done
 
-    def _work(self, threads: int) -> None:
+    def _work(self) -> None:
         receive, main = self._front.recv_batch_details, threading.main_thread()
         # A process that ends without having stopped its server is not kept by these threads.
         while not self._closed and main.is_alive():
@@ -262,14 +279,17 @@ class NativeServer:
             events = receive(1, _WAIT_MS)
             with self._lock:
                 self._receiving -= 1
-                wake = events and not self._receiving and self._idle
+                alone = bool(events) and not self._receiving
+                wake = alone and self._idle > 0
                 if wake:
                     self._idle -= 1
             if wake:
                 self._parked.put(None)
+            elif alone:
+                self._add_thread()
             for event in events or ():
                 self._handle(*event)
-        for _ in range(threads):
+        for _ in range(self._threads):
             self._parked.put(None)
 
     def _handle(self, kind: int, number: int, method: int, data: Any, _: Any, details: Any) -> None:

@@ -79,6 +79,7 @@ def native(
 ) -> Transport:
     """A server that answers a service's unary calls natively, and leaves all else to the one behind it."""
     # Imported here: the package that it needs is an extra.
-    from vectordb.server.native import NativeServer
+    from vectordb.server.native import CallBounds, NativeServer
 
-    return NativeServer({f"/{service}/{name}": handler for name, handler in handlers.items()}, behind, config)
+    bounds = CallBounds(config.max_workers, config.max_pending_calls)
+    return NativeServer({f"/{service}/{name}": handler for name, handler in handlers.items()}, behind, bounds, config)
