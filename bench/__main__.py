@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, epilog=f"Further benches: {', '.join(COMMANDS)}"
     )
-    parser.add_argument("--data", default="wordnet20k", help="wordnet20k, clusters100k, corpus, or an .hdf5 file")
+    parser.add_argument("--data", default="wordnet20k", help="a name in bench/datasets.py, or an .hdf5 file")
     parser.add_argument("--rows", type=int, help="only so many rows, evenly spread")
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3, help="times that every query is asked")

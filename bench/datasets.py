@@ -2,6 +2,7 @@
 
     wordnet20k      20,000 embeddings of WordNet glosses (real; in ``$VECTORDB_TEST_DATA`` or ``../shared/data``)
     clusters100k    100,000 vectors DERIVED from them: each with small noise, five times over; say so when you quote it
+    wordnet117k     all of WordNet, embedded here with MiniLM (real; needs Debian's wordnet-base; ``bench.wordnet``)
     corpus          the shipped corpus, cut into sentences and embedded here with MiniLM (real; needs no other data)
     PATH.hdf5       any ann-benchmarks file with ``train``, ``test`` and the attribute ``distance``
 
@@ -170,6 +171,13 @@ def _corpus() -> _Raw:
     return "cosine", base, queries, [{"article": article} for article, _ in sentences], True
 
 
+def _whole_wordnet() -> _Raw:
+    from bench import wordnet
+
+    base, queries, metadata = wordnet.load()
+    return "cosine", base, queries, metadata, True
+
+
 def _hdf5(path: Path) -> _Raw:
     try:
         import h5py
@@ -183,4 +191,4 @@ def _hdf5(path: Path) -> _Raw:
     return METRICS[distance], base, queries, [{"row": row} for row in range(len(base))], True
 
 
-_NAMED = {"wordnet20k": _wordnet, "clusters100k": _clusters, "corpus": _corpus}
+_NAMED = {"wordnet20k": _wordnet, "clusters100k": _clusters, "wordnet117k": _whole_wordnet, "corpus": _corpus}

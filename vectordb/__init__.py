@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vectordb import errors
 from vectordb.filter import Filter, col
 from vectordb.metric import Metric
+from vectordb.reports import Erasure, RepairReport, VerifyReport
 from vectordb.types import (
     Alternative,
     CollectionConfig,
@@ -39,15 +40,18 @@ __all__ = [
     "CollectionStats",
     "Database",
     "DatabaseInfo",
+    "Erasure",
     "Filter",
     "FilterMode",
     "Hit",
     "Metric",
     "Plan",
     "Record",
+    "RepairReport",
     "SearchResult",
     "SegmentPlan",
     "Tuning",
+    "VerifyReport",
     "WriteResult",
     "__version__",
     "col",

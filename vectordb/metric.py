@@ -59,7 +59,11 @@ def prepared(vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float32
 
 
 def scores(query: NDArray[np.float32], rows: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
-    """The scores that users see: one prepared query float32[d] against prepared rows float32[n, d] -> float32[n]."""
+    """The scores that users see: one prepared query float32[d] against prepared rows float32[n, d] -> float32[n].
+
+    Or many at once, each against rows of its own: float32[q, 1, d] and float32[q, n, d] -> float32[q, n], the same
+    to the last bit.
+    """
     wide = rows.astype(np.float64)
     wide_query = query.astype(np.float64)
     if metric is Metric.COSINE or metric is Metric.DOT:
@@ -71,7 +75,7 @@ def scores(query: NDArray[np.float32], rows: NDArray[np.float32], metric: Metric
         else:
             np.abs(wide, out=wide)
     # Not einsum, matmul or vecdot: their order of summation may depend on the number of rows or on BLAS threads.
-    out: NDArray[np.float64] = np.add.reduce(wide, axis=1)
+    out: NDArray[np.float64] = np.add.reduce(wide, axis=-1)
     if metric is Metric.COSINE:
         # Rounding may put it a hair outside [-1, 1].
         np.maximum(out, -1.0, out=out)

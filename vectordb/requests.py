@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from vectordb.reports import Erasure, RepairReport, VerifyReport
 from vectordb.types import (
     BackupInfo,
     CollectionConfig,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from vectordb.filter import Filter
 
 DEFAULT_INCLUDE = ("metadata",)
+SAMPLE_SEARCHES = 16
+"""Searches of each collection that a check compares with exact ones."""
 
 
 class WriteMode(StrEnum):
@@ -119,6 +122,19 @@ class DeleteRequest:
     where: Filter | None = None
     if_version: int | None = None
     idempotency_key: str | None = None
+    timeout: float | None = None
+
+
+@dataclass(slots=True)
+class EraseRequest:
+    """Makes everything of a collection that is deleted or replaced leave every file.
+
+    Attributes:
+        delete: What to delete before; its ``timeout`` is not looked at.
+        timeout: Seconds for all of it; past it the rows are deleted, but not erased.
+    """
+
+    delete: DeleteRequest | None = None
     timeout: float | None = None
 
 
@@ -282,5 +298,13 @@ class Backend(Protocol):
     def backup(self, destination: str) -> BackupInfo:
         """Writes a backup of the whole database to a folder, or a URL, as the engine's process sees it."""
         ...
+
+    def verify(self, searches: int) -> VerifyReport: ...
+
+    def repair(self, dry_run: bool) -> RepairReport:
+        """Rebuilds damaged caches; what storage itself lost is only told."""
+        ...
+
+    def erase(self, collection: str, request: EraseRequest) -> Erasure: ...
 
     def close(self) -> None: ...

@@ -361,6 +361,24 @@ class OptimizerStats(_Readable):
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubStats(_Readable):
+    """What the background check of a collection's files found since the database was opened.
+
+    Attributes:
+        passes: Times that everything was read.
+        bytes: Bytes read.
+        damaged: Segments and indexes that did not meet their checksum; ``rebuilt``: those made anew from storage.
+        error: The last damage that could not be mended, or ``None``.
+    """
+
+    passes: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    rebuilt: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionStats(_Readable):
     """The state of one collection; ``stats["rows"]`` works too.
 
@@ -371,6 +389,7 @@ class CollectionStats(_Readable):
         tail_rows: Rows not yet sealed.
         version: The last committed version.
         index, quantization: What searches use now; during a reindex the old form.
+        scrub: What the background check of its files found.
     """
 
     rows: int
@@ -384,6 +403,7 @@ class CollectionStats(_Readable):
     segments: tuple[SegmentStats, ...]
     optimizer: OptimizerStats
     quantization: QuantizationSpec | None = None
+    scrub: ScrubStats = ScrubStats()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from vectordb.errors import (
     VectorDBError,
 )
 from vectordb.filter import Filter, col
+from vectordb.reports import Erasure, RepairReport, VerifyReport
 from vectordb.types import Hit, Plan, Record, SearchResult, WriteResult
 from vectordb_client.client import connect, connect_async
 
@@ -54,6 +55,7 @@ __all__ = [
     "DeadlineExceeded",
     "DimensionMismatch",
     "DirectoryLocked",
+    "Erasure",
     "FailedPrecondition",
     "Filter",
     "Hit",
@@ -66,11 +68,13 @@ __all__ = [
     "PermissionDenied",
     "Plan",
     "Record",
+    "RepairReport",
     "ResourceExhausted",
     "SearchResult",
     "Unauthenticated",
     "Unavailable",
     "VectorDBError",
+    "VerifyReport",
     "WriteResult",
     "col",
     "connect",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, ca
 from vectordb.api import Collection, Database, build
 from vectordb.errors import InvalidArgument
 from vectordb.metric import Metric
+from vectordb.reports import Erasure
 from vectordb.requests import Backend, WriteMode, WriteRequest
 from vectordb.types import CollectionConfig, CollectionStats, IndexSpec, QuantizationSpec, Record, WriteResult
 
@@ -122,9 +123,12 @@ class AsyncCollection:
 
     # Written out where the twin drops its backend's answer, or does more than one call.
 
-    async def optimize(self, wait: bool = True) -> None:
+    async def optimize(self, wait: bool = True, *, erase: bool = False, timeout: float | None = None) -> Erasure | None:
         """As ``Collection.optimize``: seals, indexes and merges what is pending; returns at once without ``wait``."""
-        await self._backend.optimize(self.name, wait)
+        if not erase:
+            await self._backend.optimize(self.name, wait)
+            return None
+        return await cast("Awaitable[Erasure]", self._face.optimize(wait, erase=True, timeout=timeout))
 
     async def reindex(self, index: Any = None, quantization: Any = None, wait: bool = True) -> None:
         """As ``Collection.reindex``: another index and/or quantization, built beside the serving ones."""
@@ -223,6 +227,8 @@ class AsyncDatabase:
     list_collections = _awaited_db(Database.list_collections)
     info = _awaited_db(Database.info)
     backup = _awaited_db(Database.backup)
+    verify = _awaited_db(Database.verify)
+    repair = _awaited_db(Database.repair)
 
     async def delete_collection(self, name: str) -> None:
         """Deletes a collection and all it holds.

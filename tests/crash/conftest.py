@@ -6,17 +6,32 @@ must be found wholly done or wholly undone.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import queue
 import random
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 
+import vectordb
 from vectordb import errors
+from vectordb.engine.verify import verify_folder
 from vectordb.metric import Metric, distances, scores
+from vectordb_client import connect
 
 DIM = 16
 CONFIG = {
@@ -54,31 +69,40 @@ Effect = dict[str, State | None]
 
 @dataclass
 class Writer:
-    """One thread's ids: what is known of them, and the effect of the call that is under way."""
+    """One thread's ids: what is known of them, and the effect of the call that is under way.
+
+    Attributes:
+        span: How many ids it uses; ``large``: how often, of 90 calls, one writes 1,500 rows.
+    """
 
     name: str
     rng: random.Random
+    span: int = 2_500
+    large: int = 2
     known: dict[str, State] = field(default_factory=dict)
     in_flight: Effect | None = None
     calls: int = 0
     fault: str | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, collection: Any, stop: threading.Event) -> None:
         """Writes until told to stop or until the server is gone."""
         while not stop.is_set():
             try:
-                self._one_call(collection)
+                self.step(collection)
             except errors.Unavailable:
                 return
             except Exception as error:
                 self.fault = f"{self.name}: {type(error).__name__}: {error}"
                 return
 
-    def _one_call(self, collection: Any) -> None:
+    def step(self, collection: Any) -> None:
+        """One call."""
         kind = self.rng.choices(
-            ["upsert", "large", "insert", "update", "metadata", "delete", "delete_where"], [30, 2, 10, 10, 20, 15, 5]
+            ["upsert", "large", "insert", "update", "metadata", "delete", "delete_where"],
+            [30, self.large, 10, 10, 20, 15, 5],
         )[0]
-        ids = [f"{self.name}-{i}" for i in self.rng.sample(range(2_500), self.rng.choice([1, 3, 20, 60]))]
+        ids = [f"{self.name}-{i}" for i in self.rng.sample(range(self.span), self.rng.choice([1, 3, 20, 60]))]
         there = [i for i in ids if i in self.known]
         if kind == "large":
             ids = [f"{self.name}-{i}" for i in range(1_500)]
@@ -118,8 +142,9 @@ class Writer:
     def _call(self, effect: Effect, call: Any) -> None:
         self.in_flight = effect
         call()
-        self._apply(effect)
-        self.in_flight = None
+        with self.lock:
+            self._apply(effect)
+            self.in_flight = None
         self.calls += 1
 
     def _apply(self, effect: Effect) -> None:
@@ -128,6 +153,11 @@ class Writer:
                 self.known.pop(i, None)
             else:
                 self.known[i] = state
+
+    def copied(self) -> Writer:
+        """As of now, also while another thread runs it."""
+        with self.lock:
+            return Writer(self.name, random.Random(0), known=dict(self.known), in_flight=self.in_flight)
 
     def settle(self, found: dict[str, State]) -> list[str]:
         """Compares with what was recovered and takes over what the call in flight turned out to have done."""
@@ -186,7 +216,211 @@ def wrong_answers(collection: Any, found: dict[str, State], rng: random.Random) 
     return problems
 
 
+class Ground:
+    """A folder with four writers' collection ``k``, and collections, reindexes and backups that come and go."""
+
+    def __init__(self, folder: Path, rng: random.Random, large: int = 0) -> None:
+        self.folder, self.rng = folder / "db", rng
+        self.backups = folder / "backups"
+        self.writers = [Writer(f"w{i}", random.Random(rng.random()), span=500, large=large) for i in range(4)]
+        self.others: set[str] = set()
+        self.unknown: str | None = None
+        self.next = 0
+        with vectordb.Database(self.folder) as db:
+            db.create_collection("k", **CONFIG)
+
+    def drive(self, name: str) -> Callable[[Any], None]:
+        """What leads to a place, again and again."""
+        subject = name.partition(".")[0]
+        if subject in ("create", "delete"):
+            return self._come_and_go
+        if subject == "reindex":
+            return self._cancel if name == "reindex.dropped" else self._reindex
+        if subject == "backup":
+            return lambda db: db.backup(self.backups)
+        return lambda db: db["k"].optimize(wait=self.rng.random() < 0.5)
+
+    def _come_and_go(self, db: Any) -> None:
+        name, self.next = f"other{self.next}", self.next + 1
+        self.unknown = name
+        other = db.create_collection(name, 2, metric="l2", seal_bytes=1_000)
+        self.others.add(name)
+        other.upsert(["a"], [[1, 2]])
+        other.optimize()
+        self.others.discard(name)
+        db.delete_collection(name)
+        self.unknown = None
+
+    def _reindex(self, db: Any) -> None:
+        kind = self.rng.choice(["flat", {"kind": "hnsw", "m": self.rng.choice([4, 5, 6]), "ef_construction": 16}])
+        db["k"].reindex(kind)
+
+    def _cancel(self, db: Any) -> None:
+        db["k"].reindex({"kind": "hnsw", "m": self.rng.choice([4, 5, 6]), "ef_construction": 40}, wait=False)
+        db["k"].cancel_reindex()
+
+    def write(self, address: str, drive: Callable[[Any], None], until: Callable[[], bool]) -> None:
+        """Writers and driver at a server, until it is gone."""
+        stop = threading.Event()
+        with connect(address, retries=0) as db:
+            collection = db["k"]
+            threads = [threading.Thread(target=w.run, args=(collection, stop)) for w in self.writers]
+            for thread in threads:
+                thread.start()
+            try:
+                while not until():
+                    drive(db)
+                    time.sleep(0.005)
+            except errors.Unavailable:
+                until()
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join(30)
+        assert [w.fault for w in self.writers if w.fault] == []
+
+    def problems(self, deep: bool) -> list[str]:
+        """What is not as the model says, after opening once more."""
+        with vectordb.Database(self.folder) as db:
+            collection = db["k"]
+            found, problems = recovered(collection)
+            for writer in self.writers:
+                problems += writer.settle(found)
+            problems += wrong_answers(collection, found, self.rng)
+            there = set(db.list_collections()) - {"k"}
+            if not self.others - {self.unknown} <= there <= self.others | {self.unknown}:
+                problems.append(f"collections {there} where {self.others} were acknowledged, {self.unknown} under way")
+            self.others, self.unknown = there, None
+            for name in there:
+                rows = [(r.id, r.vector.tolist()) for r in db[name].scan(include=("vector",))]
+                if rows not in ([], [("a", [1, 2])]):
+                    problems.append(f"collection {name} holds {rows}")
+        return problems + (verify_folder(self.folder) if deep else [])
+
+
 @pytest.fixture(scope="session")
 def oracle() -> SimpleNamespace:
     """This module's names."""
-    return SimpleNamespace(Writer=Writer, CONFIG=CONFIG, DIM=DIM, recovered=recovered, wrong_answers=wrong_answers)
+    return SimpleNamespace(
+        Writer=Writer, Ground=Ground, CONFIG=CONFIG, DIM=DIM, recovered=recovered, wrong_answers=wrong_answers
+    )
+
+
+class Child:
+    """A forked process: what it says, how it ends."""
+
+    def __init__(self, pid: int, told: queue.Queue[dict[str, Any]]) -> None:
+        self.pid = pid
+        self.code: int | None = None
+        self._told = told
+
+    def says(self, key: str, timeout: float = 60.0) -> Any:
+        """The next thing it says under this key; None where it ends instead."""
+        while self.code is None:
+            told = self._told.get(timeout=timeout)
+            self.code = told.get("ended")
+            if key in told:
+                return told[key]
+        return None
+
+    def told(self, key: str) -> list[Any]:
+        """All that it has said under this key up to now and was not asked for."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                told = self._told.get_nowait()
+                self.code = told.get("ended", self.code)
+                if key in told:
+                    found.append(told[key])
+        return found
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Until it ends: its exit code, negative for a signal. Raises ``queue.Empty`` where it does not."""
+        self.says("", timeout)
+        assert self.code is not None
+        return self.code
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> int:
+        """SIGKILL, and waits; what it said before can still be asked for."""
+        self.signal(signal.SIGKILL)
+        said = []
+        while self.code is None:
+            told = self._told.get(timeout=60)
+            self.code = told.get("ended")
+            said.append(told)
+        for told in said:
+            self._told.put(told)
+        return self.code
+
+
+class Nursery:
+    """The process of ``nursery.py``; see there. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("nursery.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "GRPC_VERBOSITY": "NONE"},
+        )
+        self._tickets: queue.Queue[int] = queue.Queue()
+        self._told: defaultdict[int, queue.Queue[dict[str, Any]]] = defaultdict(queue.Queue)
+        self._lock = threading.Lock()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            told = json.loads(line)
+            if "ticket" in told:
+                self._tickets.put(told["child"])
+            else:
+                self._queue(told.get("child", told["pid"])).put(told)
+
+    def _queue(self, pid: int) -> queue.Queue[dict[str, Any]]:
+        with self._lock:
+            return self._told[pid]
+
+    def fork(self, task: str, failpoints: str = "", file_bytes: int | None = None, **arguments: Any) -> Child:
+        """A child at a task. ``file_bytes``: no file of it grows beyond that (until ``prlimit`` says otherwise)."""
+        given = {"task": task, "failpoints": failpoints, "file_bytes": file_bytes, "arguments": arguments, "ticket": 1}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(given).encode() + b"\n")
+        self._process.stdin.flush()
+        pid = self._tickets.get(timeout=60)
+        return Child(pid, self._queue(pid))
+
+    def serve(self, folder: Path, failpoints: str = "", file_bytes: int | None = None) -> tuple[Child, str | None]:
+        """A server, and its address; None where it ended before it served."""
+        child = self.fork("serve", failpoints, file_bytes, folder=str(folder))
+        line = child.says("line")
+        return child, None if line is None else line.rpartition(" ")[2]
+
+    def errors(self) -> str:
+        """The end of what all children wrote to standard error."""
+        size = self.log.seek(0, os.SEEK_END)
+        self.log.seek(max(0, size - 8_000))
+        return self.log.read().decode("utf-8", "replace")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._reader.join(30)
+        self._process.stdout.close()
+        self.log.close()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.close()

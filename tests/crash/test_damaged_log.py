@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,3 +62,43 @@ def test_damage_in_the_middle_is_refused(killed: Path) -> None:
     log.write_bytes(content)
     with pytest.raises(errors.Corruption):
         vectordb.Database(killed)
+
+
+_LAST = 65_536
+
+
+@pytest.fixture(scope="module")
+def long_log(tmp_path_factory: pytest.TempPathFactory, nursery: Any) -> Path:
+    """A killed database of batches of three rows, whose log is longer than 64 KB."""
+    folder = tmp_path_factory.mktemp("log") / "db"
+    server, address = nursery.serve(folder)
+    with connect(address) as db:
+        collection = db.create_collection("c", 32)
+        n = 0
+        while _newest_log(folder).stat().st_size < _LAST + 5_000:
+            collection.upsert([f"{n}-{i}" for i in range(3)], np.ones((3, 32)), [{"n": n}] * 3)
+            n += 1
+    server.kill()
+    shutil.rmtree(folder / "door")  # sockets cannot be copied
+    return folder
+
+
+@pytest.mark.rounds(300, _LAST)
+def test_a_log_cut_anywhere(rounds: Any, long_log: Path, fast_path: Path) -> None:
+    size = _newest_log(long_log).stat().st_size
+    with vectordb.Database(shutil.copytree(long_log, fast_path / "whole")) as db:
+        batches = db["c"].stats().version
+    for round in rounds:
+        back = round.number + 1 if rounds.count == _LAST else round.rng.randint(1, _LAST)
+        folder = shutil.copytree(long_log, fast_path / "db")
+        with _newest_log(folder).open("r+b") as file:
+            file.truncate(size - back)
+        # Every write was acknowledged, so that any cut takes something that must be reported.
+        with pytest.raises(errors.Corruption, match=f"lost acknowledged versions? .*{batches} "):
+            vectordb.Database(folder)
+        with vectordb.Database(folder, accept_loss=True) as db:
+            version = db["c"].stats().version
+            assert version < batches
+            found = sorted((r.metadata["n"], r.id) for r in db["c"].scan())
+            assert found == [(n, f"{n}-{i}") for n in range(version) for i in range(3)]
+        shutil.rmtree(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import vectordb
-from vectordb import col, errors
+from vectordb import col, errors, failpoints
 from vectordb.engine import results as results_module
 
 ONES = np.ones((1, 4), np.float32)
@@ -117,6 +118,49 @@ def test_nobody_reads_what_is_not_synced(tmp_path: Path, monkeypatch: pytest.Mon
         assert collection.get("a")[0].metadata == {"n": 9}
 
 
+def test_a_group_becomes_visible_to_all_readers_at_once(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        collection.upsert(["a"], ONES, [{"n": 1}])
+        seen: list[Any] = []
+
+        def look() -> None:
+            seen.append([hit.metadata["n"] for hit in collection.search(np.ones(4), exact=True)])
+            seen.append([record.metadata["n"] for record in collection.get(["a"])])
+
+        with failpoints.armed("commit.published", look):
+            collection.upsert(["a"], ONES, [{"n": 2}])
+        assert seen == [[2], [2]]
+
+
+def test_a_call_refused_because_of_an_unsynced_one_is_told_after_the_sync(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        told: list[bool] = []
+        gate, reached = threading.Event(), threading.Event()
+
+        def insert() -> None:
+            try:
+                collection.insert(["a"], ONES)
+            except errors.AlreadyExists:
+                told.append(gate.is_set() and bool(collection.get(["a"])))
+
+        # The first call is at its sync while the others gather to a group; the second group waits at its own.
+        with failpoints.armed("storage.sync", lambda: (reached.set(), gate.wait(10)), times=None):
+            first = threading.Thread(target=lambda: collection.upsert(["x"], ONES))
+            first.start()
+            assert reached.wait(10)
+            threads = [threading.Thread(target=insert) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            while len(_engine(db)._committer._waiting) < 3:
+                time.sleep(0.001)
+            gate.set()
+            for thread in [first, *threads]:
+                thread.join()
+        assert told == [True, True]
+
+
 @pytest.mark.parametrize("step", ["sync", "write"])
 def test_a_failed_commit_makes_it_read_only_until_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -143,6 +187,31 @@ def test_a_failed_commit_makes_it_read_only_until_opened_again(
     with vectordb.Database(tmp_path) as again:
         assert again["c"].get("a")
         again["c"].upsert(["c"], ONES)
+
+
+@pytest.mark.parametrize("place", ["storage.write", "storage.sync"])
+@pytest.mark.parametrize("what", ["creating", "deleting"])
+def test_a_failed_change_of_the_catalogue_is_told_and_nothing_is_written_after(
+    tmp_path: Path, place: str, what: str
+) -> None:
+    with vectordb.Database(tmp_path) as db:
+        kept = db.create_collection("kept", 4)
+        db.create_collection("old", 4)
+        kept.upsert(["a"], ONES)
+        change = (lambda: db.create_collection("new", 4)) if what == "creating" else lambda: db.delete_collection("old")
+        with (
+            failpoints.armed(place, failpoints.fail(errno.ENOSPC)),
+            pytest.raises(errors.ResourceExhausted, match=f"{what} .*outcome is unknown"),
+        ):
+            change()
+        # The disk took one write back, of which nobody knows how much it kept: no other may follow it.
+        with pytest.raises(errors.FailedPrecondition, match="refuses writes"):
+            kept.upsert(["b"], ONES)
+        assert db.info().read_only_reason is not None
+        assert kept.get("a")
+    with vectordb.Database(tmp_path) as db:
+        assert set(db.list_collections()) - {"new", "old"} == {"kept"}
+        db["kept"].upsert(["b"], ONES)
 
 
 @pytest.mark.parametrize("pieces", [1, 3, 5])

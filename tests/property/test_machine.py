@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 import vectordb
 from vectordb import col, errors
@@ -27,6 +27,8 @@ from vectordb.types import IndexSpec
 from vectordb_client import connect
 
 DIM = 3
+_FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""A folder in memory, where there is one: the disk's speed is no part of this."""
 _ids = st.integers(0, 25).map(lambda n: f"id-{n:02d}")
 _vectors = st.lists(st.integers(-2, 2), min_size=DIM, max_size=DIM).filter(any)
 _values = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, 2.0, "a", "ab", "b"]))
@@ -306,7 +308,7 @@ def _rank(value: Any) -> tuple[int, Any]:
 
 class OnFolder(Machine):
     def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="vectordb-machine-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="vectordb-machine-", dir=_FAST))
         self.db: Any = vectordb.Database(self.folder / "db")
 
     def restart(self) -> None:
@@ -331,7 +333,7 @@ class InMemory(Machine):
 
 class Served(OnFolder):
     def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="vectordb-machine-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="vectordb-machine-", dir=_FAST))
         self._serve()
 
     def _serve(self) -> None:
@@ -354,30 +356,30 @@ class Served(OnFolder):
         shutil.rmtree(self.folder)
 
 
-_quick = settings(
-    max_examples=int(os.environ.get("VECTORDB_MACHINE_RUNS", "12")),
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+def _run(machine: type[Machine], round: Any) -> None:
+    """Ten runs of 30 operations each, and the shortest that fails where one does."""
+    seeded = seed(round.seed)(type(machine.__name__, (machine,), {}))
+    run_state_machine_as_test(seeded, settings=_PROFILE)
+
+
+_PROFILE = settings(
+    max_examples=10, stateful_step_count=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-_long = settings(_quick, max_examples=150, stateful_step_count=50)
 
 
-def _tests(machine: type[Machine], profile: settings) -> Any:
-    test = machine.TestCase
-    test.settings = profile
-    return test
+@pytest.mark.rounds(12, 400)
+def test_on_a_folder(rounds: Any) -> None:
+    for round in rounds:
+        _run(OnFolder, round)
 
 
-TestOnFolder = _tests(OnFolder, _quick)
-TestInMemory = _tests(InMemory, _quick)
-TestServed = _tests(Served, _quick)
+@pytest.mark.rounds(14, 400)
+def test_in_memory(rounds: Any) -> None:
+    for round in rounds:
+        _run(InMemory, round)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(7200)
-@pytest.mark.parametrize("machine", [OnFolder, InMemory, Served])
-def test_at_length(machine: type[Machine]) -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
-    run_state_machine_as_test(machine, settings=_long)
+@pytest.mark.rounds(4, 200)
+def test_served(rounds: Any) -> None:
+    for round in rounds:
+        _run(Served, round)

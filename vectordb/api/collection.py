@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from vectordb.api import build
+from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
-from vectordb.requests import Backend, WriteMode, WriteRequest
+from vectordb.reports import Erasure
+from vectordb.requests import Backend, EraseRequest, WriteMode, WriteRequest
 from vectordb.types import (
     CollectionConfig,
     CollectionStats,
@@ -184,8 +186,13 @@ class Collection:
         if_version: int | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
+        erase: bool = False,
     ) -> int:
         """Deletes by ids, by filter, or by their intersection.
+
+        Args:
+            erase: Return only when no file of the folder has a byte of them any more, as :meth:`optimize` with
+                ``erase`` does; then the number is an :class:`vectordb.Erasure`, a receipt. ``timeout`` bounds that.
 
         Returns:
             Number of records deleted.
@@ -194,7 +201,10 @@ class Collection:
             InvalidArgument: Neither ``ids`` nor ``where``; to delete everything use ``delete_collection``.
         """
         options = self._write_options(if_version, idempotency_key, timeout)
-        return self._backend.delete(self.name, build.delete_request(ids, where, **options))
+        request = build.delete_request(ids, where, **options)
+        if erase:
+            return self._backend.erase(self.name, EraseRequest(request, timeout))
+        return self._backend.delete(self.name, request)
 
     # Reading
 
@@ -326,12 +336,26 @@ class Collection:
 
     # Care
 
-    def optimize(self, wait: bool = True) -> None:
+    def optimize(self, wait: bool = True, *, erase: bool = False, timeout: float | None = None) -> Erasure | None:
         """Seals the tail, builds missing indexes and merges segments; returns when done, or at once without ``wait``.
 
         Searches and writes go on meanwhile.
+
+        Args:
+            erase: Instead, make everything that is deleted or replaced by now leave every file: segments with such rows
+                are rewritten and their indexes built anew, storage is compacted. Returns a receipt. What still holds
+                them, an open scan say, is waited for.
+            timeout: Seconds to wait with ``erase``.
+
+        Raises:
+            InvalidArgument: ``erase`` without ``wait``. DeadlineExceeded: Not erased in time; says what holds it.
         """
-        self._backend.optimize(self.name, wait)
+        if not erase:
+            self._backend.optimize(self.name, wait)
+            return None
+        if not wait:
+            raise InvalidArgument("erase gives a receipt of what is done: it needs wait=True", field="wait")
+        return self._backend.erase(self.name, EraseRequest(None, timeout))
 
     def stats(self) -> CollectionStats:
         """Rows, sizes, segments and what goes on in the background."""

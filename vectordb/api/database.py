@@ -9,7 +9,8 @@ from typing import Any, Self
 from vectordb.api import build
 from vectordb.api.collection import Collection
 from vectordb.metric import Metric
-from vectordb.requests import Backend, CreateRequest
+from vectordb.reports import RepairReport, VerifyReport
+from vectordb.requests import SAMPLE_SEARCHES, Backend, CreateRequest
 from vectordb.types import BackupInfo, DatabaseInfo
 
 
@@ -98,6 +99,29 @@ class Database:
             FailedPrecondition: The database is in memory, or the URL needs a package that is not installed.
         """
         return self._backend.backup(os.fspath(destination))
+
+    def verify(self, searches: int = SAMPLE_SEARCHES) -> VerifyReport:
+        """Checks everything as of now, while reads and writes go on: every checksum, and whether records, segments,
+        postings and texts agree; ``vectordb verify`` on the command line.
+
+        Args:
+            searches: Searches of each collection, for vectors near stored ones, that are compared with exact ones; the
+                report has the recall, and an exact answer that is wrong is a problem. 0: none.
+
+        Returns:
+            A report whose ``problems`` are empty where all holds.
+        """
+        return self._backend.verify(searches)
+
+    def repair(self, dry_run: bool = False) -> RepairReport:
+        """Checks everything and makes damaged segments, indexes and texts anew from storage, while reads and writes go
+        on. What storage itself lost is told and left alone: ``vectordb repair`` on the closed folder reads what can be
+        read of it.
+
+        Args:
+            dry_run: Only say what would be done.
+        """
+        return self._backend.repair(dry_run)
 
     def close(self) -> None:
         """Releases the target. Idempotent; calls after it raise ``Closed``."""

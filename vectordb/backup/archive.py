@@ -19,6 +19,7 @@ from typing import Any
 
 import xxhash
 
+from vectordb import failpoints
 from vectordb.backup.places import Place
 from vectordb.errors import Corruption, NotFound
 from vectordb.types import BackupInfo
@@ -84,6 +85,7 @@ def store(place: Place, facts: Listing, files: Mapping[str, Path], progress: Cal
             new += size
         entries[name] = (size, content)
         progress(size)
+    failpoints.hit("backup.copied")
     body = {**asdict(facts), "files": entries, "format": _FORMAT}
     with place.write(f"{_LISTS}/{facts.id}.json") as out:
         out.write(json.dumps({"checksum": _checksum(body), "body": body}, indent=1).encode())

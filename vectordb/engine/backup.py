@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import vectordb
+from vectordb import failpoints
 from vectordb.backup import archive
 from vectordb.backup.archive import Listing
 from vectordb.backup.places import place_of
@@ -52,6 +53,7 @@ def stage(
             stack.enter_context(live.manifest_lock)
         storage.sync()
         storage.checkpoint(staging / "rocksdb")
+        failpoints.hit("backup.checkpointed")
         refs = catalogue.segment_refs()
         # A reference with an index stands for its segment, too, and a segment for the index over its texts.
         segments = {split(ref)[0] for ref in refs}
@@ -60,6 +62,7 @@ def stage(
             _link(store.path(ref), staging / "segments" / ref)
         versions = {name: catalogue.state(number).version for name, number in catalogue.numbers().items()}
     os.link(folder / FORMAT_FILE, staging / FORMAT_FILE)
+    failpoints.hit("backup.staged")
     return staging, versions
 
 
@@ -85,9 +88,13 @@ def save(staging: Path, versions: dict[str, int], destination: str) -> BackupInf
     return archive.store(place_of(destination), facts, files, lambda count: None)
 
 
-def discard(staging: Path) -> None:
-    """Removes a staging folder."""
+def discard(staging: Path, store: SegmentStore) -> None:
+    """Removes a staging folder. The stamps of what was linked there hold again afterwards."""
+    refs = [path.relative_to(staging / "segments").as_posix() for path in (staging / "segments").glob("**/") if path]
     shutil.rmtree(staging, ignore_errors=True)
+    for ref in refs:
+        if ref != ".":
+            store.restamp(ref)
 
 
 def restore(
@@ -126,6 +133,7 @@ def restore(
         (fresh / "segments").mkdir(exist_ok=True)
         for path in [*(p for p in fresh.rglob("*") if p.is_dir()), fresh]:
             sync_directory(path)
+        failpoints.hit("restore.fetched")
         if folder.exists():
             folder.rmdir()
         fresh.rename(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from vectordb import failpoints
 from vectordb.engine.manifest import refs_of
 from vectordb.errors import AlreadyExists, CollectionNotFound, FailedPrecondition
 from vectordb.storage import codec, keys
@@ -56,6 +57,11 @@ class Catalogue:
         """The committed version of each collection by its number."""
         return {number: self.state(number).version for number, _ in self._collections.values()}
 
+    def next_number(self) -> int:
+        """The number of the next new collection; never reused."""
+        stored = self._storage.get(Family.META, keys.NEXT_COLLECTION_KEY)
+        return 1 if stored is None else codec.decode_u32(stored)
+
     def segment_refs(self) -> list[str]:
         """Everything in the segments folder that some manifest names."""
         refs: list[str] = []
@@ -83,8 +89,7 @@ class Catalogue:
                 )
             _check_same(existing[1], config)
             return existing[1], None
-        stored = self._storage.get(Family.META, keys.NEXT_COLLECTION_KEY)
-        number = 1 if stored is None else codec.decode_u32(stored)
+        number = self.next_number()
         batch = self._storage.batch()
         batch.put(Family.META, keys.NEXT_COLLECTION_KEY, codec.encode_u32(number + 1))
         batch.put(Family.META, keys.name_key(config.name), codec.encode_u32(number))
@@ -113,6 +118,7 @@ class Catalogue:
         for family in Family:
             batch.delete_range(family, *keys.collection_range(number))
         self._storage.write(batch)
+        failpoints.hit("delete.written")
         self._storage.sync()
         del self._collections[name]
 

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import vectordb
+from vectordb import failpoints
 from vectordb.api.database import Database as _Face
-from vectordb.engine import backup as backups
 from vectordb.engine import checks, reads
+from vectordb.engine.care import MEMORY, Care
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.live import LiveCollection
 from vectordb.engine.locking import DirectoryLock
+from vectordb.engine.opening import check_loss, open_storage
 from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import collection_stats
-from vectordb.engine.writer import Call, Committer, Operation, Syncs
-from vectordb.errors import Closed, Corruption, FailedPrecondition, InvalidArgument, VectorDBError
+from vectordb.engine.scrub import DEFAULT_RATE, Scrubber
+from vectordb.engine.writer import Call, Committer, Operation, Syncs, outcome_unknown
+from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.requests import (
@@ -37,14 +40,13 @@ from vectordb.requests import (
     WriteRequest,
 )
 from vectordb.segments.store import SegmentStore
-from vectordb.storage.acked import AckedPage, lost
+from vectordb.storage.acked import AckedPage
 from vectordb.storage.base import Storage
 from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.storage.memory import MemoryStorage
-from vectordb.storage.rocks import DEFAULT_CACHE_BYTES, RocksStorage
+from vectordb.storage.rocks import DEFAULT_CACHE_BYTES
 from vectordb.types import (
-    BackupInfo,
     CollectionConfig,
     CollectionStats,
     DatabaseInfo,
@@ -56,11 +58,10 @@ from vectordb.types import (
 )
 from vectordb.validate import check_filter, check_metadata
 
-MEMORY = ":memory:"
 _log = logging.getLogger("vectordb.engine")
 
 
-class Engine:
+class Engine(Care):
     """Runs every request of :class:`vectordb.requests.Backend` on one folder. Thread-safe.
 
     Args:
@@ -69,6 +70,7 @@ class Engine:
         cache_bytes: Bound of RocksDB's block cache.
         accept_loss: Open although acknowledged data is known to be lost, and go on with what is left.
         shared: A door follows by which other processes may use the folder (``server/sharing.py``).
+        scrub_bytes_per_second: How fast files are checked in the background; 0: not at all.
 
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.
@@ -84,6 +86,7 @@ class Engine:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         accept_loss: bool = False,
         shared: bool = False,
+        scrub_bytes_per_second: int = DEFAULT_RATE,
     ) -> None:
         try:
             self._durability = Durability(durability)
@@ -91,6 +94,11 @@ class Engine:
             raise InvalidArgument(
                 f"durability {durability!r} is unknown; 'sync' or 'async'", field="durability"
             ) from None
+        if type(scrub_bytes_per_second) is not int or scrub_bytes_per_second < 0:
+            raise InvalidArgument(
+                f"scrub_bytes_per_second is a whole number from 0, got {scrub_bytes_per_second!r}",
+                field="scrub_bytes_per_second",
+            )
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
         self._closed: str | None = None
@@ -109,7 +117,13 @@ class Engine:
         self._committer = Committer(self._storage, self._acked, self._durability)
         self._optimizer = Optimizer(self._storage, self._segments)
         self._reindexer = Reindexer(self._storage, self._segments, self._catalogue, self._optimizer.wake)
+        self._scrubber = self._new_scrubber(scrub_bytes_per_second)
         _ENGINES.add(self)
+
+    def _new_scrubber(self, rate: int) -> Scrubber | None:
+        if self._segments is None:
+            return None
+        return Scrubber(self._storage, self._segments, lambda: list(self._lives.values()), rate)
 
     def _open_folder(self, folder: Path, cache_bytes: int, accept_loss: bool) -> None:
         check_format(folder, create=True)
@@ -119,14 +133,17 @@ class Engine:
             raise FailedPrecondition(f"cannot create folder {folder}: {error.strerror}", path=str(folder)) from None
         self._directory_lock = DirectoryLock(folder, shared=self._shared)
         try:
+            failpoints.hit("open.locked")
             open_format(folder, release=vectordb.__version__)
-            self._storage = RocksStorage(folder / "rocksdb", cache_bytes=cache_bytes)
+            self._storage = open_storage(folder, cache_bytes, accept_loss)
             try:
+                failpoints.hit("open.storage")
                 self._catalogue = Catalogue(self._storage)
                 self._acked = AckedPage(folder / "ACKED")
-                self._check_loss(folder, accept_loss)
+                check_loss(folder, self._acked, self._storage, self._catalogue, accept_loss)
                 self._segments = SegmentStore(folder / "segments")
                 self._segments.collect_garbage(self._catalogue.segment_refs())
+                failpoints.hit("open.done")
             except BaseException:
                 self._storage.close()
                 raise
@@ -134,34 +151,17 @@ class Engine:
             self._directory_lock.release()
             raise
 
-    def _check_loss(self, folder: Path, accept_loss: bool) -> None:
-        assert self._acked is not None
-        versions = self._catalogue.versions()
-        losses = lost(self._acked.load(), self._storage.sequence(), versions)
-        if losses and not accept_loss:
-            names = {number: name for name, number in self._catalogue.numbers().items()}
-            told = "; ".join(
-                str(loss) + (f" ({names[loss.collection]!r})" if loss.collection in names else "") for loss in losses
-            )
-            raise Corruption(
-                f"folder {folder} came back without acknowledged data: {told}. Restore it from a backup, or open it "
-                "with accept_loss=True to go on with what is left",
-                path=str(folder),
-                losses=[str(loss) for loss in losses],
-            )
-        if losses:
-            gone = [loss.collection for loss in losses if loss.collection is not None and loss.recovered is None]
-            self._acked.reset(self._storage.sync(), versions, gone)
-
     # Catalogue
 
     def create_collection(self, request: CreateRequest) -> CollectionConfig:
         checks.check_config(request.config)
         with self._lock:
             self._check_writable()
-            config, number = self._catalogue.create(request.config, request.exist_ok)
-            if number is not None and self._acked is not None:
-                self._acked.store(self._storage.sync(), {number: 0})
+            with outcome_unknown(f"creating collection {request.config.name!r}"):
+                config, number = self._catalogue.create(request.config, request.exist_ok)
+                failpoints.hit("create.synced")
+                if number is not None and self._acked is not None:
+                    self._acked.store(self._storage.sync(), {number: 0})
             return config
 
     def collection_config(self, name: str) -> CollectionConfig:
@@ -176,11 +176,13 @@ class Engine:
             self._check_writable()
             live = self._live(name)
             live.end("deleted")
-            with live.commit_gate, live.manifest_lock:
+            with live.commit_gate, live.manifest_lock, outcome_unknown(f"deleting collection {name!r}"):
                 self._catalogue.delete(name)
+                failpoints.hit("delete.synced")
                 if self._acked is not None:
                     self._acked.store(self._storage.sync(), {}, dropped=[live.number])
             self._lives.pop(name, None)
+            failpoints.hit("delete.acked")
             if self._segments is not None:
                 for segment in live.segments:
                     self._segments.remove(segment.name)
@@ -275,18 +277,6 @@ class Engine:
         live = self._live(collection)
         return collection_stats(live, self._reindexer.stats(live, self._optimizer.stats(live)))
 
-    def backup(self, destination: str) -> BackupInfo:
-        folder, store, storage = self._folder, self._segments, self._storage
-        if folder is None or store is None or not isinstance(storage, RocksStorage):
-            raise FailedPrecondition("a database in memory has no files to back up; export its collections instead")
-        with self._lock:
-            self._check_open()
-            staging, versions = backups.stage(folder, storage, store, self._catalogue, list(self._lives.values()))
-        try:
-            return backups.save(staging, versions, destination)
-        finally:
-            backups.discard(staging)
-
     @property
     def syncs(self) -> Syncs:
         """How often the log was synced, and how long that took."""
@@ -311,6 +301,8 @@ class Engine:
             if self._closed is not None:
                 return
             self._closed = "the database is closed; open it again"
+        if self._scrubber is not None:
+            self._scrubber.close()
         self._reindexer.close()
         self._optimizer.close()
         self._committer.close()

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from vectordb import failpoints
 from vectordb.engine.manifest import write_manifest
+from vectordb.engine.rebuild import rebuild_segment
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index, carry_over, extendable, seal
@@ -40,6 +42,7 @@ class Workshop:
         cancelled: True once the database closes or the collection is deleted.
         progress: Told the fraction done of the running job.
         form: The form that served when the job was chosen. The job comes to nothing once another does.
+        learn_anew: Take nothing over that another index has learned: it may have been learned from erased rows.
     """
 
     live: LiveCollection
@@ -49,6 +52,7 @@ class Workshop:
     cancelled: Callable[[], bool]
     progress: Callable[[float], None]
     form: Form
+    learn_anew: bool = False
 
     def is_moot(self) -> bool:
         """Whether the job came to nothing."""
@@ -72,7 +76,7 @@ class Workshop:
         return BuildOptions(
             params=self.form.resolved.params,
             quantization=self.form.resolved.quantization,
-            trained=trained_file(self.store, self.form, self.live.segments),
+            trained=None if self.learn_anew else trained_file(self.store, self.form, self.live.segments),
             threads=self.threads,
             cancelled=self.is_moot,
             progress=lambda fraction: self.progress(done + (1.0 - done) * fraction),
@@ -102,6 +106,7 @@ def seal_tail(shop: Workshop) -> None:
     if not views:
         return
     segment = seal(views, shop.store, shop.seal_options(keep_first=False, share=1.0, merging=False))
+    failpoints.hit("seal.built")
     _publish(shop, [], sections, views, segment, upto)
 
 
@@ -128,10 +133,17 @@ def merge_segments(shop: Workshop, start: int, stop: int, most_dead: float) -> N
 
 def _merge(shop: Workshop, sources: Sequence[Segment], views: Sequence[SegmentView], most_dead: float) -> None:
     form = shop.form
+    if _mend(shop, sources):
+        raise BuildCancelled
     indexed = form.kind is not None and any(s.built is not None for s in sources)
     options = shop.build_options(done=0.1 if indexed else 1.0)
     base = None
-    if indexed and form.kind is not None and views[0].dead < max(1.0, most_dead * views[0].rows):
+    if (
+        indexed
+        and form.kind is not None
+        and not shop.learn_anew
+        and views[0].dead < max(1.0, most_dead * views[0].rows)
+    ):
         base = extendable(views, form.kind, options)
     share = 0.1 if indexed else 1.0
     segment = seal(views, shop.store, shop.seal_options(keep_first=base is not None, share=share, merging=True))
@@ -142,25 +154,39 @@ def _merge(shop: Workshop, sources: Sequence[Segment], views: Sequence[SegmentVi
         if segment is not None and shop.store is not None:
             shop.store.remove(segment.name)
         raise
+    failpoints.hit("merge.built")
     _publish(shop, sources, sources, views, segment)
 
 
+def _mend(shop: Workshop, sources: Sequence[Segment]) -> bool:
+    """Checks what is about to be merged, since a merge gives what it reads new checksums, and mends what is damaged."""
+    store = shop.store
+    damaged = [] if store is None else [s for s in sources if store.verify(s.name, shop.is_moot)]
+    for segment in damaged:
+        assert store is not None
+        rebuild_segment(shop.live, shop.storage, store, segment, shop.cancelled)
+    return bool(damaged)
+
+
 def index_segment(shop: Workshop, at: int) -> None:
-    """Builds the index of one segment beside it and puts it in place."""
+    """Builds the index of one segment beside it, or beside the one that it has, and puts it in place."""
     live = shop.live
     segment = live.segments[at]
     if shop.form.kind is None:
         return
     options = shop.build_options(done=0.0)
     indexed = build_index(segment, shop.store, shop.form.kind, options, calibrate=shop.calibrate)
+    failpoints.hit("index.built")
     with live.manifest_lock:
-        if live.is_gone or live.form is not shop.form:
+        if live.is_gone or live.form is not shop.form or segment not in live.segments:
             _discard(shop, indexed.ref)
         if shop.store is not None:
             names = [indexed if s is segment else s for s in live.segments]
             write_manifest(shop.storage, live.number, names, shadows=live.shadows)
         with live.lock:
             live.replace([segment], indexed)
+    if segment.built is not None and shop.store is not None:
+        shop.store.remove(segment.ref)
 
 
 def _publish(
@@ -178,9 +204,12 @@ def _publish(
         # A collection that was deleted meanwhile gets nothing published; one of another form nothing that was merged.
         if live.is_gone or (old and live.form is not shop.form):
             _discard(shop, None if new is None else new.name)
+        if any(segment not in live.segments for segment in old):
+            # One of them was damaged and has been rebuilt: what was read from it is not to be trusted.
+            _discard(shop, None if new is None else new.name)
+        fresh = [] if new is None else [new]
         if shop.store is not None:
             at = live.segments.index(old[0]) if old else len(live.segments)
-            fresh = [] if new is None else [new]
             named = [*live.segments[:at], *fresh, *live.segments[at + len(old) :]]
             write_manifest(shop.storage, live.number, named, _folded(live.number, views), live.shadows)
         with live.lock:
@@ -188,8 +217,9 @@ def _publish(
                 carry_over(sources, new, version)
             if sealed_upto is not None:
                 live.tail.drop(sealed_upto)
-            live.replace(old, new)
+            live.replace(old, *fresh)
         live.sweep.add_rows(_dead(views))
+    failpoints.hit("swap.done")
     if shop.store is not None:
         for segment in old:
             shop.store.remove(segment.name)

@@ -30,7 +30,7 @@ from vectordb.errors import Closed, CollectionNotFound, Corruption, VectorDBErro
 from vectordb.segments.snapshot import Snapshot
 from vectordb.storage.base import Storage
 from vectordb.storage.codec import IdEntry, State
-from vectordb.types import CollectionConfig
+from vectordb.types import CollectionConfig, ScrubStats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,9 @@ class LiveCollection:
         target: The running reindex; changed under ``manifest_lock`` and ``lock``.
         merging: Names of the segments that are being merged; guarded by ``lock``.
         reindex_error: Why the last reindex failed.
-        unsynced: While a group is being written: where its ids were before.
+        scrub: What the background check of its files found; changed by the scrubber alone.
+        unsynced: While a group is being written: the version before it, and where its ids were then. It holds while
+            that version is shown, so that one assignment, of the snapshot, makes a group visible to every reader.
         sweep: What may be removed from storage once no snapshot needs it.
     """
 
@@ -68,7 +70,7 @@ class LiveCollection:
         self.lock = threading.Lock()
         self.commit_gate = threading.Lock()
         self.manifest_lock = threading.Lock()
-        self.unsynced: Mapping[bytes, IdEntry | None] | None = None
+        self.unsynced: tuple[int, Mapping[bytes, IdEntry | None]] | None = None
         self.segments: tuple[Segment, ...] = tuple(contents.segments)  # guarded by self.lock
         self.tail: Tail = contents.tail  # guarded by self.lock
         self.sweep = contents.sweep
@@ -78,6 +80,7 @@ class LiveCollection:
         self.target: Target | None = None
         self.reindex_error: VectorDBError | None = None
         self.merging: frozenset[str] = frozenset()
+        self.scrub = ScrubStats()
         self.snapshot = self._show()
 
     # Publication
@@ -114,11 +117,10 @@ class LiveCollection:
             if holder.lo <= high and holder.hi > low:
                 yield holder, (offsets >= holder.lo) & (offsets < holder.hi)
 
-    def replace(self, old: Sequence[Segment], new: Segment | None) -> None:
-        """Swaps adjacent segments (or, where there are none, the frozen front of the tail) for one; under ``lock``."""
+    def replace(self, old: Sequence[Segment], *new: Segment) -> None:
+        """Swaps adjacent segments (or, where there are none, the tail's frozen front) for others; under ``lock``."""
         at = self.segments.index(old[0]) if old else len(self.segments)
-        fresh = () if new is None else (new,)
-        self.segments = (*self.segments[:at], *fresh, *self.segments[at + len(old) :])
+        self.segments = (*self.segments[:at], *new, *self.segments[at + len(old) :])
         self._show()
 
     def swap(self, form: Form, segments: Sequence[Segment]) -> None:

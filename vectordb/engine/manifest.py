@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from vectordb import failpoints
 from vectordb.segments.store import split
 from vectordb.storage import keys
 from vectordb.storage.base import Batch, Family, Storage
@@ -32,8 +33,10 @@ def write_manifest(
     put_manifest(batch, number, segments, shadows)
     for key in folded:
         batch.delete(Family.META, key)
+    failpoints.hit("manifest.write")
     storage.write(batch)
     storage.sync()
+    failpoints.hit("manifest.synced")
 
 
 def put_manifest(

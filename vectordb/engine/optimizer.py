@@ -11,12 +11,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vectordb.engine import jobs
-from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Merge, next_job
-from vectordb.errors import Closed, Internal, VectorDBError
+from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Index, Merge, next_job
+from vectordb.errors import Closed, DeadlineExceeded, Internal, VectorDBError
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
 from vectordb.storage import keys
@@ -26,6 +26,7 @@ from vectordb.types import OptimizerStats, Tuning
 if TYPE_CHECKING:
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
+    from vectordb.segments.segment import BuiltIndex
     from vectordb.segments.store import SegmentStore
 
 _log = logging.getLogger("vectordb.engine")
@@ -49,6 +50,8 @@ class _Work:
         upto: End of the offsets that the calls up to ``sealed`` are about; ``version``: the one they are about.
         sealing: Whether the sealer is at work; ``building``: what the builder does (``merging``, ``indexing``).
         sealing_progress, building_progress: Fractions of the running jobs.
+        full: The last call that wants everything merged; ``erase``: the last one that wants nothing dead to stay.
+        stale: While erasing, the indexes that have yet to be built anew; None until all segments are clean.
     """
 
     live: LiveCollection
@@ -63,6 +66,13 @@ class _Work:
     building: str | None = None
     sealing_progress: float = 0.0
     building_progress: float = 0.0
+    full: int = 0
+    erase: int = 0
+    stale: frozenset[str] | None = None
+
+    @property
+    def is_erasing(self) -> bool:
+        return self.erase > self.merged
 
 
 class Optimizer:
@@ -98,19 +108,30 @@ class Optimizer:
         if live.seal_due:
             self.wake()
 
-    def request(self, live: LiveCollection, wait: bool) -> None:
+    def request(
+        self, live: LiveCollection, wait: bool, *, erase: bool = False, remaining: Callable[[], float] = lambda: 1.0
+    ) -> None:
         """Seals, merges and indexes all there is now; returns when done, or at once without ``wait``.
 
         What a running reindex works on is merged after it, so that it is merged only once.
 
+        Args:
+            erase: Instead, rewrites what holds dead rows or replaced payloads.
+            remaining: Seconds that are left to wait.
+
         Raises:
             VectorDBError: With ``wait``: why a job failed. Closed, CollectionNotFound: It ended meanwhile.
+            DeadlineExceeded: Nothing remains; the work goes on.
         """
         live.check_open()
         with self._changed:
             work = self._work(live)
             work.asked += 1
             mine = work.asked
+            if erase:
+                work.erase = mine
+            else:
+                work.full = mine
             work.error, work.retry_at = None, 0.0
             self._changed.notify_all()
             while wait and work.merged < mine:
@@ -118,6 +139,8 @@ class Optimizer:
                     raise work.error
                 if self._closing:
                     raise Closed("the database was closed while it was optimized; call optimize again after opening")
+                if remaining() <= 0:
+                    raise DeadlineExceeded("time ran out before all segments were rewritten; the work goes on")
                 live.check_open()
                 self._changed.wait(0.2)
 
@@ -259,7 +282,11 @@ class Optimizer:
         with self._changed:
             sealed = work.sealed
             asked = sealed > work.merged
-            job = next_job(_facts(live, work if asked else None), live.config.tuning, asked=asked)
+            erasing = asked and work.is_erasing
+            full = asked and work.full > work.merged
+            job = next_job(_facts(live, work if asked else None), live.config.tuning, asked=full, erase=erasing)
+            if job is None and erasing and live.target is None:
+                job = _stale_index(live, work)
             if job is None and asked and live.target is not None:
                 # Done once the reindex is, which holds segments that it merges; the usual work goes on.
                 asked = False
@@ -269,7 +296,7 @@ class Optimizer:
             if job is None:
                 if asked:
                     work.merged = sealed
-                    work.error = None
+                    work.error, work.stale = None, None
                     self._changed.notify_all()
                 # After a request there may be work of the usual kind.
                 return asked
@@ -280,11 +307,12 @@ class Optimizer:
             work.building_progress = fraction
 
         # A user who waits gets the whole machine; in the background one processor is left to searches.
-        shop = self._workshop(live, form, progress, all_processors=asked)
+        shop = replace(self._workshop(live, form, progress, all_processors=asked), learn_anew=erasing)
         try:
             if isinstance(job, Merge):
                 # An asked merge leaves no more dead rows than would have it rewritten once more.
-                jobs.merge_segments(shop, job.start, job.stop, REWRITE_DEAD_ASKED if asked else MAX_DEAD)
+                most_dead = 0.0 if erasing else REWRITE_DEAD_ASKED if asked else MAX_DEAD
+                jobs.merge_segments(shop, job.start, job.stop, most_dead)
             else:
                 jobs.index_segment(shop, job.at)
             with self._changed:
@@ -327,6 +355,20 @@ def _facts(live: LiveCollection, asked: _Work | None) -> list[Facts]:
             )
         )
     return facts
+
+
+def _stale_index(live: LiveCollection, work: _Work) -> Index | None:
+    """The next index that may have learned from rows that are erased, also where its own segment never held them."""
+    learned = {s.built.info.name: at for at, s in enumerate(live.segments) if s.built is not None and _learns(s.built)}
+    if work.stale is None:
+        work.stale = frozenset(learned)
+    at = min((at for name, at in learned.items() if name in work.stale), default=None)
+    return None if at is None else Index(at)
+
+
+def _learns(built: BuiltIndex) -> bool:
+    """Whether such an index may take over what another one learned."""
+    return built.info.quantization is not None or built.kind.capabilities.family == "clusters"
 
 
 def build_threads(tuning: Tuning, all_processors: bool) -> int:

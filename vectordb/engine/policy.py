@@ -51,14 +51,18 @@ class Index(NamedTuple):
 Job = Merge | Index
 
 
-def next_job(segments: Sequence[Facts], tuning: Tuning, *, asked: bool) -> Job | None:
+def next_job(segments: Sequence[Facts], tuning: Tuning, *, asked: bool, erase: bool = False) -> Job | None:
     """The most useful job, or None when all is well.
 
     Args:
         segments: In offset order.
         asked: The user called ``optimize``: as few segments as ``max_segment_bytes`` allows, hardly any dead rows.
+        erase: No dead row and no replaced payload may stay in any segment.
     """
     for start, free in _free(segments):
+        unclean = [i for i, s in enumerate(free) if s.dead or s.overlaid] if erase else []
+        if unclean:
+            return Merge(start + unclean[0], start + unclean[0] + 1)
         merge = _asked_merge(free, tuning) if asked else _tiered_merge(free, tuning)
         if merge is not None:
             return Merge(start + merge.start, start + merge.stop)

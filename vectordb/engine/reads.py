@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import repeat
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -21,7 +21,7 @@ from vectordb.query.executor import execute
 from vectordb.query.explain import analyzed, explain
 from vectordb.query.fusion import execute_hybrid
 from vectordb.query.keyword import execute_text, explain_text
-from vectordb.query.merge import at_least
+from vectordb.query.merge import at_least, concatenated
 from vectordb.query.spec import SearchSpec, Winners
 from vectordb.requests import GetRequest, Rrf, ScanRequest, SearchRequest
 from vectordb.segments.part import Part
@@ -61,12 +61,13 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     else:
         both = (queries, _text_queries(live, request))
         outcome = execute_hybrid(snapshot.parts, both, spec, request.fusion or Rrf(), deadline)
-    results = []
-    for winners in outcome.winners:
-        hits = _hits(live, snapshot.parts, winners, request)
-        took_ms = (time.perf_counter() - started) * 1e3
-        results.append(SearchResult(hits, outcome.plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction))
-    return results
+    if len(outcome.winners) == 1:
+        hits = [_hits(live, snapshot.parts, outcome.winners[0], request)]
+    else:
+        hits = list(_all_hits(live, snapshot.parts, outcome.winners, request))
+    took_ms = (time.perf_counter() - started) * 1e3
+    rest = (outcome.plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction)
+    return [SearchResult(found, *rest) for found in hits]
 
 
 def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) -> Plan:
@@ -127,6 +128,17 @@ def _spec(live: LiveCollection, request: SearchRequest, version: int) -> SearchS
         live.config.metric,
         version,
     )
+
+
+def _all_hits(
+    live: LiveCollection, parts: Sequence[Part], winners: Sequence[Winners], request: SearchRequest
+) -> Iterator[list[Hit]]:
+    """The hits of each query; their payloads are read for many queries at once."""
+    together = max(1, _GET_SLICE // request.limit)
+    for first in range(0, len(winners), together):
+        some = winners[first : first + together]
+        hits = iter(_hits(live, parts, concatenated(some), request))
+        yield from (list(islice(hits, len(one))) for one in some)
 
 
 def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, request: SearchRequest) -> list[Hit]:
@@ -237,15 +249,21 @@ def _entries(live: LiveCollection, ids: list[bytes]) -> tuple[Snapshot, list[IdE
         entries = read_entries(live, ids)
         unsynced = live.unsynced
         if live.snapshot is before:
-            return before, _before(ids, entries, unsynced)
+            return before, _shown(ids, entries, unsynced, before.version)
     with live.commit_gate:  # nothing is being written now
-        return live.snapshot, _before(ids, read_entries(live, ids), live.unsynced)
+        snapshot = live.snapshot
+        return snapshot, _shown(ids, read_entries(live, ids), live.unsynced, snapshot.version)
 
 
-def _before(
-    ids: list[bytes], entries: list[IdEntry | None], unsynced: Mapping[bytes, IdEntry | None] | None
+def _shown(
+    ids: list[bytes],
+    entries: list[IdEntry | None],
+    unsynced: tuple[int, Mapping[bytes, IdEntry | None]] | None,
+    version: int,
 ) -> list[IdEntry | None]:
-    return [unsynced.get(i, entry) for i, entry in zip(ids, entries, strict=True)] if unsynced else entries
+    if unsynced is None or unsynced[0] != version:
+        return entries
+    return [unsynced[1].get(i, entry) for i, entry in zip(ids, entries, strict=True)]
 
 
 def count(live: LiveCollection, where: Filter | None, timeout: float | None) -> int:

@@ -12,18 +12,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectordb import failpoints
 from vectordb.engine.form import Form, Target
 from vectordb.engine.live import Contents, LiveCollection
 from vectordb.engine.manifest import ref_of, refs_of, write_manifest
 from vectordb.engine.results import Results
 from vectordb.engine.sweep import Sweep
 from vectordb.errors import Corruption, VectorDBError
+from vectordb.index.base import BuildCancelled
 from vectordb.metric import prepared
 from vectordb.segments.build import seal
 from vectordb.segments.columns import SealOptions
@@ -63,6 +65,7 @@ def open_collection(
     """
     data = storage.get(Family.META, keys.state_key(number))
     state = State() if data is None else codec.decode_state(data)
+    failpoints.hit("recover.begin")
     _undo(number, state, storage)
     reader = StoredRows(number, config, storage)
     manifest = storage.get(Family.META, keys.manifest_key(number))
@@ -75,9 +78,10 @@ def open_collection(
     shadows = {} if target is None else target.shadows
     names = [(s.ref, shadows[s.name].ref if s.name in shadows else None) for s in found]
     if [ref for pair in names for ref in pair if ref] != [ref for entry in entries for ref in refs_of(entry)]:
+        failpoints.hit("recover.manifest")
         write_manifest(storage, number, found, shadows=shadows)
-    _restore_deaths(found, reader.tombstones, sweep)
-    _restore_overlays(found, reader)
+    restore_deaths(found, reader.tombstones, sweep)
+    restore_overlays(found, reader)
     tail = Tail(config.dim, sealed_upto, config.fields, config.analyzer)
     for batch in reader.batches(sealed_upto, state.next_offset):
         tail.append(batch)
@@ -112,12 +116,13 @@ def _undo(number: int, state: State, storage: Storage) -> None:
             beyond = True
     if records or beyond:
         _log.info("collection number %d: an unfinished commit was taken back", number)
+        failpoints.hit("recover.undo")
         storage.write(batch)
         storage.sync()
 
 
 class StoredRows:
-    """The live rows of a collection as storage has them.
+    """The live rows of a collection, or of a range ``[low, high)`` of its offsets, as storage has them.
 
     Attributes:
         tombstones: Dead rows that were not purged yet, by offset.
@@ -125,13 +130,15 @@ class StoredRows:
         superseded: Payloads that were replaced and wait to be purged. They may outlive the row and its tombstone.
     """
 
-    def __init__(self, number: int, config: CollectionConfig, storage: Storage) -> None:
+    def __init__(
+        self, number: int, config: CollectionConfig, storage: Storage, low: int = 0, high: int | None = None
+    ) -> None:
         self.number = number
         self.config = config
         self.storage = storage
         self.tombstones: dict[int, Tombstone] = {
             keys.parse_offset(key): codec.decode_tombstone(value)
-            for key, value in storage.scan(Family.META, *keys.kind_range(number, Kind.TOMBSTONE))
+            for key, value in storage.scan(Family.META, *keys.number_range(number, Kind.TOMBSTONE, low, high))
         }
         self.superseded = [
             keys.parse_superseded(key)
@@ -139,7 +146,7 @@ class StoredRows:
         ]
         self._replaced = {(s.offset, s.payload_version) for s in self.superseded}
         self.overlays: dict[int, int] = {}
-        for key, _ in storage.scan(Family.META, *keys.kind_range(number, Kind.OVERLAY)):
+        for key, _ in storage.scan(Family.META, *keys.number_range(number, Kind.OVERLAY, low, high)):
             offset, version = keys.parse_offset_version(key)
             self.overlays[offset] = max(version, self.overlays.get(offset, 0))
 
@@ -163,9 +170,12 @@ class StoredRows:
         return [None if value is None else codec.payload_text(value) for value in found]
 
     def batches(self, low: int, high: int) -> Iterator[RowBatch]:
-        """Live rows with offsets in ``[low, high)``, in order."""
+        """Live rows with offsets in ``[low, high)``, in order; of the payloads that there are at the call."""
+        return self._batches(self.storage.scan(Family.ROWS, *keys.number_range(self.number, Kind.PAYLOAD, low, high)))
+
+    def _batches(self, stored: Iterator[tuple[bytes, bytes]]) -> Iterator[RowBatch]:
         rows: list[tuple[int, int, bytes]] = []
-        for row in self._payloads(low, high):
+        for row in self._payloads(stored):
             rows.append(row)
             if len(rows) == _ROWS_AT_ONCE:
                 yield self._batch(rows)
@@ -173,11 +183,10 @@ class StoredRows:
         if rows:
             yield self._batch(rows)
 
-    def _payloads(self, low: int, high: int) -> Iterator[tuple[int, int, bytes]]:
+    def _payloads(self, stored: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, bytes]]:
         """(offset, payload version, payload) of live rows; of several payloads of a row the valid one."""
         pending: tuple[int, int, bytes] | None = None
-        start, end = keys.number_range(self.number, Kind.PAYLOAD, low, high)
-        for key, value in self.storage.scan(Family.ROWS, start, end):
+        for key, value in stored:
             offset, version = keys.parse_offset_version(key)
             if offset in self.tombstones or (offset, version) in self._replaced:
                 continue
@@ -219,7 +228,8 @@ def _open_segment(entry: SegmentEntry, reader: StoredRows, store: SegmentStore |
     for problem in opened.problems:
         _log.warning("collection %r: %s", reader.config.name, problem)
     if opened.segment is None:
-        return list(_rebuilt(entry, reader, store))
+        failpoints.hit("recover.quarantined")
+        return list(sealed_anew(reader, store, (entry.lo, reader.batches(entry.lo, entry.hi))))
     how = analyzer(reader.config.analyzer)
     text = open_text(store, opened.segment, how.fingerprint)
     for problem in text.problems:
@@ -280,12 +290,29 @@ def _resumed(
     return target, error
 
 
-def _rebuilt(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> Iterator[Segment]:
-    """Seals the live rows of an entry's range again from storage, some at a time; indexes follow in the background."""
+def sealed_anew(
+    reader: StoredRows,
+    store: SegmentStore,
+    rows: tuple[int, Iterator[RowBatch]],
+    version: int = 1,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Segment]:
+    """Seals live rows again from storage, some at a time; indexes follow in the background.
+
+    Args:
+        rows: The first offset of the range that the segments are to cover, and the rows.
+        version: What the segments are to cover at least: changes up to the rows' own versions are in them.
+
+    Raises:
+        BuildCancelled: ``cancelled`` turned true.
+    """
+    lo, batches = rows
     config = reader.config
-    options = SealOptions(reader.number, config.dim, config.metric, config.fields)
-    section, version = TailSection(config.dim, entry.lo, config.fields, config.analyzer), 1
-    for batch in reader.batches(entry.lo, entry.hi):
+    options = SealOptions(reader.number, config.dim, config.metric, config.fields, cancelled=cancelled)
+    section = TailSection(config.dim, lo, config.fields, config.analyzer)
+    for batch in batches:
+        if cancelled():
+            raise BuildCancelled
         section.append(batch)
         version = max(version, int(batch.payload_versions.max()))
         if section.memory_bytes() >= _REBUILT_AT_ONCE:
@@ -298,7 +325,7 @@ def _rebuilt(entry: SegmentEntry, reader: StoredRows, store: SegmentStore) -> It
         yield made
 
 
-def _restore_deaths(segments: Sequence[Segment], tombstones: Mapping[int, Tombstone], sweep: Sweep) -> None:
+def restore_deaths(segments: Sequence[Segment], tombstones: Mapping[int, Tombstone], sweep: Sweep) -> None:
     """Marks rows dead; those that no segment holds, or whose death is folded in, may leave storage."""
     if not tombstones:
         return
@@ -319,7 +346,7 @@ def _restore_deaths(segments: Sequence[Segment], tombstones: Mapping[int, Tombst
     sweep.add_rows(zip(deaths[order].tolist(), offsets[order].tolist(), versions[order].tolist(), strict=True))
 
 
-def _restore_overlays(segments: Sequence[Segment], reader: StoredRows) -> None:
+def restore_overlays(segments: Sequence[Segment], reader: StoredRows) -> None:
     """Applies payload changes that came after a segment was sealed.
 
     Also to rows that died since: the merge that drops them must know which of their payloads to purge.

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vectordb import failpoints
 from vectordb.engine.form import Target
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.manifest import put_manifest, write_manifest
@@ -92,6 +93,7 @@ class Reindexer:
             if new is None and before is None:
                 return None
             self._store_target(live, new)
+            failpoints.hit("reindex.begun")
             with live.lock:
                 live.target = new
         if before is not None:
@@ -220,6 +222,7 @@ class Reindexer:
             options,
             calibrate=lambda view: calibrate(view, live.config.metric, options.cancelled),
         )
+        failpoints.hit("reindex.built")
         with live.manifest_lock:
             if live.is_gone or live.target is not target:
                 self._remove([shadow])
@@ -227,6 +230,7 @@ class Reindexer:
             if self._store is not None:
                 shadows = {**target.shadows, segment.name: shadow}
                 write_manifest(self._storage, live.number, live.segments, shadows=shadows)
+                failpoints.hit("reindex.named")
             with live.lock:
                 target.shadows[segment.name] = shadow
             _settle(live)
@@ -239,7 +243,9 @@ class Reindexer:
         new = [target.swapped(segment) for segment in old]
         batch = self._storage.batch()
         put_manifest(batch, live.number, new)
+        failpoints.hit("reindex.swap")
         self._catalogue.change(batch, live.number, target.form.config, None)
+        failpoints.hit("reindex.swapped")
         with live.lock:
             live.swap(target.form, new)
             live.target = None
@@ -260,6 +266,7 @@ class Reindexer:
                     raise
                 # Storage refuses too: it is over for this process, and the next one tries again.
                 _log.exception("that collection %r is reindexed no more could not be noted", live.name)
+            failpoints.hit("reindex.dropped")
             if failed:
                 live.reindex_error = error
             with live.lock:

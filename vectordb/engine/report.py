@@ -43,4 +43,5 @@ def collection_stats(live: LiveCollection, optimizer: OptimizerStats) -> Collect
         segments=details,
         optimizer=optimizer,
         quantization=config.quantization,
+        scrub=live.scrub,
     )

@@ -5,10 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from hashlib import blake2b
 
 from vectordb.storage.codec import IdempotentResult
 
 KEPT_SECONDS = 600.0
+
+
+def stored_key(key: str) -> str:
+    """What a result is kept under. Not the key itself: a client may have put anything into it, such as an id that is to
+    be erased."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Results:

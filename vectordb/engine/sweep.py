@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 
+from vectordb import failpoints
 from vectordb.storage import keys
 from vectordb.storage.base import Family, Storage
 from vectordb.storage.keys import Superseded
@@ -16,11 +17,16 @@ class Sweep:
 
     A dead row is handed over when no segment holds it any longer; its tombstone goes with it. Everything here is
     found again on opening (tombstones of rows in no segment, superseded payloads), so it need not be stored.
+
+    Attributes:
+        removed: Rows and payloads removed so far.
     """
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._lock = threading.Lock()
+        self._running = threading.Lock()  # held from taking things until storage has removed them
+        self.removed = 0  # changed under self._running
         self._superseded: deque[Superseded] = deque()  # guarded by self._lock
         self._rows: deque[tuple[int, int, int]] = deque()  # (death, offset, payload version); guarded by self._lock
 
@@ -43,6 +49,21 @@ class Sweep:
         Args:
             oldest_version: No snapshot before this version is looked at any more.
         """
+        with self._running:
+            done = self._run(storage, oldest_version, most)
+            self.removed += done
+            return done
+
+    def run_all(self, storage: Storage, oldest_version: int, most: int) -> None:
+        """Removes everything that no snapshot needs, ``most`` at a time, and is done with what others began."""
+        with self._lock:
+            # A younger one may stand before an older one, which then waits for it.
+            self._superseded = deque(sorted(self._superseded))
+            self._rows = deque(sorted(self._rows))
+        while self.run(storage, oldest_version, most):
+            pass
+
+    def _run(self, storage: Storage, oldest_version: int, most: int) -> int:
         number = self._number
         batch = storage.batch()
         done = 0
@@ -61,5 +82,6 @@ class Sweep:
                 batch.delete(Family.META, keys.overlay_key(number, offset, payload_version))
                 done += 1
         if done:
+            failpoints.hit("sweep.write")
             storage.write(batch)
         return done

@@ -1,42 +1,46 @@
-"""``vectordb verify``: reads every byte of a folder that no one has open and cross-checks what it says.
+"""``vectordb verify``: reads every byte of a database and cross-checks what it says. Nothing is changed.
 
-Nothing is changed: storage is opened read-only, segments are only read.
+    storage      every block of every table and the log, by reading all entries
+    records      ids, rows, tombstones and vectors agree (``verify_records.py``)
+    segments     every checksum; columns, postings and texts agree with storage (``verify_segments.py``)
+    searches     exact ones equal brute force over storage, the others' recall is measured (``verify_searches.py``)
+
+A closed folder is looked at as opening would leave it. Of an open database its files as of one moment are linked into a
+temporary folder, as for a backup, and looked at there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
 
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.locking import DirectoryLock
-from vectordb.engine.manifest import refs_of
+from vectordb.engine.unfinished import Settled
+from vectordb.engine.verify_records import Records, check_records
+from vectordb.engine.verify_searches import check_searches
+from vectordb.engine.verify_segments import Looked, check_segments
 from vectordb.errors import VectorDBError
-from vectordb.segments.opening import map_segment
-from vectordb.segments.segment import Segment
-from vectordb.segments.store import SegmentStore, text_ref
+from vectordb.reports import CheckedCollection, Problem, VerifyReport
+from vectordb.requests import SAMPLE_SEARCHES
+from vectordb.segments.store import SegmentStore, split
 from vectordb.storage import codec, keys
 from vectordb.storage.acked import lost, read_acked
 from vectordb.storage.base import Family, Storage
-from vectordb.storage.catalogue import SegmentEntry, decode_manifest
-from vectordb.storage.codec import IdEntry, State
+from vectordb.storage.catalogue import decode_manifest
 from vectordb.storage.format import check_format
 from vectordb.storage.keys import Kind
 from vectordb.storage.rocks import RocksStorage
-from vectordb.types import CollectionConfig
 
-_LATEST = 2**63 - 1
-_MOST_NAMED = 20
-"""Problems of one kind in one collection that are listed; the rest is counted."""
+_END = b"\xff" * 8
 
 
-def verify_folder(path: Path) -> list[str]:
-    """Everything that is wrong with a database folder; empty when all holds.
+def verify(path: Path, searches: int = SAMPLE_SEARCHES) -> VerifyReport:
+    """Checks a database folder that nobody has open.
 
-    Checked: the format; every block of storage (by reading it); acknowledged against recovered versions; ids against
-    rows, rows against tombstones, counts and vectors; every checksum of every segment, and its rows against storage.
+    Args:
+        searches: Sample searches of each collection.
 
     Raises:
         DirectoryLocked: Somebody has it open. FailedPrecondition: It is not a database of this format.
@@ -44,139 +48,122 @@ def verify_folder(path: Path) -> list[str]:
     """
     folder = Path(path).expanduser().absolute()
     check_format(folder, create=False)
+    with _owned(folder), _opened(folder) as storage:
+        check = Check(folder, storage, searches)
+        acked = read_acked(folder / "ACKED")
+        for loss in lost(acked, storage.sequence(), check.catalogue.versions(), check.catalogue.next_number()):
+            check.problems.append(Problem("acknowledged", str(loss)))
+        if not acked.known:
+            check.notes.append(f"whether acknowledged data is missing cannot be told: {acked.problem}")
+        return check.run()
+
+
+def verify_folder(path: Path) -> list[str]:
+    """As :func:`verify`: everything that is wrong, in words; empty when all holds."""
+    return [str(problem) for problem in verify(path).problems]
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
     lock = DirectoryLock(folder)
     try:
-        storage = RocksStorage(folder / "rocksdb", read_only=True)
-        try:
-            return list(_problems(folder, storage))
-        finally:
-            storage.close()
+        yield
     finally:
         lock.release()
 
 
-def _problems(folder: Path, storage: Storage) -> Iterator[str]:
-    catalogue = Catalogue(storage)
-    for loss in lost(read_acked(folder / "ACKED"), storage.sequence(), catalogue.versions()):
-        yield str(loss)
-    store = SegmentStore(folder / "segments") if (folder / "segments").is_dir() else None
-    for name in sorted(catalogue.numbers()):
-        number, config = catalogue.find(name)
+@contextmanager
+def _opened(folder: Path) -> Iterator[RocksStorage]:
+    storage = RocksStorage(folder / "rocksdb", read_only=True)
+    try:
+        yield storage
+    finally:
+        storage.close()
+
+
+class Check:
+    """One run over a folder that does not change meanwhile.
+
+    Args:
+        folder: The database's folder, or its staged files.
+        storage: Its storage, opened read-only. shown: The path for the report.
+    """
+
+    def __init__(self, folder: Path, storage: Storage, searches: int, shown: str = "") -> None:
+        self._shown = shown or str(folder)
+        self._searches = searches
+        self._stored = storage
+        # As storage is: the catalogue has no unfinished changes.
+        self.catalogue = Catalogue(storage)
+        self._storage = Settled(storage, self.catalogue.numbers().values())
+        self._store = SegmentStore(folder / "segments") if (folder / "segments").is_dir() else None
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+        self._files = 0
+        self._bytes = 0
+
+    def run(self) -> VerifyReport:
+        names = {number: name for name, number in self.catalogue.numbers().items()}
+        for number in self._storage.unfinished:
+            self.notes.append(f"collection {names[number]!r}: an unfinished commit, which opening takes back")
+        self._read_storage(names)
+        collections = [self._collection(name) for name in sorted(self.catalogue.numbers())]
+        self._look_for_garbage()
+        return VerifyReport(
+            self._shown, tuple(self.problems), tuple(self.notes), tuple(collections), self._files, self._bytes
+        )
+
+    def _read_storage(self, names: dict[int, str]) -> None:
+        """Every block, and whose entries they are."""
+        strange: dict[int, int] = {}
+        for family in Family:
+            try:
+                for key, value in self._stored.scan(family, b"", _END):
+                    self._bytes += len(key) + len(value)
+                    number = keys.parse_cid(key)
+                    if number and number not in names:
+                        strange[number] = strange.get(number, 0) + 1
+            except VectorDBError as error:
+                self.problems.append(Problem("storage", error.message))
+        for number, count in sorted(strange.items()):
+            self.problems.append(
+                Problem("catalogue", f"{count} entries are of collection number {number}, which does not exist")
+            )
+        for key, value in self._stored.scan(Family.META, *keys.kind_range(keys.GLOBAL, Kind.NAME)):
+            name = keys.parse_tail(key).decode()
+            if codec.decode_u32(value) not in names:
+                self.problems.append(Problem("catalogue", "its configuration is missing from storage", name))
+
+    def _collection(self, name: str) -> CheckedCollection:
+        number, config = self.catalogue.find(name)
+        checked = CheckedCollection(name, 0, 0, 0)
         try:
-            for problem in _Collection(number, config, storage, store).problems():
-                yield f"collection {name!r}: {problem}"
+            state = self.catalogue.state(number)
+            checked = CheckedCollection(name, state.version, state.alive, 0)
+            records = Records(number, config, self._storage, state)
+            before = len(self.problems)
+            self.problems += (Problem("records", p, name) for p in check_records(records))
+            sound = len(self.problems) == before
+            manifest = self._storage.get(Family.META, keys.manifest_key(number))
+            entries = decode_manifest(manifest) if manifest is not None else []
+            looked = Looked(records, self._store, entries)
+            before = len(self.problems)
+            segments = check_segments(looked, self.problems.append)
+            self._files, self._bytes = self._files + looked.files, self._bytes + looked.bytes
+            checked = CheckedCollection(name, state.version, state.alive, len(entries))
+            if self._searches and sound and len(self.problems) == before:
+                found = check_searches(records, segments, self._searches)
+                self.problems += (Problem("search", p, name) for p in found.problems)
+                return CheckedCollection(name, state.version, state.alive, len(entries), found.searches, found.recall)
         except VectorDBError as error:
-            yield f"collection {name!r} cannot be read in full: {error}"
+            self.problems.append(Problem("storage", f"it cannot be read in full: {error.message}", name))
+        return checked
 
-
-class _Collection:
-    """The checks of one collection."""
-
-    def __init__(self, number: int, config: CollectionConfig, storage: Storage, store: SegmentStore | None) -> None:
-        self._number = number
-        self._config = config
-        self._storage = storage
-        self._store = store
-        self._ids: dict[bytes, IdEntry] = {}
-        self._dead: set[int] = set()
-        self._payloads: set[tuple[int, int]] = set()
-
-    def problems(self) -> Iterator[str]:
-        data = self._storage.get(Family.META, keys.state_key(self._number))
-        if data is None:
-            yield "its state is missing from storage"
+    def _look_for_garbage(self) -> None:
+        if self._store is None:
             return
-        state = codec.decode_state(data)
-        yield from self._id_problems(state)
-        yield from _shortened(self._payload_problems(state))
-        yield from _shortened(self._missing_payloads())
-        yield from _shortened(self._vector_problems())
-        yield from self._segment_problems(state)
-
-    def _scan(self, kind: Kind) -> Iterator[tuple[bytes, bytes]]:
-        return self._storage.scan(Family.META, *keys.kind_range(self._number, kind))
-
-    def _id_problems(self, state: State) -> Iterator[str]:
-        for key, value in self._scan(Kind.ID):
-            self._ids[keys.parse_tail(key)] = codec.decode_id_entry(value)
-        if len(self._ids) != state.alive:
-            yield f"{len(self._ids)} ids are stored, its state counts {state.alive} records"
-        self._dead = {keys.parse_offset(key) for key, _ in self._scan(Kind.TOMBSTONE)}
-        offsets = {entry.offset for entry in self._ids.values()}
-        if len(offsets) != len(self._ids):
-            yield f"{len(self._ids) - len(offsets)} rows belong to more than one id"
-        if buried := offsets & self._dead:
-            yield f"{len(buried)} rows are dead and belong to an id at once, such as row {min(buried)}"
-
-    def _payload_problems(self, state: State) -> Iterator[str]:
-        pending = {
-            (s.offset, s.payload_version)
-            for s in (keys.parse_superseded(key) for key, _ in self._scan(Kind.SUPERSEDED))
-        }
-        start, end = keys.kind_range(self._number, Kind.PAYLOAD)
-        for key, value in self._storage.scan(Family.ROWS, start, end):
-            offset, version = keys.parse_offset_version(key)
-            self._payloads.add((offset, version))
-            if offset >= state.next_offset or (offset, version) in pending or offset in self._dead:
-                continue
-            id_ = codec.payload_id(value)
-            if self._ids.get(id_) != (offset, version):
-                yield f"row {offset} (version {version}) says it is {id_.decode()!r}, whose entry is elsewhere"
-
-    def _missing_payloads(self) -> Iterator[str]:
-        for id_, entry in self._ids.items():
-            if tuple(entry) not in self._payloads:
-                yield f"the payload of {id_.decode()!r} (row {entry.offset}) is missing"
-
-    def _vector_problems(self) -> Iterator[str]:
-        size = 4 * self._config.dim
-        for key, value in self._storage.scan(Family.VECTORS, *keys.vector_range(self._number)):
-            if len(value) != size:
-                yield f"the vector of row {keys.parse_offset(key)} has {len(value)} bytes instead of {size}"
-
-    def _segment_problems(self, state: State) -> Iterator[str]:
-        manifest = self._storage.get(Family.META, keys.manifest_key(self._number))
-        entries = decode_manifest(manifest) if manifest is not None else []
-        hi = 0
-        for entry in entries:
-            if entry.lo < hi or entry.hi > state.next_offset:
-                yield f"segment {entry.name} covers rows {entry.lo} to {entry.hi}, which others cover or nobody wrote"
-            hi = entry.hi
-            if self._store is None:
-                yield f"segment {entry.name} is missing (it is rebuilt on opening)"
-                continue
-            damage = self._store.verify(entry.name)
-            if not damage:
-                beside = [ref for ref in refs_of(entry) if ref != entry.name]
-                if self._store.info(entry.name)[0].documents:
-                    beside.append(text_ref(entry.name))
-                damage = [problem for ref in beside for problem in self._store.verify(ref)]
-            yield from (f"{problem} (it is rebuilt on opening)" for problem in damage)
-            if not damage:
-                segment = map_segment(self._store, entry.name, self._config.fields)
-                yield from self._row_problems(entry, segment)
-
-    def _row_problems(self, entry: SegmentEntry, segment: Segment) -> Iterator[str]:
-        """A segment's living rows against the ids that storage has in its range."""
-        view = segment.view(_LATEST)
-        rows = np.arange(view.rows, dtype=np.int64)
-        rows = rows[view.alive(rows)]
-        held = dict(zip(view.offsets(rows).tolist(), view.ids(rows), strict=True))
-        stored = {e.offset: i for i, e in self._ids.items() if entry.lo <= e.offset < entry.hi}
-        if missing := stored.keys() - held.keys():
-            yield f"segment {entry.name} lacks {len(missing)} rows, such as row {min(missing)}"
-        wrong = [offset for offset in stored.keys() & held.keys() if held[offset].encode() != stored[offset]]
-        if wrong:
-            yield f"segment {entry.name} has other ids for {len(wrong)} rows, such as row {wrong[0]}"
-        if extra := held.keys() - stored.keys() - self._dead:
-            yield f"segment {entry.name} has {len(extra)} living rows that storage does not, such as row {min(extra)}"
-
-
-def _shortened(problems: Iterator[str]) -> Iterator[str]:
-    count = 0
-    for problem in problems:
-        count += 1
-        if count <= _MOST_NAMED:
-            yield problem
-    if count > _MOST_NAMED:
-        yield f"... and {count - _MOST_NAMED} more like the last"
+        named = set(self.catalogue.segment_refs())
+        known = named | {split(ref)[0] for ref in named}
+        for ref in self._store.refs():
+            if ref not in known:
+                self.notes.append(f"segments/{ref} belongs to no collection; opening removes it")

@@ -16,14 +16,24 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
+from vectordb import failpoints
 from vectordb.engine.draft import Draft
-from vectordb.engine.results import KEPT_SECONDS
-from vectordb.errors import Closed, DeadlineExceeded, FailedPrecondition, Internal, VectorDBError
+from vectordb.engine.results import KEPT_SECONDS, stored_key
+from vectordb.errors import (
+    Closed,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    ResourceExhausted,
+    VectorDBError,
+)
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Batch, Family, Storage
 from vectordb.storage.codec import IdempotentResult
@@ -85,10 +95,15 @@ class Committer:
         self._waiting: deque[Call] = deque()  # guarded by self._ready
         self._ready = threading.Condition()
         self._closing = False  # guarded by self._ready
-        self.read_only_reason: str | None = None
+        self._failure: str | None = None
         self.syncs = Syncs()
         self._thread = threading.Thread(target=self._run, name="vectordb-committer", daemon=True)
         self._thread.start()
+
+    @property
+    def read_only_reason(self) -> str | None:
+        """Why no more writes are taken: a commit failed, or another write to storage did."""
+        return self._failure or self._storage.failure
 
     def submit(self, call: Call, timeout: float | None, waited: float = 0.0) -> tuple[int, int]:
         """Runs one operation and waits until it is acknowledged.
@@ -184,7 +199,7 @@ class Committer:
 
     def _commit_gated(self, group: list[Call]) -> None:
         drafts: dict[int, Draft] = {}
-        results: list[tuple[Call, tuple[int, int]]] = []
+        results: list[tuple[Call, tuple[int, int] | VectorDBError]] = []
         for call in group:
             try:
                 call.collection.check_open()
@@ -193,21 +208,28 @@ class Committer:
                     draft = drafts[call.collection.number] = Draft(call.collection)
                 results.append((call, self._applied(call, draft)))
             except VectorDBError as error:
-                call.done.set_exception(error)
+                # Told with the others: it may be because of a call before it that nobody can see yet.
+                results.append((call, error))
         changed = [draft for draft in drafts.values() if not draft.is_empty]
         if changed:
             self._write(changed)
+            failpoints.hit("commit.written")
             if any(self._is_sync(draft.collection) for draft in changed):
                 self._sync(changed)
             for draft in changed:
                 draft.collection.publish(draft.effects)
+            failpoints.hit("commit.published")
         for call, result in results:
-            call.done.set_result(result)
+            if isinstance(result, VectorDBError):
+                call.done.set_exception(result)
+            else:
+                call.done.set_result(result)
 
     def _applied(self, call: Call, draft: Draft) -> tuple[int, int]:
         key = call.idempotency_key
         if key is None:
             return call.operation.apply(draft)
+        key = stored_key(key)
         results = call.collection.results
         known = results.get(key)
         if known is not None:
@@ -225,7 +247,7 @@ class Committer:
     def _write(self, drafts: list[Draft]) -> None:
         batch = self._storage.batch()
         for draft in drafts:
-            draft.collection.unsynced = draft.before
+            draft.collection.unsynced = draft.collection.state.version, draft.before
             self._write_new_rows(batch, draft)
             if len(draft.small) + len(draft.rewritten) > _CHANGES_A_PIECE:
                 self._write_with_undo(draft)
@@ -270,6 +292,7 @@ class Committer:
                 batch.put(Family.META, undo, codec.encode_undo(list(zip(written[chosen], before, strict=True))))
                 _apply(batch, family, written[chosen], values[chosen])
                 self._storage.write(batch)
+                failpoints.hit("commit.piece")
                 piece += 1
 
     def _sync(self, drafts: list[Draft]) -> None:
@@ -277,18 +300,30 @@ class Committer:
         sequence = self._storage.sync()
         self.syncs.count += 1
         self.syncs.seconds += time.perf_counter() - started
+        failpoints.hit("commit.synced")
         if self._acked is not None:
             self._acked.store(sequence, {draft.number: draft.effects.version for draft in drafts})
+        failpoints.hit("commit.acked")
 
     def _fail(self, group: list[Call], error: BaseException) -> None:
         """Nobody knows what reached the disk: refuse writes from now on."""
-        self.read_only_reason = str(error) or type(error).__name__
+        self._failure = str(error) or type(error).__name__
         _log.error("a commit failed; the database is read-only until it is opened again", exc_info=error)
-        told = f"the write failed and its outcome is unknown: {self.read_only_reason}; open the database again"
+        told = f"the write failed and its outcome is unknown: {self._failure}; open the database again"
         for call in group:
             if not call.done.done():
                 kind = type(error) if isinstance(error, VectorDBError) else Internal
                 call.done.set_exception(kind(told))
+
+
+@contextmanager
+def outcome_unknown(what: str) -> Iterator[None]:
+    """Says of a failing write or sync in the block that what it was for may have been done."""
+    try:
+        yield
+    except (Internal, ResourceExhausted) as error:
+        told = f"{what} failed and its outcome is unknown: {error.message}; open the database again"
+        raise type(error)(told, **error.fields) from error
 
 
 def _apply(batch: Batch, family: Family, written: list[bytes], values: list[bytes | None]) -> None:

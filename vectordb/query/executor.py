@@ -5,7 +5,7 @@ Reads no storage: it ends with ids, scores and (part, row) of the winners; paylo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from vectordb.index.base import capabilities_of
 from vectordb.index.registry import TARGET_RECALL
 from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
-from vectordb.query import exact, indexed, merge
+from vectordb.query import costs, exact, indexed, merge, parallel
 from vectordb.query.deadline import NO_DEADLINE, Deadline
 from vectordb.query.planner import Ask, PartFacts, Step, Way, expected, plan
 from vectordb.query.run import Report, Run
@@ -63,7 +63,7 @@ def execute(
         else:
             plans[number] = _search(run, number, ask)
     searched = perf_counter()
-    winners = [merge.winners(found, parts, spec.limit, spec.metric) for found in run.found]
+    winners = merge.all_winners(run.found, parts, spec.limit, spec.metric)
     if spec.min_score is not None:
         winners = [merge.at_least(hits, spec.min_score, spec.metric) for hits in winners]
     ended = perf_counter()
@@ -122,11 +122,13 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
         run.searched += part.rows
         return _empty(part.name, part.rows, spec.where is not None, matched)
     if step.way is Way.EXACT or step.way is Way.EXACT_FILTERED:
-        report = _scan(run, number, None if matches is None else matches)
+        rows = None if matches is None else rowset.to_rows(matches)
+        cost = costs.scan(facts.vectors, dim) if rows is None else costs.scan_matches(len(rows), facts.vectors, dim)
+        report = _over_queries(run, max(exact.QUERIES, _chunk(cost)), lambda run: _scan(run, number, rows))
         if spec.where is None:
             matched = part.rows - part.dead
     else:
-        report = indexed.search(run, number, facts, step, matches)
+        report = _over_queries(run, _chunk(step.cost), lambda run: indexed.search(run, number, facts, step, matches))
     run.searched += part.rows * report.fraction
     return _described(part, step, report, estimated, matched, len(run.queries))
 
@@ -143,8 +145,30 @@ def _is_scattered(run: Run, number: int, facts: PartFacts, matches: RowSet) -> b
     return known
 
 
-def _scan(run: Run, number: int, matches: RowSet | None) -> Report:
-    scan = exact.scan(run, number, None if matches is None else rowset.to_rows(matches))
+def _chunk(cost: float) -> int:
+    """How many queries of so many microseconds each to search at a time: enough to hide what handing them over costs,
+    and little to wait for at the end."""
+    return max(_CHUNK_QUERIES, int(_CHUNK_MICROSECONDS / max(cost, 1.0)))
+
+
+def _over_queries(run: Run, size: int, search: Callable[[Run], Report]) -> Report:
+    """Searches one part for all queries, where they are many by several threads."""
+    count = len(run.queries)
+    if count == 1 or not parallel.worth_it(count, size):
+        return search(run)
+    reports: dict[range, Report] = {}
+
+    def search_chunk(chunk: range) -> None:
+        mine = run.over(chunk)
+        reports[chunk] = search(mine)
+        run.join(chunk, mine)
+
+    parallel.for_each_chunk(count, size, search_chunk)
+    return Report.joined(reports)
+
+
+def _scan(run: Run, number: int, rows: NDArray[np.int64] | None) -> Report:
+    scan = exact.scan(run, number, rows)
     report = Report()
     report.scored, report.fraction = scan
     return report
@@ -166,7 +190,7 @@ def _described(
         estimated,
         matched,
         report.scored,
-        report.reason or step.reason,
+        report.reason(queries) or step.reason,
         filtered,
         # A copy: the step may be kept for later searches.
         dict(step.params if report.params is None else report.params),
@@ -210,6 +234,8 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
     return known
 
 
+_CHUNK_QUERIES = 8
+_CHUNK_MICROSECONDS = 2_500.0
 _KEPT_PLANS = 512
 _KEPT_SPREADS = 128
 _plans: dict[tuple[Any, ...], tuple[PartFacts, Step]] = {}

@@ -12,7 +12,7 @@ candidates are therefore judged, and those of a query that fails are fetched mor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 SLICE_MICROSECONDS = 5_000.0
 """Queries are handed to the index in slices of about this much work, with a look at the deadline between them."""
+
+_TOGETHER = 128
+"""Rows that are scored at once: with 384 dimensions they fit the second cache twice, as they are and widened."""
 
 SHORT = "the index returned too few matching rows"
 CORRELATED = "the filter is correlated with the query"
@@ -217,7 +220,7 @@ def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[i
         queries = run.queries if count == len(run.queries) else run.queries[np.asarray(numbers)]
         found = state.index.search(queries, asked, allowed=state.told, params=fitting)
         state.report.scored += found.scored
-        for query, positions in zip(numbers, found.rows, strict=True):
+        for query, positions in _unjudged(state, numbers, found.rows):
             retry = _judge(state, query, positions, k)
             if retry is not None:
                 retries.setdefault(retry, []).append(query)
@@ -243,9 +246,41 @@ def _fitting(state: _Search, params: Mapping[str, Any], k: int, queries: int) ->
         return 0, params
     state.run.give_up()
     name = capabilities.width
-    state.report.reason = f"{name} lowered from {width} to {narrow} to end before the deadline"
+    state.report.reasons = (f"{name} lowered from {width} to {narrow} to end before the deadline",)
     state.report.params = {**params, name: narrow}
     return 1, state.report.params
+
+
+def _unjudged(
+    state: _Search, numbers: Sequence[int], candidates: NDArray[np.int64]
+) -> Iterable[tuple[int, NDArray[np.int64]]]:
+    """The queries whose candidates int64[q, c] need a closer look, with them; those of the others are taken over.
+
+    Where every row may be returned and there is a full list for each query, only equal scores at the cut are left to
+    look for, and all queries are scored together.
+    """
+    part, limit = state.part, state.run.limit
+    c = min(state.step.rescored, candidates.shape[1])
+    plain = state.bits is None and part.dead == 0 and c > limit and len(numbers) > 1
+    if not plain or int(candidates[:, -1].min()) < 0:
+        return zip(numbers, candidates, strict=True)
+    unsure = []
+    step = max(1, _TOGETHER // c)
+    for first in range(0, len(numbers), step):
+        some = numbers[first : first + step]
+        rows = part.rows_of(candidates[first : first + step, :c])
+        vectors = part.vectors_at(rows.ravel()).reshape(*rows.shape, -1)
+        distances = state.run.all_final_distances(some, vectors)
+        order = distances.argsort(axis=1, kind="stable")
+        distances = np.take_along_axis(distances, order, axis=1)
+        rows = np.take_along_axis(rows, order, axis=1)
+        tied = (distances[:, limit - 1] == distances[:, -1]).tolist()
+        for place, query in enumerate(some):
+            if tied[place]:
+                unsure.append((query, candidates[first + place]))
+            else:
+                state.run.put(query, Found(state.number, rows[place], distances[place]))
+    return unsure
 
 
 def _judge(state: _Search, query: int, positions: NDArray[np.int64], k: int) -> _Retry | None:
@@ -303,7 +338,7 @@ def _spanning(state: _Search, k: int) -> _Retry:
 
 def _exactly(state: _Search, failed: Mapping[str, list[int]]) -> float:
     """Answers the queries that the index failed by an exact search: how many of them the deadline left unanswered."""
-    run, report, total = state.run, state.report, len(state.run.queries)
+    run, report = state.run, state.report
     chosen = sorted(query for queries in failed.values() for query in queries)
     if run.incomplete:
         return len(chosen)
@@ -311,6 +346,5 @@ def _exactly(state: _Search, failed: Mapping[str, list[int]]) -> float:
     scan = exact.scan(run, state.number, rows, chosen)
     report.scored += scan.scored
     report.exact_queries = len(chosen)
-    reasons = "; ".join(failed)
-    report.reason = reasons if len(chosen) == total else f"{len(chosen)} of {total} queries: {reasons}"
+    report.reasons = tuple(failed)
     return len(chosen) * (1.0 - scan.fraction)

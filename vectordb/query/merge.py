@@ -6,6 +6,7 @@ Distances here are scores turned so that smaller is closer (``vectordb.metric.di
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -46,28 +47,56 @@ def nearest(distances: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
     return order
 
 
+class _Cut(NamedTuple):
+    """One query's best candidates, still without ids; ``numbers`` are their parts, where they are not all of ``part``.
+
+    More than were asked for where equal scores reach past the cut.
+    """
+
+    part: int
+    numbers: NDArray[np.int64] | None
+    rows: NDArray[np.int64]
+    distances: NDArray[np.float32]
+
+
 def winners(found: Sequence[Found], parts: Sequence[Part], limit: int, metric: Metric) -> Winners:
     """The best ``limit`` of one query's candidates; no row may occur twice."""
-    if len(found) == 1:
-        number, rows, distances = found[0]
-        numbers = None
-        if len(rows) > limit and distances.item(limit) != distances.item(limit - 1):
-            rows, distances = rows[:limit], distances[:limit]
-    elif not found:
+    if not found:
         none = np.empty(0, np.int64)
         return Winners([], np.empty(0, np.float32), none, none)
-    else:
-        distances = np.concatenate([f.distances for f in found])
-        order = nearest(distances, limit)
-        distances = distances[order]
-        rows = np.concatenate([f.rows for f in found])[order]
-        numbers = np.repeat(np.array([f.part for f in found], np.int64), [len(f.rows) for f in found])[order]
-        number = found[0].part
-    ids = parts[number].ids(rows) if numbers is None else _ids(parts, numbers, rows)
+    cut = _cut(found, limit)
+    return _ordered(cut, _ids(parts, cut), limit, metric)
+
+
+def all_winners(found: Sequence[Sequence[Found]], parts: Sequence[Part], limit: int, metric: Metric) -> list[Winners]:
+    """:func:`winners` for each query. Where all were answered by one part, it is asked for the ids of all at once."""
+    answering = {entries[0].part if len(entries) == 1 else None for entries in found}
+    number = answering.pop()
+    if len(found) == 1 or answering or number is None:
+        return [winners(entries, parts, limit, metric) for entries in found]
+    cuts = [_cut(entries, limit) for entries in found]
+    ids = iter(parts[number].ids(np.concatenate([cut.rows for cut in cuts])))
+    return [_ordered(cut, list(islice(ids, len(cut.rows))), limit, metric) for cut in cuts]
+
+
+def _cut(found: Sequence[Found], limit: int) -> _Cut:
+    if len(found) == 1:
+        number, rows, distances = found[0]
+        if len(rows) > limit and distances.item(limit) != distances.item(limit - 1):
+            rows, distances = rows[:limit], distances[:limit]
+        return _Cut(number, None, rows, distances)
+    distances = np.concatenate([f.distances for f in found])
+    order = nearest(distances, limit)
+    numbers = np.repeat(np.array([f.part for f in found], np.int64), [len(f.rows) for f in found])[order]
+    return _Cut(found[0].part, numbers, np.concatenate([f.rows for f in found])[order], distances[order])
+
+
+def _ordered(cut: _Cut, ids: list[str], limit: int, metric: Metric) -> Winners:
+    """The winners, with their ids at hand: equal scores find their order only now."""
+    number, numbers, rows, distances = cut
     n = len(rows)
     keys = distances.tolist()
     if len(set(keys)) < n:
-        # Only now, with ids at hand, equal scores find their order.
         by_id = sorted(range(n), key=lambda i: (keys[i], ids[i]))[:limit]
         ids = [ids[i] for i in by_id]
         order = np.array(by_id, np.int64)
@@ -80,6 +109,18 @@ def winners(found: Sequence[Found], parts: Sequence[Part], limit: int, metric: M
     return Winners(ids, -distances if metric.higher_is_better else distances, numbers, rows)
 
 
+def concatenated(hits: Sequence[Winners]) -> Winners:
+    """The hits of several queries one after the other."""
+    if len(hits) == 1:
+        return hits[0]
+    return Winners(
+        [id_ for one in hits for id_ in one.ids],
+        np.concatenate([one.scores for one in hits]),
+        np.concatenate([one.parts for one in hits]),
+        np.concatenate([one.rows for one in hits]),
+    )
+
+
 def at_least(hits: Winners, min_score: float, metric: Metric) -> Winners:
     """The hits whose score is at least as good as ``min_score``, compared in double precision."""
     wide = hits.scores.astype(np.float64)
@@ -89,11 +130,13 @@ def at_least(hits: Winners, min_score: float, metric: Metric) -> Winners:
     return Winners(hits.ids[:kept], hits.scores[:kept], hits.parts[:kept], hits.rows[:kept])
 
 
-def _ids(parts: Sequence[Part], numbers: NDArray[np.int64], rows: NDArray[np.int64]) -> list[str]:
+def _ids(parts: Sequence[Part], cut: _Cut) -> list[str]:
     """Ids of rows of several parts, each part asked once."""
-    ids = [""] * len(rows)
-    for number in np.unique(numbers).tolist():
-        places = np.flatnonzero(numbers == number)
-        for place, id_ in zip(places.tolist(), parts[number].ids(rows[places]), strict=True):
+    if cut.numbers is None:
+        return parts[cut.part].ids(cut.rows)
+    ids = [""] * len(cut.rows)
+    for number in np.unique(cut.numbers).tolist():
+        places = np.flatnonzero(cut.numbers == number)
+        for place, id_ in zip(places.tolist(), parts[number].ids(cut.rows[places]), strict=True):
             ids[place] = id_
     return ids

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vectordb.metric import distances, scores
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from vectordb.query.deadline import Deadline
@@ -41,6 +42,17 @@ class Run:
         self.searched = 0.0
         self.filter_seconds = 0.0
         self.incomplete = False
+
+    def over(self, chunk: range) -> Run:
+        """A run of its own for some of the queries."""
+        return Run(self.parts, self.queries[chunk.start : chunk.stop], self.spec, self.deadline)
+
+    def join(self, chunk: range, run: Run) -> None:
+        """Takes over what a run for some of the queries found in one more part."""
+        for query, found in zip(chunk, run.found, strict=True):
+            self.found[query].extend(found)
+        # Never taken back, so that threads may join at once.
+        self.incomplete = self.incomplete or run.incomplete
 
     def expired(self) -> bool:
         """Whether to stop here; then the answer is incomplete.
@@ -76,6 +88,12 @@ class Run:
         metric = self.spec.metric
         return distances(scores(self.queries[query], vectors, metric), metric)
 
+    def all_final_distances(self, queries: Sequence[int], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same for some queries, each with vectors of its own: float32[q, c, d] -> float32[q, c]."""
+        metric = self.spec.metric
+        chosen = self.queries[np.asarray(queries), None]
+        return distances(scores(chosen, vectors, metric), metric)
+
 
 class Report:
     """How the search of one part went.
@@ -83,16 +101,36 @@ class Report:
     Attributes:
         scored: Rows compared, all queries together.
         fraction: Share of the part's rows that was searched, the mean over the queries.
-        reason: Why another way was taken, or ``None``.
+        reasons: Why another way was taken, each reason once.
         params: Search parameters in force, where they differ from the step's.
         exact_queries: Queries that ended in an exact search instead of the index.
     """
 
-    __slots__ = ("exact_queries", "fraction", "params", "reason", "scored")
+    __slots__ = ("exact_queries", "fraction", "params", "reasons", "scored")
 
     def __init__(self) -> None:
         self.scored = 0
         self.fraction = 1.0
-        self.reason: str | None = None
+        self.reasons: tuple[str, ...] = ()
         self.params: dict[str, int | float] | None = None
         self.exact_queries = 0
+
+    def reason(self, queries: int) -> str | None:
+        """Why another way was taken, and by how many of the queries where not by all."""
+        if not self.reasons:
+            return None
+        text = "; ".join(self.reasons)
+        return text if self.exact_queries in (0, queries) else f"{self.exact_queries} of {queries} queries: {text}"
+
+    @staticmethod
+    def joined(reports: Mapping[range, Report]) -> Report:
+        """One report of the chunks of a batch."""
+        whole = Report()
+        queries = sum(map(len, reports))
+        whole.fraction = sum(len(chunk) * report.fraction for chunk, report in reports.items()) / queries
+        for report in reports.values():
+            whole.scored += report.scored
+            whole.exact_queries += report.exact_queries
+            whole.reasons = tuple(dict.fromkeys(whole.reasons + report.reasons))
+            whole.params = report.params or whole.params
+        return whole

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import xxhash
 
+from vectordb import failpoints
 from vectordb.errors import ResourceExhausted
 from vectordb.segments.info import (
     INDEX_FILE,
@@ -78,6 +79,7 @@ class FileWriter:
         try:
             if kind is None:
                 self._file.flush()
+                failpoints.hit("files.write")
                 os.fsync(self._file.fileno())
                 self._files[self._name] = FileEntry(self._size, self._hash.hexdigest())
         finally:
@@ -129,7 +131,9 @@ class Draft:
         write_info(json_path, info, self._files)
         sync_file(json_path)
         sync_directory(self.path)
+        failpoints.hit("publish.synced")
         self.path.rename(final)
+        failpoints.hit("publish.renamed")
         sync_directory(final.parent)
         return self._files
 
@@ -180,4 +184,5 @@ def remove_tree(path: Path, root: Path) -> None:
         path.rename(away)
     except FileNotFoundError:
         return
+    failpoints.hit("remove.renamed")
     shutil.rmtree(away, ignore_errors=True)

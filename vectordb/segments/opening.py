@@ -91,7 +91,7 @@ def open_index(
     problems = store.check(ref, cancelled)
     if not problems:
         try:
-            return Opened(_with_loaded_index(segment, store, ref), [])
+            return Opened(load_index(segment, store, ref), [])
         except Exception as err:
             # Whatever a third party's loader raises: an index is only a cache.
             problems = [f"index of '{store.path(ref)}' does not load: {err}"]
@@ -128,7 +128,8 @@ def map_segment(store: SegmentStore, name: str, fields: Mapping[str, FieldSpec] 
     return Segment(data, changes, name, sum(entry.size for entry in files.values()))
 
 
-def _with_loaded_index(segment: Segment, store: SegmentStore, ref: str) -> Segment:
+def load_index(segment: Segment, store: SegmentStore, ref: str) -> Segment:
+    """The same segment with an index whose files were checked. Raises whatever the kind's loader does."""
     info, files = store.index_info(ref)
     if info.vector_count != segment.vector_count:
         raise Corruption(

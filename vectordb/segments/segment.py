@@ -15,7 +15,7 @@ from vectordb.metadata.evaluate import evaluate
 from vectordb.metadata.rowset import RowSet, from_rows, to_bits, to_mask
 from vectordb.segments.filter_cache import FilterCache
 from vectordb.segments.part import Block
-from vectordb.segments.vectors import COMPRESSED_SHARE, USUAL_SHARE
+from vectordb.segments.vectors import COMPRESSED_SHARE, usual_share
 from vectordb.segments.views import View
 from vectordb.text.build import no_poll
 from vectordb.text.index import Piece, TextIndex
@@ -179,7 +179,8 @@ class Segment:
             self.data.vectors.set_dense()
         else:
             lean = capabilities_of(self.built.index, self.built.kind).compressed
-            self.data.vectors.set_sparse(COMPRESSED_SHARE if lean else USUAL_SHARE)
+            vectors = self.data.vectors
+            vectors.set_sparse(COMPRESSED_SHARE if lean else usual_share(vectors.nbytes))
         return self
 
     def set_text(self, text: TextIndex, disk_bytes: int) -> None:

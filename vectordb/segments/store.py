@@ -168,6 +168,27 @@ class SegmentStore:
             remove_tree(old, self.root)
         return aside
 
+    def discard_damaged(self) -> list[str]:
+        """Removes the damaged folders that were kept for inspection; returns their names."""
+        found = sorted(path.name for path in self.root.glob(f"{DAMAGED}*"))
+        for name in found:
+            remove_tree(self.root / name, self.root)
+        return found
+
+    def is_staged(self) -> bool:
+        """Whether the database's files are linked in a temporary folder, for a backup or a check."""
+        return any(path.is_dir() for path in self.root.glob(f"{TEMPORARY}*/rocksdb"))
+
+    def restamp(self, ref: str) -> None:
+        """Renews a stamp that holds but for the ctime of the files, which linking and unlinking them changes."""
+        stamp = self._stamped(ref)
+        try:
+            facts = self._facts(ref)[0]
+        except (Corruption, OSError):
+            return
+        if stamp is not None and {n: f[:3] for n, f in stamp.items()} == {n: f[:3] for n, f in facts.items()}:
+            self._write_stamp(ref, facts)
+
     def collect_garbage(self, named: Collection[str]) -> list[str]:
         """Removes temporary folders and whatever the manifest does not name; returns their names.
 

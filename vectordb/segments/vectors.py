@@ -16,15 +16,20 @@ if TYPE_CHECKING:
 _WINDOW = 1 << 17
 """Touching one page maps up to this much around it: Linux maps 64 KB of cached pages at a time whatever MADV_RANDOM
 says, and whole folios, which are as large as the writes (``files.py``) or the read-ahead (128 KB) that made them."""
-USUAL_SHARE = 0.9
-"""Share of a matrix that stays mapped beside an index that has its own rows: rescoring reads a few rows a query.
-Searches of 100,000 rows of 384 take 5 us less with 90 % mapped than with 85 %, and 10 us less with 95 %."""
+_WHOLE_SHARE, _HALF_SHARE, _SMALL = 0.99, 0.5, 256 << 20
 COMPRESSED_SHARE = 0.1
-"""The same where resident memory is to be the codes alone, at the price of more faults: rescoring 84 of 100,000 rows of
-384 takes 220 us where it takes 20 with 85 % mapped."""
+"""Share of a matrix that stays mapped where resident memory is to be the codes alone, at the price of faults: rescoring
+84 of 100,000 rows of 384 takes 220 us where it takes 20 with 85 % mapped."""
 _LEAST = 8 << 20
 _PIECES = 16
 _CAN_DROP = hasattr(mmap, "MADV_DONTNEED")
+
+
+def usual_share(nbytes: int) -> float:
+    """Share of a matrix of so many bytes that stays mapped beside an index that has its own rows: nearly all of a small
+    one, half of a large one. A fault costs 6 us, and rescoring 14 rows with a tenth unmapped 10 us more than with none.
+    """
+    return max(_HALF_SHARE, min(_WHOLE_SHARE, _SMALL / max(1, nbytes)))
 
 
 class VectorMatrix:
@@ -65,7 +70,7 @@ class VectorMatrix:
         array, mapped = map_array(path, np.dtype("<f4"), count * dim)
         return cls(array.reshape(count, dim), mapped, path)
 
-    def set_sparse(self, share: float = USUAL_SHARE) -> None:
+    def set_sparse(self, share: float) -> None:
         """Says that from now on most reads are of single rows, since an index does the searching; unmaps all.
 
         Args:

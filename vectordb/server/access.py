@@ -12,10 +12,12 @@ from vectordb.server.keys import Key, Role
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
+    from vectordb.reports import Erasure, RepairReport, VerifyReport
     from vectordb.requests import (
         Backend,
         CreateRequest,
         DeleteRequest,
+        EraseRequest,
         GetRequest,
         ReindexRequest,
         ScanRequest,
@@ -136,6 +138,18 @@ class CallersBackend:
         # A backup holds all collections: only a key for all of them may make one.
         everything = None if self._caller.key.collections is None else "*"
         return self._do("backup", Role.ADMIN, everything, lambda b: b.backup(destination))
+
+    def verify(self, searches: int) -> VerifyReport:
+        # Its report names all collections, as a backup holds them all.
+        everything = None if self._caller.key.collections is None else "*"
+        return self._do("verify", Role.ADMIN, everything, lambda b: b.verify(searches))
+
+    def repair(self, dry_run: bool) -> RepairReport:
+        everything = None if self._caller.key.collections is None else "*"
+        return self._do("repair", Role.ADMIN, everything, lambda b: b.repair(dry_run))
+
+    def erase(self, collection: str, request: EraseRequest) -> Erasure:
+        return self._do("erase", Role.ADMIN, collection, lambda b: b.erase(collection, request))
 
     def close(self) -> None:
         """Not a client's to do."""

@@ -145,6 +145,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("backup_to", _text, None, "Folder or URL where backups go that clients ask for; none are made without it."),
     Setting("durability", _one_of(*Durability), "sync", "What acknowledged writes survive.", engine=True),
     Setting("accept_loss", _flag, False, "Open although acknowledged data is known to be lost.", engine=True),
+    Setting(
+        "scrub_bytes_per_second",
+        _whole(0, 1 << 40),
+        8 << 20,
+        "How fast files are checked in the background; 0: not at all.",
+        engine=True,
+    ),
     Setting("cache_bytes", _size, None, "Memory for the storage's block cache; without it the engine's.", engine=True),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -25,7 +25,7 @@ log = logging.getLogger("vectordb.server")
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].full_name
 
-_LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup"})
+_LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup", "Verify", "Repair", "Erase"})
 _Behaviour = Callable[..., Any]
 
 

@@ -13,11 +13,11 @@ from typing import TypeAlias
 import grpc
 
 from vectordb.errors import DeadlineExceeded, PermissionDenied, Unavailable
-from vectordb.requests import Backend
+from vectordb.requests import SAMPLE_SEARCHES, Backend
 from vectordb.server.access import CALLER, CallersBackend
 from vectordb.server.audit import AuditLog
 from vectordb.server.scans import Scans
-from vectordb.wire import requests, results, stats
+from vectordb.wire import reports, requests, results, stats
 from vectordb.wire.config import config_to_message
 from vectordb_proto.v1 import service_pb2 as pb
 from vectordb_proto.v1 import service_pb2_grpc
@@ -171,6 +171,24 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         response = pb.BackupResponse()
         backup = self.backend.backup(backup_place(self._backup_to, message.destination))
         stats.backup_to_message(backup, response.backup)
+        return response
+
+    def Verify(self, message: pb.VerifyRequest, context: _Context) -> pb.VerifyResponse:
+        response = pb.VerifyResponse()
+        searches = message.searches if message.HasField("searches") else SAMPLE_SEARCHES
+        reports.verify_to_message(self.backend.verify(searches), response.report)
+        return response
+
+    def Repair(self, message: pb.RepairRequest, context: _Context) -> pb.RepairResponse:
+        response = pb.RepairResponse()
+        reports.repair_to_message(self.backend.repair(message.dry_run), response.report)
+        return response
+
+    def Erase(self, message: pb.EraseRequest, context: _Context) -> pb.EraseResponse:
+        request = requests.erase_from_message(message)
+        request.timeout = time_left(context, request.timeout)
+        response = pb.EraseResponse()
+        reports.erasure_to_message(self.backend.erase(message.collection, request), response.erasure)
         return response
 
     def _write(self, message: pb.WriteRequest, context: _Context, result: pb.WriteResult) -> None:

@@ -144,7 +144,8 @@ def open_shared(folder: str | os.PathLike[str], **options: Any) -> Engine:
     Raises:
         DirectoryLocked, FailedPrecondition, Corruption: As the engine does.
     """
-    from vectordb.engine.database import MEMORY, Engine
+    from vectordb.engine.care import MEMORY
+    from vectordb.engine.database import Engine
 
     engine = Engine(folder, **options)
     if os.fspath(folder) != MEMORY and options.get("shared"):

@@ -2,8 +2,8 @@
 
 RocksDB opens a WAL whose tail is damaged and says nothing, because every crash leaves a torn last record. The page
 tells the two apart: it holds the sequence number that the last sync made durable and the collections' versions, and is
-stored after each sync and before the acknowledgement. It is a mapped file that is never synced: the kernel keeps it
-through a kill, and after a power loss an older page only makes the check weaker, never wrong.
+stored after each sync and before the acknowledgement. It is a mapped file that is synced only when it is made: the
+kernel keeps it through a kill, and after a power loss an older page only makes the check weaker, never wrong.
 
 The file, little-endian::
 
@@ -39,6 +39,7 @@ from pathlib import Path
 
 import xxhash
 
+from vectordb import failpoints
 from vectordb.errors import Closed, Internal, ResourceExhausted
 
 _MAGIC = b"VDBACK01"
@@ -91,20 +92,24 @@ class Loss:
         return f"collection number {self.collection} lost acknowledged {which}"
 
 
-def lost(acked: Acked, recovered_sequence: int, recovered_versions: Mapping[int, int]) -> list[Loss]:
+def lost(
+    acked: Acked, recovered_sequence: int, recovered_versions: Mapping[int, int], next_number: int = 0
+) -> list[Loss]:
     """What the page says was acknowledged and recovery does not have, by collection number; empty when all is there.
 
     Args:
         acked: The page as it was at opening. Nothing is reported where it is not known.
         recovered_sequence: ``Storage.sequence()`` right after opening.
         recovered_versions: The version of every recovered collection by its number.
+        next_number: What the next new collection will be. What is recovered is the first part of all writes, so one
+            with a smaller number that is not there was deleted: a kill or a power loss came before the page said so.
     """
     if not acked.known:
         return []
     losses = [
         Loss(number, version, recovered_versions.get(number))
         for number, version in sorted(acked.versions.items())
-        if number not in recovered_versions or recovered_versions[number] < version
+        if (recovered_versions[number] < version if number in recovered_versions else number >= next_number)
     ]
     if not losses and recovered_sequence < acked.sequence:
         losses.append(Loss(None, acked.sequence, recovered_sequence))
@@ -242,6 +247,8 @@ class AckedPage:
         self._write(())
         self._behind = set(self._versions)
         try:
+            mapped.flush()  # else a power loss could leave the new name with nothing behind it
+            failpoints.hit("acked.replace")
             os.replace(fresh, self.path)
         except OSError as error:
             raise self._translated(error) from error
@@ -271,6 +278,7 @@ class AckedPage:
         _SLOT.pack_into(mapped, at, 0, self._generation, self._sequence, n)
         with memoryview(mapped) as view, view[at + 8 : entries + _ENTRY.size * n] as body:
             checksum = xxhash.xxh3_64_intdigest(body)
+        failpoints.hit("acked.torn")
         _U64.pack_into(mapped, at, checksum)
 
     def _close_map(self) -> None:

@@ -48,8 +48,14 @@ class Storage(Protocol):
     """The store. All methods are thread-safe; after :meth:`close` all but ``close`` raise ``Closed``.
 
     Errors: a failing disk raises ``ResourceExhausted`` (no space) or ``Internal``; data that fails a checksum raises
-    ``Corruption``. After a failed ``write`` or ``sync`` the caller must treat the store as read-only.
+    ``Corruption``. After a failed ``write`` or ``sync`` the store takes neither until it is opened again.
+
+    Attributes:
+        failure: Why, from then on.
     """
+
+    @property
+    def failure(self) -> str | None: ...
 
     def batch(self) -> Batch:
         """A new empty batch for this store."""

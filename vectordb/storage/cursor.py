@@ -71,7 +71,9 @@ class Cursor:
             room -= len(value)
             if len(chunk) >= limit or room <= 0:
                 return chunk
-        iterator.status()  # raises where a damaged block, not the end of the data, ended the walk
+        if not chunk:
+            # Raises where a damaged block, not the end of the data, ended the walk; what stood before it was given.
+            iterator.status()
         return chunk
 
     def free(self) -> None:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vectordb.errors import Corruption, FailedPrecondition
 from vectordb.storage.keys import FORMAT_VERSION
 
 FORMAT_FILE = "FORMAT"
+MARKER = "MAINTENANCE"
+"""Names what a repair or an upgrade is in the middle of: until that is finished nobody opens the folder."""
 _OURS = frozenset({"LOCK", FORMAT_FILE + ".new"})
 """What a database that was never finished creating may have left in its folder."""
 _HARMLESS = frozenset({"lost+found"})
@@ -108,6 +112,14 @@ def _check(folder: Path, version: int) -> None:
             format=version,
             supported=FORMAT_VERSION,
         )
+    marker = read_marker(folder)
+    if marker is not None:
+        command = f"vectordb {marker.get('command', 'repair')}"
+        raise FailedPrecondition(
+            f"'{folder}' is in the middle of a `{command}` that was interrupted: run it again to finish it",
+            path=str(folder),
+            command=command,
+        )
     for name in ("rocksdb", "segments"):
         if (folder / name).exists() and not (folder / name).is_dir():
             raise FailedPrecondition(
@@ -115,6 +127,33 @@ def _check(folder: Path, version: int) -> None:
                 path=str(folder),
                 file=name,
             )
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """What the folder is in the middle of; None where it is in no such thing."""
+    try:
+        marker = json.loads((folder / MARKER).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise Corruption(f"'{folder / MARKER}' cannot be read: {error}", path=str(folder / MARKER)) from error
+    return marker if isinstance(marker, dict) else {}
+
+
+def write_marker(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Says, durably, what the folder is in the middle of; ``command`` is what finishes it."""
+    _write_json(folder, MARKER, facts)
+
+
+def remove_marker(folder: Path) -> None:
+    """The folder may be opened again."""
+    (folder / MARKER).unlink(missing_ok=True)
+    _sync_folder(folder)
+
+
+def write_format(folder: Path, release: str, version: int = FORMAT_VERSION) -> None:
+    """Writes the FORMAT file, whole and durably."""
+    _write_json(folder, FORMAT_FILE, {"vectordb": version, "release": release})
 
 
 def _foreign(folder: Path) -> list[str]:
@@ -133,13 +172,17 @@ def _more(count: int) -> str:
 
 def _create(folder: Path, release: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / (FORMAT_FILE + ".new")
+    write_format(folder, release)
+
+
+def _write_json(folder: Path, name: str, value: Mapping[str, Any]) -> None:
+    fresh = folder / f"{name}.new"
     with open(fresh, "w", encoding="utf-8") as file:
-        json.dump({"vectordb": FORMAT_VERSION, "release": release}, file)
+        json.dump(dict(value), file)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(fresh, folder / FORMAT_FILE)
+    os.replace(fresh, folder / name)
     _sync_folder(folder)
 
 

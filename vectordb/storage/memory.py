@@ -61,8 +61,13 @@ class _Table:
 class MemoryStorage:
     """Implements :class:`vectordb.storage.base.Storage` in memory. Thread-safe.
 
+    Attributes:
+        failure: None: nothing here can fail.
+
     A scan copies references to its keys and values when it is called; values are never copied.
     """
+
+    failure: str | None = None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -29,13 +29,14 @@ from typing import Any
 
 import rocksdict
 
-from vectordb.errors import FailedPrecondition, Internal
+from vectordb import failpoints
+from vectordb.errors import FailedPrecondition, Internal, VectorDBError
 from vectordb.storage import forked
 from vectordb.storage.base import Batch, Family
 from vectordb.storage.batch import Delete, DeleteRange, Put, PutMany, RecordedBatch
 from vectordb.storage.cursor import Cursor
 from vectordb.storage.gate import Gate
-from vectordb.storage.rocks_errors import holds_data, translated
+from vectordb.storage.rocks_errors import holds_data, no_more_writes, translated
 
 MIB = 1 << 20
 DEFAULT_CACHE_BYTES = 64 * MIB
@@ -82,6 +83,9 @@ def _common(create: bool) -> rocksdict.Options:
     options.set_hard_pending_compaction_bytes_limit(256 << 30)
     options.set_max_write_buffer_number(3)
     options.set_manifest_preallocation_size(64 * 1024)
+    # Begun anew by every flush and compaction: a manifest keeps the first and last key of each file there ever was, and
+    # so would keep ids of erased records (``rocks_erase.py``). It is about 200 bytes a file.
+    options.set_max_manifest_file_size(1)
     options.set_keep_log_file_num(4)
     options.set_max_log_file_size(4 * MIB)
     options.set_stats_dump_period_sec(0)
@@ -114,6 +118,8 @@ class RocksStorage:
         path: The folder; created (with its last component) when it holds no RocksDB data.
         read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
         cache_bytes: Bound of the block cache that all families share.
+        rescue: Takes what lies before the damage of a log; otherwise only a torn last record is passed over.
+        lenient: For salvage: the same, and opens in spite of damaged tables.
 
     Raises:
         Corruption: The folder is damaged; the message has its path and RocksDB's words.
@@ -121,7 +127,15 @@ class RocksStorage:
         FailedPrecondition: ``read_only`` and there is nothing to open.
     """
 
-    def __init__(self, path: Path | str, *, read_only: bool = False, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        read_only: bool = False,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        rescue: bool = False,
+        lenient: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.read_only = read_only
         if self.path.exists() and not self.path.is_dir():
@@ -132,6 +146,10 @@ class RocksStorage:
         access = rocksdict.AccessType.read_only(False) if read_only else rocksdict.AccessType.read_write()
         self._cache = rocksdict.Cache(cache_bytes)
         options = _family_options(Family.META, self._cache, create)
+        if rescue or lenient:
+            options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.point_in_time())
+        if lenient:
+            options.set_paranoid_checks(False)
         environment = rocksdict.Env()
         environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
         options.set_env(environment)
@@ -146,6 +164,7 @@ class RocksStorage:
             self._handles: dict[Family, Any] = {f: self._db.get_column_family_handle(f.value) for f in Family}
         except Exception as error:
             raise translated(error, self.path) from error
+        self.failure: str | None = None
         self._impatient = rocksdict.WriteOptions()
         self._impatient.no_slowdown = True
         self._gate = Gate(f"the storage at '{self.path}'")
@@ -168,13 +187,17 @@ class RocksStorage:
         pause, longest = _STALL_PAUSE
         while True:
             with self._gate:
+                if self.failure is not None:
+                    raise no_more_writes(self.failure, self.path)
                 try:
                     if not self._stalled():
+                        failpoints.hit("storage.write")
                         self._db.write(self._native(batch), self._impatient)
+                        failpoints.hit("storage.written")
                         return
                 except Exception as error:
                     if _STALLED not in str(error):
-                        raise translated(error, self.path) from error
+                        raise self._failed(error) from error
             time.sleep(pause)
             pause = min(pause * 2, longest)
 
@@ -199,12 +222,22 @@ class RocksStorage:
     def sync(self) -> int:
         """See :meth:`Storage.sync`."""
         with self._gate:
+            if self.failure is not None:
+                raise no_more_writes(self.failure, self.path)
             try:
                 sequence: int = self._db.latest_sequence_number()
+                failpoints.hit("storage.sync")
                 self._db.flush_wal(True)
+                failpoints.hit("storage.synced")
             except Exception as error:
-                raise translated(error, self.path) from error
+                raise self._failed(error) from error
             return sequence
+
+    def _failed(self, error: Exception) -> VectorDBError:
+        """What to raise for a write or sync that failed; there is none after it."""
+        told = translated(error, self.path)
+        self.failure = self.failure or told.message
+        return told
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -298,6 +331,20 @@ class RocksStorage:
             except Exception as error:
                 raise translated(error, self.path) from error
 
+    def flush(self) -> None:
+        """Writes what is only in memory and in the log to tables, so that the log begins anew. Releases the GIL."""
+        with self._gate:
+            try:
+                for rdict in self._families.values():
+                    rdict.flush(True)
+            except Exception as error:
+                raise translated(error, self.path) from error
+
+    def tables(self) -> list[dict[str, Any]]:
+        """RocksDB's files of all families: ``name``, ``start_key``, ``end_key``, ``num_deletions`` and more."""
+        with self._gate:
+            return [{**f, "name": f["name"].lstrip("/")} for f in self._db.live_files()]
+
     def disk_bytes(self) -> int:
         """See :meth:`Storage.disk_bytes`."""
         with self._gate:
@@ -363,6 +410,18 @@ class RocksStorage:
         self._open_lock = threading.Lock()
         self._db = None
         self._families, self._handles, self._cursors = {}, {}, weakref.WeakSet()
+
+
+def rebuild_catalogue(path: Path) -> None:
+    """Makes the manifest of a folder anew from the tables and logs that can be read (RocksDB's ``RepairDB``).
+
+    Raises:
+        Corruption: It cannot be done.
+    """
+    try:
+        rocksdict.Rdict.repair(str(path), _common(create=True))
+    except Exception as error:
+        raise translated(error, path) from error
 
 
 _OPEN: weakref.WeakSet[RocksStorage] = weakref.WeakSet()

@@ -48,3 +48,13 @@ def translated(error: Exception, path: Path) -> VectorDBError:
             path=str(path),
         )
     return Internal(f"RocksDB failed at '{path}': {text}", path=str(path))
+
+
+def no_more_writes(failure: str, path: Path) -> FailedPrecondition:
+    """For writes and syncs after one that failed: the kernel may have dropped what it could not write, and would say
+    nothing of it at the next sync."""
+    return FailedPrecondition(
+        f"'{path}' takes no writes since one failed ({failure}); mend the cause, then open it again",
+        path=str(path),
+        reason=failure,
+    )

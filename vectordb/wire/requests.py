@@ -15,6 +15,7 @@ from vectordb.filter import Filter
 from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
+    EraseRequest,
     Fusion,
     GetRequest,
     ReindexRequest,
@@ -131,6 +132,19 @@ def delete_from_message(message: service_pb2.DeleteRequest) -> DeleteRequest:
         idempotency_key=message.idempotency_key or None,
         timeout=_timeout(message),
     )
+
+
+def erase_to_message(collection: str, request: EraseRequest) -> service_pb2.EraseRequest:
+    message = service_pb2.EraseRequest(collection=text(collection, "collection"))
+    if request.delete is not None:
+        message.delete.CopyFrom(delete_to_message(collection, request.delete))
+    _limits_to_message(request, message)
+    return message
+
+
+def erase_from_message(message: service_pb2.EraseRequest) -> EraseRequest:
+    delete = delete_from_message(message.delete) if message.HasField("delete") else None
+    return EraseRequest(delete, _timeout(message))
 
 
 def get_to_message(collection: str, request: GetRequest) -> service_pb2.GetRequest:

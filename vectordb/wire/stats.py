@@ -14,6 +14,7 @@ from vectordb.types import (
     FilterMode,
     OptimizerStats,
     Plan,
+    ScrubStats,
     SegmentPlan,
     SegmentStats,
 )
@@ -29,6 +30,7 @@ from vectordb_proto.v1 import types_pb2
 _RECALL = ("recall", "recall_low", "recall_sampled")
 _SEGMENT = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
 _BACKUP = ("id", "created", "files", "total_bytes", "new_bytes")
+_SCRUB = ("passes", "bytes", "damaged", "rebuilt")
 _COLLECTION = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes")
 
 
@@ -122,6 +124,10 @@ def stats_to_message(stats: CollectionStats, message: types_pb2.CollectionStats)
     message.optimizer.pending_bytes = optimizer.pending_bytes
     if optimizer.error is not None:
         message.optimizer.error = optimizer.error
+    for name in _SCRUB:
+        setattr(message.scrub, name, getattr(stats.scrub, name))
+    if stats.scrub.error is not None:
+        message.scrub.error = stats.scrub.error
 
 
 def stats_from_message(message: types_pb2.CollectionStats) -> CollectionStats:
@@ -135,7 +141,12 @@ def stats_from_message(message: types_pb2.CollectionStats) -> CollectionStats:
             optimizer.state, optimizer.progress, optimizer.pending_bytes, _optional(optimizer, "error")
         ),
         quantization=quantization_from_message(message),
+        scrub=_scrub_from_message(message.scrub),
     )
+
+
+def _scrub_from_message(message: types_pb2.ScrubStats) -> ScrubStats:
+    return ScrubStats(message.passes, message.bytes, message.damaged, message.rebuilt, _optional(message, "error"))
 
 
 def info_to_message(info: DatabaseInfo, message: types_pb2.DatabaseInfo) -> None:

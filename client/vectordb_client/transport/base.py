@@ -15,9 +15,11 @@ from vectordb.errors import Closed
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
+    from vectordb.reports import Erasure, RepairReport, VerifyReport
     from vectordb.requests import (
         CreateRequest,
         DeleteRequest,
+        EraseRequest,
         GetRequest,
         ReindexRequest,
         ScanRequest,
@@ -106,6 +108,12 @@ class AsyncBackend(Protocol):
     def stats(self, collection: str) -> Pending[CollectionStats]: ...
 
     def backup(self, destination: str) -> Pending[BackupInfo]: ...
+
+    def verify(self, searches: int) -> Pending[VerifyReport]: ...
+
+    def repair(self, dry_run: bool) -> Pending[RepairReport]: ...
+
+    def erase(self, collection: str, request: EraseRequest) -> Pending[Erasure]: ...
 
     def close(self) -> Awaitable[None]: ...
 

@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from vectordb.errors import ResourceExhausted
 from vectordb.wire import requests as wire
 from vectordb.wire.config import config_from_message
+from vectordb.wire.reports import erasure_from_message, repair_from_message, verify_from_message
 from vectordb.wire.results import records_from_message, search_response_from_message, write_result_from_message
 from vectordb.wire.stats import backup_from_message, info_from_message, plan_from_message, stats_from_message
+from vectordb.wire.values import whole
 from vectordb_proto.v1 import service_pb2
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
+    from vectordb.reports import Erasure, RepairReport, VerifyReport
     from vectordb.requests import (
         CreateRequest,
         DeleteRequest,
+        EraseRequest,
         GetRequest,
         ReindexRequest,
         Rows,
@@ -254,6 +258,24 @@ def stats(collection: str, timeout: float | None) -> Call[CollectionStats]:
 def backup(destination: str) -> Call[BackupInfo]:
     message = service_pb2.BackupRequest(destination=wire.text(destination, "destination"))
     return Call("Backup", message, lambda answer: backup_from_message(answer.backup), None)
+
+
+def verify(searches: int) -> Call[VerifyReport]:
+    message = service_pb2.VerifyRequest(searches=whole(searches, "searches"))
+    return Call("Verify", message, lambda answer: verify_from_message(answer.report), None)
+
+
+def repair(dry_run: bool) -> Call[RepairReport]:
+    # Repeated, it finds nothing left to do, and says so: what was done would not be told.
+    message = service_pb2.RepairRequest(dry_run=bool(dry_run))
+    return Call("Repair", message, lambda answer: repair_from_message(answer.report), None, idempotent=dry_run)
+
+
+def erase(collection: str, request: EraseRequest) -> Call[Erasure]:
+    message = wire.erase_to_message(collection, request)
+    if request.delete is not None:
+        _ensure_key(message.delete)
+    return Call("Erase", message, lambda answer: erasure_from_message(answer.erasure), request.timeout, grace=GRACE)
 
 
 def _ensure_key(message: Any) -> None:

@@ -25,10 +25,12 @@ from vectordb_client.transport.local import LocalBackend, open_local
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
+    from vectordb.reports import Erasure, RepairReport, VerifyReport
     from vectordb.requests import (
         Backend,
         CreateRequest,
         DeleteRequest,
+        EraseRequest,
         GetRequest,
         ReindexRequest,
         ScanRequest,
@@ -229,6 +231,17 @@ class FolderBackend(ForkGuarded):
         # Another process may work in another folder.
         place = destination if "://" in destination or not destination else os.path.abspath(destination)
         return self._call(lambda b: b.backup(place), self._timeout)
+
+    def verify(self, searches: int) -> VerifyReport:
+        return self._call(lambda b: b.verify(searches), self._timeout)
+
+    def repair(self, dry_run: bool) -> RepairReport:
+        return self._call(lambda b: b.repair(dry_run), self._timeout, repeatable=dry_run)
+
+    def erase(self, collection: str, request: EraseRequest) -> Erasure:
+        if request.delete is not None:
+            _keyed(request.delete)
+        return self._call(lambda b: b.erase(collection, request), self._timeout)
 
     def close(self) -> None:
         """Closes the channel, or the engine where this process became the owner. Idempotent."""

@@ -25,9 +25,11 @@ from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
+    from vectordb.reports import Erasure, RepairReport, VerifyReport
     from vectordb.requests import (
         CreateRequest,
         DeleteRequest,
+        EraseRequest,
         GetRequest,
         ReindexRequest,
         ScanRequest,
@@ -180,6 +182,15 @@ class GrpcBackend(ForkGuarded):
 
     def backup(self, destination: str) -> BackupInfo:
         return self.call(calls.backup(destination))
+
+    def verify(self, searches: int) -> VerifyReport:
+        return self.call(calls.verify(searches))
+
+    def repair(self, dry_run: bool) -> RepairReport:
+        return self.call(calls.repair(dry_run))
+
+    def erase(self, collection: str, request: EraseRequest) -> Erasure:
+        return self.call(calls.erase(collection, request))
 
     def close(self) -> None:
         """Closes the channel; calls on their way fail with ``Closed``. Idempotent."""

@@ -20,9 +20,11 @@ from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
+    from vectordb.reports import Erasure, RepairReport, VerifyReport
     from vectordb.requests import (
         CreateRequest,
         DeleteRequest,
+        EraseRequest,
         GetRequest,
         ReindexRequest,
         ScanRequest,
@@ -181,6 +183,15 @@ class AioBackend(ForkGuarded):
 
     def backup(self, destination: str) -> Pending[BackupInfo]:
         return self._later(calls.backup(destination))
+
+    def verify(self, searches: int) -> Pending[VerifyReport]:
+        return self._later(calls.verify(searches))
+
+    def repair(self, dry_run: bool) -> Pending[RepairReport]:
+        return self._later(calls.repair(dry_run))
+
+    def erase(self, collection: str, request: EraseRequest) -> Pending[Erasure]:
+        return self._later(calls.erase(collection, request))
 
     async def close(self) -> None:
         """Closes the channel; calls on their way fail with ``Closed``. Idempotent."""

@@ -19,10 +19,12 @@ from vectordb_client.transport.base import ForkGuarded, closed, forked
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
+    from vectordb.reports import Erasure, RepairReport, VerifyReport
     from vectordb.requests import (
         Backend,
         CreateRequest,
         DeleteRequest,
+        EraseRequest,
         GetRequest,
         ReindexRequest,
         ScanRequest,
@@ -219,6 +221,15 @@ class LocalBackend(ForkGuarded):
 
     def backup(self, destination: str) -> BackupInfo:
         return self._engine.backup(destination)
+
+    def verify(self, searches: int) -> VerifyReport:
+        return self._engine.verify(searches)
+
+    def repair(self, dry_run: bool) -> RepairReport:
+        return self._engine.repair(dry_run)
+
+    def erase(self, collection: str, request: EraseRequest) -> Erasure:
+        return self._engine.erase(collection, request)
 
     def close(self) -> None:
         """Gives the handle back; the engine closes with its last handle. Idempotent."""

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vectordb.filter import Filter
+    from vectordb.reports import Erasure, RepairReport, VerifyReport
     from vectordb.requests import (
         Backend,
         CreateRequest,
         DeleteRequest,
+        EraseRequest,
         GetRequest,
         ReindexRequest,
         ScanRequest,
@@ -129,6 +131,15 @@ class ThreadedBackend:
 
     def backup(self, destination: str) -> Pending[BackupInfo]:
         return self._later(self._backend.backup, destination)
+
+    def verify(self, searches: int) -> Pending[VerifyReport]:
+        return self._later(self._backend.verify, searches)
+
+    def repair(self, dry_run: bool) -> Pending[RepairReport]:
+        return self._later(self._backend.repair, dry_run)
+
+    def erase(self, collection: str, request: EraseRequest) -> Pending[Erasure]:
+        return self._later(self._backend.erase, collection, request)
 
     async def close(self) -> None:
         """Waits for the calls that run, then closes the backend."""

@@ -380,3 +380,43 @@ class BackupResponse(_message.Message):
     BACKUP_FIELD_NUMBER: _ClassVar[int]
     backup: _types_pb2.BackupInfo
     def __init__(self, backup: _Optional[_Union[_types_pb2.BackupInfo, _Mapping]] = ...) -> None: ...
+
+class VerifyRequest(_message.Message):
+    __slots__ = ("searches",)
+    SEARCHES_FIELD_NUMBER: _ClassVar[int]
+    searches: int
+    def __init__(self, searches: _Optional[int] = ...) -> None: ...
+
+class VerifyResponse(_message.Message):
+    __slots__ = ("report",)
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    report: _types_pb2.VerifyReport
+    def __init__(self, report: _Optional[_Union[_types_pb2.VerifyReport, _Mapping]] = ...) -> None: ...
+
+class RepairRequest(_message.Message):
+    __slots__ = ("dry_run",)
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    dry_run: bool
+    def __init__(self, dry_run: bool = ...) -> None: ...
+
+class RepairResponse(_message.Message):
+    __slots__ = ("report",)
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    report: _types_pb2.RepairReport
+    def __init__(self, report: _Optional[_Union[_types_pb2.RepairReport, _Mapping]] = ...) -> None: ...
+
+class EraseRequest(_message.Message):
+    __slots__ = ("collection", "delete", "timeout_seconds")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    delete: DeleteRequest
+    timeout_seconds: float
+    def __init__(self, collection: _Optional[str] = ..., delete: _Optional[_Union[DeleteRequest, _Mapping]] = ..., timeout_seconds: _Optional[float] = ...) -> None: ...
+
+class EraseResponse(_message.Message):
+    __slots__ = ("erasure",)
+    ERASURE_FIELD_NUMBER: _ClassVar[int]
+    erasure: _types_pb2.Erasure
+    def __init__(self, erasure: _Optional[_Union[_types_pb2.Erasure, _Mapping]] = ...) -> None: ...

@@ -135,6 +135,21 @@ class VectorDBServiceStub(object):
                 request_serializer=vectordb__proto_dot_v1_dot_service__pb2.BackupRequest.SerializeToString,
                 response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.BackupResponse.FromString,
                 _registered_method=True)
+        self.Verify = channel.unary_unary(
+                '/vectordb.v1.VectorDBService/Verify',
+                request_serializer=vectordb__proto_dot_v1_dot_service__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.VerifyResponse.FromString,
+                _registered_method=True)
+        self.Repair = channel.unary_unary(
+                '/vectordb.v1.VectorDBService/Repair',
+                request_serializer=vectordb__proto_dot_v1_dot_service__pb2.RepairRequest.SerializeToString,
+                response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.RepairResponse.FromString,
+                _registered_method=True)
+        self.Erase = channel.unary_unary(
+                '/vectordb.v1.VectorDBService/Erase',
+                request_serializer=vectordb__proto_dot_v1_dot_service__pb2.EraseRequest.SerializeToString,
+                response_deserializer=vectordb__proto_dot_v1_dot_service__pb2.EraseResponse.FromString,
+                _registered_method=True)
 
 
 class VectorDBServiceServicer(object):
@@ -290,6 +305,29 @@ class VectorDBServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Verify(self, request, context):
+        """Checks everything as of now, while reads and writes go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Repair(self, request, context):
+        """Rebuilds the segments, indexes and texts that are damaged from storage, while reads and writes go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Erase(self, request, context):
+        """Deletes rows, if asked to, and makes everything of the collection that is deleted or replaced leave every file.
+        Waits for open scans and searches that may still see it; past the timeout DEADLINE_EXCEEDED, and the rows are
+        deleted but not erased.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VectorDBServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -392,6 +430,21 @@ def add_VectorDBServiceServicer_to_server(servicer, server):
                     servicer.Backup,
                     request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.BackupRequest.FromString,
                     response_serializer=vectordb__proto_dot_v1_dot_service__pb2.BackupResponse.SerializeToString,
+            ),
+            'Verify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.VerifyRequest.FromString,
+                    response_serializer=vectordb__proto_dot_v1_dot_service__pb2.VerifyResponse.SerializeToString,
+            ),
+            'Repair': grpc.unary_unary_rpc_method_handler(
+                    servicer.Repair,
+                    request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.RepairRequest.FromString,
+                    response_serializer=vectordb__proto_dot_v1_dot_service__pb2.RepairResponse.SerializeToString,
+            ),
+            'Erase': grpc.unary_unary_rpc_method_handler(
+                    servicer.Erase,
+                    request_deserializer=vectordb__proto_dot_v1_dot_service__pb2.EraseRequest.FromString,
+                    response_serializer=vectordb__proto_dot_v1_dot_service__pb2.EraseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -935,6 +988,87 @@ class VectorDBService(object):
             '/vectordb.v1.VectorDBService/Backup',
             vectordb__proto_dot_v1_dot_service__pb2.BackupRequest.SerializeToString,
             vectordb__proto_dot_v1_dot_service__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vectordb.v1.VectorDBService/Verify',
+            vectordb__proto_dot_v1_dot_service__pb2.VerifyRequest.SerializeToString,
+            vectordb__proto_dot_v1_dot_service__pb2.VerifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Repair(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vectordb.v1.VectorDBService/Repair',
+            vectordb__proto_dot_v1_dot_service__pb2.RepairRequest.SerializeToString,
+            vectordb__proto_dot_v1_dot_service__pb2.RepairResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Erase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vectordb.v1.VectorDBService/Erase',
+            vectordb__proto_dot_v1_dot_service__pb2.EraseRequest.SerializeToString,
+            vectordb__proto_dot_v1_dot_service__pb2.EraseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -316,7 +316,7 @@ class OptimizerStats(_message.Message):
     def __init__(self, state: _Optional[str] = ..., progress: _Optional[float] = ..., pending_bytes: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class CollectionStats(_message.Message):
-    __slots__ = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes", "index", "segments", "optimizer", "quantization")
+    __slots__ = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes", "index", "segments", "optimizer", "quantization", "scrub")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     INDEXED_ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +328,7 @@ class CollectionStats(_message.Message):
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    SCRUB_FIELD_NUMBER: _ClassVar[int]
     rows: int
     deleted: int
     indexed_rows: int
@@ -339,7 +340,22 @@ class CollectionStats(_message.Message):
     segments: _containers.RepeatedCompositeFieldContainer[SegmentStats]
     optimizer: OptimizerStats
     quantization: QuantizationSpec
-    def __init__(self, rows: _Optional[int] = ..., deleted: _Optional[int] = ..., indexed_rows: _Optional[int] = ..., tail_rows: _Optional[int] = ..., version: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., segments: _Optional[_Iterable[_Union[SegmentStats, _Mapping]]] = ..., optimizer: _Optional[_Union[OptimizerStats, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ...) -> None: ...
+    scrub: ScrubStats
+    def __init__(self, rows: _Optional[int] = ..., deleted: _Optional[int] = ..., indexed_rows: _Optional[int] = ..., tail_rows: _Optional[int] = ..., version: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., segments: _Optional[_Iterable[_Union[SegmentStats, _Mapping]]] = ..., optimizer: _Optional[_Union[OptimizerStats, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ..., scrub: _Optional[_Union[ScrubStats, _Mapping]] = ...) -> None: ...
+
+class ScrubStats(_message.Message):
+    __slots__ = ("passes", "bytes", "damaged", "rebuilt", "error")
+    PASSES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    REBUILT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    passes: int
+    bytes: int
+    damaged: int
+    rebuilt: int
+    error: str
+    def __init__(self, passes: _Optional[int] = ..., bytes: _Optional[int] = ..., damaged: _Optional[int] = ..., rebuilt: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class DatabaseInfo(_message.Message):
     __slots__ = ("version", "format_version", "path", "collections", "durability", "read_only_reason")
@@ -379,3 +395,101 @@ class BackupInfo(_message.Message):
     total_bytes: int
     new_bytes: int
     def __init__(self, id: _Optional[str] = ..., created: _Optional[str] = ..., collections: _Optional[_Mapping[str, int]] = ..., files: _Optional[int] = ..., total_bytes: _Optional[int] = ..., new_bytes: _Optional[int] = ...) -> None: ...
+
+class Problem(_message.Message):
+    __slots__ = ("kind", "message", "collection", "subject")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    message: str
+    collection: str
+    subject: str
+    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ..., collection: _Optional[str] = ..., subject: _Optional[str] = ...) -> None: ...
+
+class CheckedCollection(_message.Message):
+    __slots__ = ("name", "version", "records", "segments", "searches", "recall")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    SEARCHES_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    records: int
+    segments: int
+    searches: int
+    recall: float
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., records: _Optional[int] = ..., segments: _Optional[int] = ..., searches: _Optional[int] = ..., recall: _Optional[float] = ...) -> None: ...
+
+class VerifyReport(_message.Message):
+    __slots__ = ("path", "problems", "notes", "collections", "files", "bytes")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    problems: _containers.RepeatedCompositeFieldContainer[Problem]
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    collections: _containers.RepeatedCompositeFieldContainer[CheckedCollection]
+    files: int
+    bytes: int
+    def __init__(self, path: _Optional[str] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., collections: _Optional[_Iterable[_Union[CheckedCollection, _Mapping]]] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class Lost(_message.Message):
+    __slots__ = ("kind", "message", "collection", "count", "ids")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    message: str
+    collection: str
+    count: int
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ..., collection: _Optional[str] = ..., count: _Optional[int] = ..., ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RepairReport(_message.Message):
+    __slots__ = ("path", "dry_run", "rebuilt", "quarantined", "lost", "problems")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    REBUILT_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    dry_run: bool
+    rebuilt: _containers.RepeatedScalarFieldContainer[str]
+    quarantined: _containers.RepeatedScalarFieldContainer[str]
+    lost: _containers.RepeatedCompositeFieldContainer[Lost]
+    problems: _containers.RepeatedCompositeFieldContainer[Problem]
+    def __init__(self, path: _Optional[str] = ..., dry_run: bool = ..., rebuilt: _Optional[_Iterable[str]] = ..., quarantined: _Optional[_Iterable[str]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ...) -> None: ...
+
+class Erasure(_message.Message):
+    __slots__ = ("count", "collection", "ids", "version", "rows", "segments", "files", "remaining", "started", "finished")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    collection: str
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    version: int
+    rows: int
+    segments: _containers.RepeatedScalarFieldContainer[str]
+    files: _containers.RepeatedScalarFieldContainer[str]
+    remaining: _containers.RepeatedScalarFieldContainer[str]
+    started: str
+    finished: str
+    def __init__(self, count: _Optional[int] = ..., collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., segments: _Optional[_Iterable[str]] = ..., files: _Optional[_Iterable[str]] = ..., remaining: _Optional[_Iterable[str]] = ..., started: _Optional[str] = ..., finished: _Optional[str] = ...) -> None: ...

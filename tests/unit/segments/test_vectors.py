@@ -29,7 +29,7 @@ def test_values_hold_while_parts_are_unmapped(file: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(vectors, "_WINDOW", 4096)
     matrix = VectorMatrix.open(file, 1500, 4)
     expected = matrix.array.copy()
-    matrix.set_sparse()
+    matrix.set_sparse(0.9)
     assert matrix.resident_bytes == int(0.9 * matrix.nbytes)
     rng = np.random.default_rng(0)
     for count in [4] * 50 + [1500] * 50:
@@ -46,7 +46,7 @@ def test_rescoring_leaves_little_resident(tmp_path: Path) -> None:
             file.write(np.ones(1 << 18, "<f4"))
     matrix = VectorMatrix.open(draft.path / "large", 1 << 15, 512)
     before = _resident_kib()
-    matrix.set_sparse()
+    matrix.set_sparse(0.9)
     rng = np.random.default_rng(0)
     most = 0
     for _ in range(400):
@@ -54,6 +54,12 @@ def test_rescoring_leaves_little_resident(tmp_path: Path) -> None:
         most = max(most, _resident_kib() - before)
     # 90 % of 64 MiB, and what is touched between two looks.
     assert (32 << 10) < most < (60 << 10)
+
+
+def test_a_small_matrix_stays_mapped_and_half_of_a_large_one() -> None:
+    assert vectors.usual_share(100 << 20) == vectors.usual_share(0) == 0.99
+    assert vectors.usual_share(400 << 20) == pytest.approx(0.64)
+    assert vectors.usual_share(10 << 30) == 0.5
 
 
 def _resident_kib() -> int:

@@ -174,3 +174,6 @@ def test_lost() -> None:
     assert lost(acked, 90, {1: 10, 2: 5, 3: 7}) == [Loss(None, 100, 90)]
     assert "sequence number 90 up to 100" in str(Loss(None, 100, 90))
     assert lost(Acked(100, {1: 10}, known=False), 0, {}) == []
+    # Number 3 was given out and is gone: it was deleted before the page said so. Number 4 never was.
+    assert lost(acked, 100, {1: 10, 2: 5}, next_number=4) == []
+    assert lost(Acked(100, {4: 1}), 100, {}, next_number=4) == [Loss(4, 1, None)]

@@ -1,0 +1,129 @@
+"""Erasing: what is deleted or replaced leaves every file of the folder, and a receipt says so.
+
+    1. rewrite   segments that hold dead rows or replaced payloads are sealed anew without them, with new indexes; what
+                 other indexes learned from them (clusters, codebooks) is learned again
+    2. wait      for snapshots of before: open scans, running searches
+    3. sweep     the rows leave storage
+    4. compact   their keys and values leave the tables, the log and the manifest of RocksDB (``rocks_erase.py``)
+    5. discard   damaged folders that were kept for inspection go too, and what a backup under way has linked
+
+What lies outside of the folder, such as backups, is not touched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from vectordb.errors import DeadlineExceeded
+from vectordb.reports import Erasure
+from vectordb.storage import keys
+from vectordb.storage.rocks import RocksStorage
+from vectordb.storage.rocks_erase import erase_deleted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vectordb.engine.live import LiveCollection
+    from vectordb.engine.optimizer import Optimizer
+    from vectordb.segments.store import SegmentStore
+    from vectordb.storage.base import Storage
+
+_SWEEP_AT_ONCE = 250
+_PAUSE = 0.02
+_LONG = 1e9
+QUARANTINE = "quarantine"
+"""Where ``vectordb repair`` puts what it cannot read, in the database's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Where a database keeps things: ``folder`` and ``store`` are None in memory."""
+
+    folder: Path | None
+    storage: Storage
+    store: SegmentStore | None
+    optimizer: Optimizer
+
+
+def erase(
+    house: House, live: LiveCollection, deleted: int, ids: Sequence[str] | None, timeout: float | None
+) -> Erasure:
+    """Erases everything of a collection that is dead by now.
+
+    Args:
+        deleted: Records that the call deleted before, and ``ids``: those that it named, for the receipt.
+        timeout: Seconds.
+
+    Raises:
+        DeadlineExceeded: It is deleted but not erased yet; says what is in the way.
+    """
+    end = time.monotonic() + (_LONG if timeout is None else timeout)
+    started = _now()
+    version, swept = live.state.version, live.sweep.removed
+    before = _refs(live)
+
+    def remaining() -> float:
+        return end - time.monotonic()
+
+    house.optimizer.request(live, True, erase=True, remaining=remaining)
+    _wait_for_snapshots(live, version, remaining)
+    live.sweep.run_all(house.storage, live.oldest_version(), _SWEEP_AT_ONCE)
+    gone = sorted(before - _refs(live))
+    files = [f"segments/{ref}" for ref in gone] if house.store is not None else []
+    if isinstance(house.storage, RocksStorage) and house.store is not None:
+        span = keys.collection_range(live.number)
+        files += [f"rocksdb/{name}" for name in erase_deleted(house.storage, *span, remaining)]
+        files += [f"segments/{name}" for name in house.store.discard_damaged()]
+        _wait_for_backups(house.store, remaining)
+    live.check_open()
+    left = house.folder is not None and (house.folder / QUARANTINE).is_dir()
+    facts = {
+        "collection": live.name,
+        "ids": tuple(ids or ()),
+        "version": version,
+        "rows": live.sweep.removed - swept,
+        "segments": tuple(gone),
+        "files": tuple(files),
+        "remaining": (QUARANTINE,) if left else (),
+        "started": started,
+        "finished": _now(),
+    }
+    return Erasure(deleted, facts)
+
+
+def _refs(live: LiveCollection) -> set[str]:
+    """Segments and indexes that a collection has."""
+    segments = live.segments
+    return {s.name for s in segments} | {s.ref for s in segments}
+
+
+def _wait_for_snapshots(live: LiveCollection, version: int, remaining: Callable[[], float]) -> None:
+    while (oldest := live.oldest_version()) < version:
+        live.check_open()
+        if remaining() <= 0:
+            raise DeadlineExceeded(
+                f"the records are deleted but not erased: a scan or search of collection {live.name!r} still reads its "
+                f"version {oldest}; end it, then call optimize(erase=True)",
+                collection=live.name,
+                version=oldest,
+            )
+        time.sleep(_PAUSE)
+
+
+def _wait_for_backups(store: SegmentStore, remaining: Callable[[], float]) -> None:
+    """A backup or a check that began before all this was done has linked files of before."""
+    while store.is_staged():
+        if remaining() <= 0:
+            raise DeadlineExceeded(
+                "the records are deleted but not erased: a backup or a check under way reads files of before; call "
+                "optimize(erase=True) when it has ended"
+            )
+        time.sleep(_PAUSE)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
