@@ -1,5 +1,7 @@
 """``python -m bench``: this engine, embedded and served, beside bare faiss and bare RocksDB, in one run.
 
+Served: over each transport that is installed, beside a bare handler around bare faiss on the same transport.
+
 Recall stands beside every speed. The systems take turns in blocks of 100 searches, so that what else the machine does
 falls on all of them. ``--disk`` says where the databases lie: durable writes are only as fast as that disk's sync.
 """
@@ -14,14 +16,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import report
+from bench import report, throughput
 from bench.datasets import Dataset, load
 from bench.measure import Figures, measure
 from bench.reopen import reopen
 from bench.systems import raw_rocksdb
 from bench.systems.base import Graph, System
-from bench.systems.engine import Embedded, Served
+from bench.systems.engine import Embedded, Served, transports
 from bench.systems.raw_faiss import RawFaiss
+from bench.systems.raw_served import RawServed
 
 COMMANDS = {
     "calibrate": "bench.calibrate",
@@ -72,26 +75,37 @@ def main() -> None:
 def run(data: Dataset, graph: Graph, scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Loads every system, searches them side by side, opens the folder again."""
     with ExitStack() as stack:
+        raw = RawFaiss(graph)
+        over = transports()
+        limits = [RawServed(scratch / "raw.faiss", name) for name in over]
+        served = [Served(scratch / f"served-{name}", graph, transport=name) for name in over]
         systems: list[System] = [
-            RawFaiss(graph),
+            raw,
             Embedded(scratch / "embedded", graph),
             # The same folder once more: within a process the engine is shared, and its rows are there already.
             Embedded(scratch / "embedded", graph, include=("metadata",)),
-            Served(scratch / "served", graph),
+            *served,
         ]
         for system in systems:
             stack.callback(system.close)
+        for limit in limits:
+            stack.callback(limit.close)
         loaded = {"raw rocksdb": raw_rocksdb.ingest(data, scratch / "rocksdb")}
         for system in systems:
             if figures := system.load(data):
                 loaded[system.name] = figures
+        raw.save(scratch / "raw.faiss")
+        for limit in limits:
+            limit.load(data)
         print("\n" + report.figures("Writing and indexing", loaded), flush=True)
         found: list[Figures] = []
         for ef in options.ef:
-            found += measure(systems, data, None, ef, options.rounds)
+            found += measure([*systems, *limits], data, None, ef, options.rounds)
         for condition in data.conditions:
             found += measure(systems, data, condition, options.filter_ef, options.rounds)
         print("\n" + report.searches(found), flush=True)
+        many = throughput.measure([*served, *limits], data, options.filter_ef, options.rounds)
+        print("\n" + report.figures(f"{throughput.CLIENTS} clients at once, ef {options.filter_ef}", many), flush=True)
     opened = reopen(data, scratch / "embedded")
     print("\n" + report.figures("Opening again", {"this engine": opened}))
     return {
@@ -100,6 +114,7 @@ def run(data: Dataset, graph: Graph, scratch: Path, options: argparse.Namespace)
         "graph": vars(graph),
         "loading": loaded,
         "searches": [figures.as_dict() for figures in found],
+        "throughput": many,
         "reopening": opened,
     }
 

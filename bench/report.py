@@ -22,7 +22,7 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    libraries = ("vectordb-engine", "faiss-cpu", "rocksdict", "numpy", "grpcio")
+    libraries = ("vectordb-engine", "faiss-cpu", "rocksdict", "numpy", "grpcio", "pygrpc-native")
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": model,

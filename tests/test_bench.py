@@ -33,21 +33,25 @@ def test_the_whole_run(tmp_path: Path, data: ModuleType) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(out.read_text())
     assert result["data"]["shape"][0] <= int(rows)
-    names = ["raw faiss", "embedded", "embedded +metadata", "served"]
+    names = ["raw faiss", "embedded", "embedded +metadata", "served grpcio", "served native"]
+    limits = ["raw grpcio", "raw native"]
     plain = [one for one in result["searches"] if one["condition"] == "none"]
-    assert [one["system"] for one in plain] == names
+    assert [one["system"] for one in plain] == names + limits
     for one in result["searches"]:
         assert 0 < one["cpu_us"] < 1e6
         assert 0 < one["p50_us"] <= one["p99_us"]
-        if one["system"] != "raw faiss":
+        if not one["system"].startswith("raw"):
             assert one["recall"] >= 0.9, one
             assert one["short"] == 0.0, one
             assert one["strategies"]
-    embedded, metadata, served = (
-        [one["recall"] for one in result["searches"] if one["system"] == n] for n in names[1:]
-    )
-    assert embedded == metadata == served
-    assert set(result["loading"]) == {"raw rocksdb", "raw faiss", "embedded", "served"}
+    recall = {n: [one["recall"] for one in result["searches"] if one["system"] == n] for n in names + limits}
+    assert recall["embedded"] == recall["embedded +metadata"] == recall["served grpcio"] == recall["served native"]
+    assert recall["raw grpcio"] == recall["raw native"] == recall["raw faiss"][:1]
+    assert set(result["loading"]) == {"raw rocksdb", "raw faiss", "embedded", "served grpcio", "served native"}
+    assert set(result["throughput"]) == {*names[3:], *limits}
+    for one in result["throughput"].values():
+        assert one["qps"] > 1
+        assert 0 < one["cpu_us"] < 1e6
     assert result["loading"]["embedded"]["rows_per_s"] > 100
     assert 0 < result["reopening"]["embedded_first_answer_s"] < 30
     assert "raw faiss" in done.stdout

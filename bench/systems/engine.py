@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,15 @@ from typing import Any
 from bench.datasets import Dataset
 from bench.systems.base import WRITE_BATCH, Graph, Query, process_cpu
 from vectordb.cli.process import ServerProcess
+from vectordb.server.transports import GRPCIO, NATIVE
 from vectordb_client import connect
 
 COLLECTION = "bench"
+
+
+def transports() -> list[str]:
+    """The transports of a server that can be had here."""
+    return [GRPCIO] if importlib.util.find_spec("pygrpc_native") is None else [GRPCIO, NATIVE]
 
 
 class Embedded:
@@ -26,7 +33,7 @@ class Embedded:
     def __init__(self, folder: Path, graph: Graph, include: Sequence[str] = ()) -> None:
         self.name = "embedded" + "".join(f" +{part}" for part in include)
         self._graph = graph
-        self._include = tuple(include)
+        self.include = tuple(include)
         self._db = self._connect(folder)
         self._collection: Any = None
 
@@ -62,7 +69,7 @@ class Embedded:
             limit=query.limit,
             where=None if query.condition is None else query.condition.where,
             params={"ef": query.ef},
-            include=self._include,
+            include=self.include,
         )
 
     def rows(self, answer: Any) -> list[int]:
@@ -79,12 +86,16 @@ class Embedded:
 
 
 class Served(Embedded):
-    """The engine behind gRPC on this machine; ``cpu`` is the server's. It shares the processors with its client."""
+    """The engine behind gRPC on this machine; ``cpu`` is the server's. It shares the processors with its client.
 
-    def __init__(self, folder: Path, graph: Graph, include: Sequence[str] = ()) -> None:
-        self.server = ServerProcess(folder)
+    Args:
+        transport: ``auto`` or one of :func:`transports`.
+    """
+
+    def __init__(self, folder: Path, graph: Graph, include: Sequence[str] = (), transport: str = "auto") -> None:
+        self.server = ServerProcess(folder, environment={"VECTORDB_TRANSPORT": transport})
         super().__init__(folder, graph, include)
-        self.name = self.name.replace("embedded", "served")
+        self.name = self.name.replace("embedded", "served" if transport == "auto" else f"served {transport}")
 
     def _connect(self, folder: Path) -> Any:
         return connect(self.server.address)

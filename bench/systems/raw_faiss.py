@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import faiss as faiss_module
@@ -42,6 +43,10 @@ class RawFaiss:
         seconds = time.perf_counter() - started
         faiss.omp_set_num_threads(1)
         return {"build_s": seconds}
+
+    def save(self, path: Path) -> None:
+        """Writes the graph to a file."""
+        faiss.write_index(self._index, str(path))
 
     def search(self, query: Query) -> Any:
         parameters = self._search_parameters(query.ef, query.condition)

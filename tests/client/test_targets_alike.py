@@ -23,21 +23,26 @@ METADATA = [{"year": 1900 + i % 50, "tags": ["even" if i % 2 == 0 else "odd"]} f
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[str]:
-    """The address of a real server around a real engine in memory."""
+def served() -> Iterator[dict[str, str]]:
+    """The addresses of real servers around real engines in memory, by transport."""
     from vectordb.engine.database import Engine
     from vectordb.server.app import Server
     from vectordb.server.config import load
 
-    server = Server(lambda: Engine(":memory:"), load({"listen": "127.0.0.1:0"}, environment={}))
-    yield server.start()
-    server.stop()
+    settings = {"listen": "127.0.0.1:0"}
+    servers = {
+        name: Server(lambda: Engine(":memory:"), load({**settings, "transport": name}, environment={}))
+        for name in ("grpcio", "native")
+    }
+    yield {name: server.start() for name, server in servers.items()}
+    for server in servers.values():
+        server.stop()
 
 
-@pytest.fixture(params=["memory", "folder", "served"])
+@pytest.fixture(params=["memory", "folder", "grpcio", "native"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "served":
-        address: str = request.getfixturevalue("served")
+    if request.param in ("grpcio", "native"):
+        address: str = request.getfixturevalue("served")[request.param]
         return address
     return ":memory:" if request.param == "memory" else str(tmp_path / "data")
 

@@ -17,9 +17,9 @@ from vectordb.server.config import load
 from vectordb_client import connect
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Any]:
-    config = load({"data": str(tmp_path / "served"), "listen": "127.0.0.1:0"}, None, {})
+@pytest.fixture(params=["native", pytest.param("grpcio", marks=pytest.mark.slow)])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    config = load({"data": str(tmp_path / "served"), "listen": "127.0.0.1:0", "transport": request.param}, None, {})
     server = Server(lambda: Engine(tmp_path / "served"), config)
     with connect(server.start()) as db:
         yield db

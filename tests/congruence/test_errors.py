@@ -202,11 +202,15 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
     folder: Path = tmp_path_factory.mktemp("errors")
     config = load({"data": str(folder / "served"), "listen": "127.0.0.1:0"}, None, {})
     server = Server(lambda: Engine(folder / "served"), config)
+    by_grpcio = load({"data": str(folder / "grpcio"), "listen": "127.0.0.1:0", "transport": "grpcio"}, None, {})
+    second = Server(lambda: Engine(folder / "grpcio"), by_grpcio)
     databases = {
         "embedded": vectordb.Database(folder / "embedded"),
         "memory": connect(":memory:"),
         "served": connect(server.start()),
+        "grpcio": connect(second.start()),
     }
+    assert (server.transport, second.transport) == ("native", "grpcio")
     for db in databases.values():
         collection = db.create_collection(
             "c", DIM, fields={"year": "int", "note": {"type": "text", "indexed": False}}, max_write_bytes=4_000_000
@@ -216,6 +220,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
     for db in databases.values():
         db.close()
     server.stop()
+    second.stop()
 
 
 def _digest(db: Any) -> Any:
@@ -236,7 +241,7 @@ def test_every_target_says_the_same_and_changes_nothing(targets: dict[str, Any],
         assert told in str(caught.value)
         said[target] = (caught.value.message, json.dumps(dict(caught.value.fields), sort_keys=True, default=str))
         assert _digest(db) == before
-    assert said["embedded"] == said["memory"] == said["served"]
+    assert said["embedded"] == said["memory"] == said["served"] == said["grpcio"]
 
 
 def test_a_bad_row_among_ten_thousand_is_named(targets: dict[str, Any]) -> None:

@@ -19,9 +19,9 @@ from vectordb_client import connect, connect_async
 QUERIES = ("bado bega dobu kute", "ki* or bo*", '"bado bega" "biki bado"', "kuti~ to dapu~1", "absent")
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    config = load({"data": str(tmp_path / "served"), "listen": "127.0.0.1:0"}, None, {})
+@pytest.fixture(params=["native", pytest.param("grpcio", marks=pytest.mark.slow)])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    config = load({"data": str(tmp_path / "served"), "listen": "127.0.0.1:0", "transport": request.param}, None, {})
     server = Server(lambda: Engine(tmp_path / "served"), config)
     yield server.start()
     server.stop()

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ from vectordb.requests import (
     UpdateMetadataRequest,
     WriteRequest,
 )
+from vectordb.server import transports
 from vectordb.server.app import Server
 from vectordb.server.config import Config, load
 from vectordb.types import (
@@ -210,6 +212,7 @@ class Served:
     def __init__(self, config: Config) -> None:
         self.backend = FakeBackend()
         self.server = Server(lambda: self.backend, config)  # type: ignore[arg-type,return-value]
+        self.transport = self.server.transport
         self.address = self.server.start()
         self.channel = grpc.insecure_channel(
             self.address,
@@ -236,22 +239,34 @@ class Served:
         self.server.stop()
 
 
+@pytest.fixture(scope="module", autouse=True, params=["grpcio", "native"])
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test over each transport: the one that ``auto`` takes where the settings allow it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transports, "PREFERRED", (request.param, "grpcio"))
+        # For servers in processes of their own.
+        patch.setenv("VECTORDB_TRANSPORT", "auto" if request.param == "native" else request.param)
+        yield request.param
+
+
 @pytest.fixture
-def serve(request: pytest.FixtureRequest) -> Callable[..., Served]:
+def serve(request: pytest.FixtureRequest, transport: str) -> Callable[..., Served]:
     """Starts a server with these settings on a free port; stopped at the end of the test."""
 
     def start(**flags: Any) -> Served:
         served = Served(load({"listen": "127.0.0.1:0", "drain_seconds": 0.5, **flags}, environment={}))
         request.addfinalizer(served.close)
+        assert served.transport == transport
         return served
 
     return start
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Served]:
+def shared(transport: str) -> Iterator[Served]:
     """One server with default settings for the tests of a module, with the collection ``docs`` of dim 3."""
     served = Served(load({"listen": "127.0.0.1:0", "drain_seconds": 0.5}, environment={}))
+    assert served.transport == transport
     served.backend.create_collection(CreateRequest(CollectionConfig("docs", 3)))
     yield served
     served.close()
@@ -265,6 +280,46 @@ def served(shared: Served) -> Iterator[Served]:
     shared.backend.timeouts.clear()
     yield shared
     shared.backend.fail = None
+
+
+class Handlers:
+    """A service of one handler that a test gives, on the transport under test."""
+
+    def __init__(self, transport: str, **flags: Any) -> None:
+        self.handle: Callable[[bytes, grpc.ServicerContext], bytes] = lambda data, _: data
+        config = load({"listen": "127.0.0.1:0", **flags}, environment={})
+        self.pool = ThreadPoolExecutor(config.max_workers)
+        server = grpc.server(self.pool, maximum_concurrent_rpcs=config.max_pending_calls)
+        handlers = {"Do": grpc.unary_unary_rpc_method_handler(lambda data, context: self.handle(data, context))}
+        server.add_registered_method_handlers("test.Test", handlers)
+        self.server: Any = server
+        if transport == "native":
+            bounds = transports.CallBounds(config.max_workers, config.max_pending_calls)
+            self.server = transports.native({"/test.Test/Do": handlers["Do"]}, server, bounds, config)
+        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.server.start()
+        self.channel = grpc.insecure_channel(self.address, [("grpc.max_receive_message_length", -1)])
+        self.call = self.channel.unary_unary("/test.Test/Do")
+
+    def failure(self, data: bytes = b"", **options: Any) -> Any:
+        with pytest.raises(grpc.RpcError) as caught:
+            self.call(data, **{"timeout": 10, **options})
+        return caught.value
+
+    def close(self) -> None:
+        self.channel.close()
+        self.server.stop(0).wait()
+        self.pool.shutdown()
+
+
+@pytest.fixture
+def handlers(request: pytest.FixtureRequest, transport: str) -> Callable[..., Handlers]:
+    def start(**flags: Any) -> Handlers:
+        made = Handlers(transport, **flags)
+        request.addfinalizer(made.close)
+        return made
+
+    return start
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def scraped(address: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in samples}
 
 
-def test_metrics() -> None:
+def test_metrics(eventually: Callable[[Callable[[], bool]], None]) -> None:
     settings = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0"}
     server = Server(lambda: Engine(":memory:"), load(settings, environment={}))
     address = server.start()
@@ -54,7 +55,10 @@ def test_metrics() -> None:
                 db.collection("missing")
         assert server._metrics is not None
         server._metrics.recall = lambda: {"docs": Recall(0.97, 4), "gone": Recall(1.0, 1)}
-        found = scraped(server._metrics.address)
+        metrics = server._metrics.address
+        # The client hangs up a stream as soon as it has its answers; then the server's part ends.
+        eventually(lambda: scraped(metrics).get('vectordb_rpc_seconds_count{call="BulkWrite",code="OK"}') == 1)
+        found = scraped(metrics)
     finally:
         server.stop()
     assert found['vectordb_rows{collection="docs"}'] == 2

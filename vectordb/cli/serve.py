@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,8 +27,9 @@ def command(config: str | None = None, **flags: Any) -> None:
     Prints one line, "listening on HOST:PORT", once it serves; stops on SIGTERM or SIGINT, letting running calls finish.
     """
     settings = load(flags, config)
-    # grpc's core writes its own lines about a failed bind; the error that is raised says it better.
+    # Both transports have lines of their own about a failed bind; the error that is raised says it better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logging.getLogger("pygrpc_native").addFilter(lambda record: "could not bind" not in record.getMessage())
     set_up(settings.log_level, settings.log_format)
     # The kernel may give a signal to any native thread, and a handler in Python waits for the main thread, which
     # nothing would wake then. The wake-up pipe is written by whichever thread the signal comes to.
@@ -43,7 +45,11 @@ def command(config: str | None = None, **flags: Any) -> None:
     notify("STOPPING=1")
     server.stop()
     logging.shutdown()
-    if any(thread.name.startswith("vectordb-") and not thread.daemon for thread in threading.enumerate()):
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("vectordb-") and not thread.daemon]
+    end = time.monotonic() + 1
+    for thread in left:
+        thread.join(max(0.0, end - time.monotonic()))
+    if any(thread.is_alive() for thread in left):
         # A call that would not stop must not keep the process: the backend is closed, nothing is lost.
         os._exit(0)
 

@@ -24,7 +24,7 @@ from vectordb.server.audit import AuditLog
 from vectordb.server.authentication import Authentication
 from vectordb.server.config import Config
 from vectordb.server.entry import Entry
-from vectordb.server.interceptors import Guard
+from vectordb.server.interceptors import SERVICE, Guard, Wrapper, wrapped_handlers
 from vectordb.server.keys import KeyRing
 from vectordb.server.recall import RecallSampler
 from vectordb.server.scans import Scans
@@ -32,8 +32,8 @@ from vectordb.server.service import Service
 from vectordb.server.slow_log import SlowLog
 from vectordb.server.streams import Streams
 from vectordb.server.tls import TlsFiles, server_credentials
+from vectordb.server.transports import GRPCIO, CallBounds, Transport, chosen, native
 from vectordb.server.watch import Observer, WatchedBackend
-from vectordb_proto.v1 import service_pb2, service_pb2_grpc
 
 if TYPE_CHECKING:
     from vectordb.server.metrics import Metrics
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vectordb.server")
 
-SERVICE = service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].full_name
 _UNIX = "unix:"
 _REFUSING = 32
 """Threads beyond those of calls that run and wait: for calls that are refused, and health checks."""
@@ -59,6 +58,8 @@ class Server:
     """
 
     def __init__(self, open_backend: Callable[[], Backend], config: Config) -> None:
+        self.transport = chosen(config)
+        """What speaks HTTP/2, by name: see :mod:`vectordb.server.transports`."""
         self._open_backend = open_backend
         self._config = config
         self._backend: Backend | None = None
@@ -81,30 +82,30 @@ class Server:
         self._stop_lock = threading.Lock()
         self._stopped = False  # guarded by self._stop_lock
 
-    def _built(self) -> grpc.Server:
+    def _built(self) -> Transport:
         config = self._config
         # One more than may run, so that a call over the cap is refused at once instead of waiting.
         self._long_pool = ThreadPoolExecutor(config.max_streams + 1, "vectordb-stream")
         # Many threads and few places: a call that waits, is refused, or whose message never comes holds only a thread.
-        self._pool = ThreadPoolExecutor(config.max_pending_calls + _REFUSING, "vectordb-rpc")
-        guard = Guard(self._admission, self._streams, self._long_pool, config.max_message_bytes)
-        interceptors: list[grpc.ServerInterceptor] = [guard]
+        threads = config.max_pending_calls + _REFUSING
+        self._pool = ThreadPoolExecutor(threads, "vectordb-rpc")
+        # From the innermost outwards.
+        wrappers: list[Wrapper] = [Guard(self._admission, self._streams, self._long_pool, config.max_message_bytes)]
         if self._keys is not None or self._audit is not None:
-            interceptors.insert(0, Authentication(self._keys, self._audit))
+            wrappers.append(Authentication(self._keys, self._audit))
         if self._metrics is not None:
-            interceptors.insert(0, self._metrics)
-        tell = self._spans is not None or config.slow_query_seconds is not None
-        interceptors.insert(0, Entry(self._spans, tell))
-        server = grpc.server(
-            self._pool,
-            interceptors=interceptors,
-            options=channel_options(config),
-            maximum_concurrent_rpcs=config.max_pending_calls + _REFUSING + config.max_streams + 1,
-        )
-        service_pb2_grpc.add_VectorDBServiceServicer_to_server(self._service, server)
+            wrappers.append(self._metrics)
+        wrappers.append(Entry(self._spans, self._spans is not None or config.slow_query_seconds is not None))
+        bounds = CallBounds(threads, threads + config.max_streams + 1)
+        server = grpc.server(self._pool, options=channel_options(config), maximum_concurrent_rpcs=bounds.most_calls)
+        handlers = wrapped_handlers(self._service, wrappers)
+        server.add_registered_method_handlers(SERVICE, handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        return server
+        if self.transport == GRPCIO:
+            return cast("Transport", server)
+        paths = {f"/{SERVICE}/{name}": handler for name, handler in handlers.items()}
+        return native(paths, server, bounds, config)
 
     def start(self) -> str:
         """Binds, opens the backend, serves, and returns the address.
@@ -136,7 +137,7 @@ class Server:
         self._service.open(self._watched(backend))
         threading.Thread(target=self._expire_idle, name="vectordb-idle", daemon=True).start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        log.info("serving on %s", self.address)
+        log.info("serving on %s by %s", self.address, self.transport)
         return self.address
 
     def _watched(self, backend: Backend) -> Backend:
@@ -256,7 +257,7 @@ def _is_local(listen: str) -> bool:
         return host == "localhost"
 
 
-def _bound(server: grpc.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
+def _bound(server: Transport, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     """Binds the server and returns the address with its real port.
 
     Raises:

@@ -25,7 +25,6 @@ class Authentication(Wrapper):
     """
 
     def __init__(self, keys: KeyRing | None, audit: AuditLog | None) -> None:
-        super().__init__()
         self._keys = keys
         self._audit = audit
 

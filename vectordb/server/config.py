@@ -141,6 +141,12 @@ def _listen(value: Any) -> str:
 SETTINGS: tuple[Setting, ...] = (
     Setting("data", _text, "./data", "Folder of the database, or :memory:."),
     Setting("listen", _listen, "127.0.0.1:50051", "HOST:PORT (port 0 picks one) or unix:/path."),
+    Setting(
+        "transport",
+        _one_of("auto", "grpcio", "native"),
+        "auto",
+        "What speaks HTTP/2: native (extra of that name) costs less a call but has no TLS; auto takes it where it can.",
+    ),
     Setting("log_level", _one_of(*_LEVELS), "info", "Least severe lines to log on standard error."),
     Setting("log_format", _one_of("text", "json"), "text", "Lines for people, or one JSON object a line."),
     Setting("metrics_listen", _listen, None, "HOST:PORT where Prometheus finds /metrics; none without it."),

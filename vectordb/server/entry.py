@@ -24,7 +24,6 @@ class Entry(Wrapper):
     """
 
     def __init__(self, spans: Spans | None = None, tell: bool = False) -> None:
-        super().__init__()
         self._spans = spans
         self._tell = tell
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -22,39 +22,26 @@ from vectordb.server.calls import CALL
 from vectordb.server.cost import reader_of
 from vectordb.server.streams import Streams
 from vectordb.wire.errors import DETAILS_KEY, REQUEST_ID_KEY, error_to_status
+from vectordb_proto.v1 import service_pb2, service_pb2_grpc
 
 log = logging.getLogger("vectordb.server")
 
-_OURS = "/vectordb.v1."
+SERVICE = service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].full_name
+
 _LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup", "Verify", "Repair", "Erase"})
 _Behaviour = Callable[..., Any]
 
 
-class Wrapper(grpc.ServerInterceptor, ABC):  # type: ignore[misc,unused-ignore]
-    """Puts something around the handlers of this protocol; health and reflection pass. Thread-safe.
+class Wrapper(ABC):
+    """Puts something around the handlers of this protocol. Thread-safe.
 
-    Each handler is wrapped once: what is done a call should be the call.
+    Each handler is wrapped once, when the server is built, and not by an interceptor of grpc, which would be run a
+    call: what is done a call should be the call.
     """
 
-    def __init__(self) -> None:
-        # Writes of equal values from two threads are harmless.
-        self._wrapped: dict[str, grpc.RpcMethodHandler] = {}
-
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
-        method = handler_call_details.method
-        wrapped = self._wrapped.get(method)
-        if wrapped is not None:
-            return wrapped
-        handler = continuation(handler_call_details)
-        if handler is None or not method.startswith(_OURS):
-            return handler
-        wrapped = self._stream(method, handler) if handler.request_streaming else self._unary(method, handler)
-        self._wrapped[method] = wrapped
-        return wrapped
+    def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        """The handler of ``method`` (``/package.Service/Name``) with this around it; from bytes to bytes."""
+        return self._stream(method, handler) if handler.request_streaming else self._unary(method, handler)
 
     @abstractmethod
     def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler: ...
@@ -76,7 +63,6 @@ class Guard(Wrapper):
     def __init__(
         self, admission: Admission, streams: Streams, pool: ThreadPoolExecutor, max_message_bytes: int
     ) -> None:
-        super().__init__()
         self._admission = admission
         self._streams = streams
         self._pool = pool
@@ -185,3 +171,28 @@ def fail(context: grpc.ServicerContext, method: str, error: Exception) -> NoRetu
     context.set_trailing_metadata(((DETAILS_KEY, details), (REQUEST_ID_KEY, request)))
     context.abort(grpc.StatusCode[code], message)
     raise AssertionError("abort raises")
+
+
+class _Handlers:
+    """Takes the place of a server in generated code, to get at the handlers."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, grpc.RpcMethodHandler] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """They come a second time, by name."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
+        self.found = handlers
+
+
+def wrapped_handlers(servicer: Any, wrappers: Sequence[Wrapper]) -> dict[str, grpc.RpcMethodHandler]:
+    """The servicer's handlers by name, with the wrappers around them, the innermost first; from bytes to bytes."""
+    collected = _Handlers()
+    service_pb2_grpc.add_VectorDBServiceServicer_to_server(servicer, collected)
+    handlers = {}
+    for name, handler in collected.found.items():
+        for wrapper in wrappers:
+            handler = wrapper.wrap(f"/{SERVICE}/{name}", handler)
+        handlers[name] = handler
+    return handlers

@@ -59,7 +59,6 @@ class Metrics(Wrapper):
     """
 
     def __init__(self) -> None:
-        super().__init__()
         try:
             import prometheus_client
             import prometheus_client.core

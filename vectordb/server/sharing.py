@@ -104,7 +104,13 @@ class Door:
             if self._closed:
                 raise FailedPrecondition("the database is being closed")
             if self._server is None:
-                flags = {"listen": f"unix:{self._folder / _SERVE}", "backup_to": "*", "drain_seconds": 1.0}
+                # The native transport's threads are nothing to start in a process that is somebody else's.
+                flags = {
+                    "listen": f"unix:{self._folder / _SERVE}",
+                    "backup_to": "*",
+                    "drain_seconds": 1.0,
+                    "transport": "grpcio",
+                }
                 server = Server(lambda: _Lent(self._engine), load(flags, environment={}))
                 server.start()
                 self._server = server

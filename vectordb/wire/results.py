@@ -18,6 +18,7 @@ from vectordb.wire.stats import plan_from_message, plan_to_message
 from vectordb_proto.v1 import service_pb2, types_pb2
 
 _NIL = b"\xc0"
+_NONE = {type(None)}
 
 
 def write_result_to_message(
@@ -127,8 +128,8 @@ def _encoded(metadata: Metadata | bytes | None) -> bytes:
 
 
 def _is_empty(column: Sequence[Any]) -> bool:
-    # The first row nearly always tells.
-    return column[0] is None and all(value is None for value in column)
+    # The first row nearly always tells. By type: comparing arrays with None compares their elements.
+    return column[0] is None and set(map(type, column)) == _NONE
 
 
 def _columns_from_message(message: types_pb2.Rows) -> tuple[list[str], tuple[Any, Any, Any]]:

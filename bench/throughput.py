@@ -1,0 +1,118 @@
+"""Searches a second of a server with several clients at once, and its processor time a search.
+
+The clients are threads of a process of their own, each with its own connection; they send ready-made messages and do
+not read the answers, so that every server is asked alike and as little as possible of the machine is theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from bench.datasets import Dataset
+from bench.systems.base import Query
+from bench.systems.engine import COLLECTION, Served
+from bench.systems.raw_served import METHOD, RawServed
+from vectordb.requests import SearchRequest
+from vectordb.wire.requests import search_to_message
+from vectordb_proto.v1 import service_pb2
+
+CLIENTS = 8
+SECONDS = 2.0
+_SEARCH = f"/{service_pb2.DESCRIPTOR.services_by_name['VectorDBService'].full_name}/Search"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and what to ask: a method's full name and its requests, as they go over the wire."""
+
+    address: str
+    method: str
+    messages: Sequence[bytes]
+
+
+def target(system: Served | RawServed, data: Dataset, ef: int, limit: int = 10) -> Target:
+    """The unfiltered searches of a data set for one server."""
+    if isinstance(system, RawServed):
+        queries = [Query(vector, limit, ef) for vector in data.queries]
+        return Target(system.address, METHOD, [system.message(query) for query in queries])
+    requests = [
+        SearchRequest(vector[None, :], limit, params={"ef": ef}, include=system.include) for vector in data.queries
+    ]
+    messages = [search_to_message(COLLECTION, request).SerializeToString() for request in requests]
+    return Target(system.server.address, _SEARCH, messages)
+
+
+def measure(
+    systems: Sequence[Served | RawServed], data: Dataset, ef: int, rounds: int
+) -> Mapping[str, Mapping[str, float]]:
+    """Medians of ``rounds`` turns, each system in turn: ``qps``, and ``cpu_us`` a search in the server."""
+    found: dict[str, list[tuple[float, float]]] = {system.name: [] for system in systems}
+    for _ in range(rounds):
+        for system in systems:
+            before = system.cpu()
+            answered, seconds = _asked(target(system, data, ef))
+            found[system.name].append((answered / seconds, (system.cpu() - before) / answered * 1e6))
+    return {
+        name: {"qps": _middle(f[0] for f in all_), "cpu_us": _middle(f[1] for f in all_)}
+        for name, all_ in found.items()
+    }
+
+
+def _middle(values: Any) -> float:
+    ordered = sorted(values)
+    return float(ordered[len(ordered) // 2])
+
+
+def _asked(asked: Target) -> tuple[int, float]:
+    """Searches answered, and in how many seconds, by a process full of clients."""
+    with tempfile.TemporaryDirectory(prefix="vectordb-bench-") as folder:
+        messages = Path(folder) / "messages"
+        messages.write_text(json.dumps([message.hex() for message in asked.messages]))
+        command = [sys.executable, "-m", "bench.throughput", asked.address, asked.method, str(messages)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
+    answered, seconds = json.loads(done.stdout)
+    return answered, seconds
+
+
+def main() -> None:
+    """The process of the clients: prints ``[answered, seconds]``."""
+    address, method, path = sys.argv[1:]
+    messages = [bytes.fromhex(text) for text in json.loads(Path(path).read_text())]
+    counts = [0] * CLIENTS
+    ready = threading.Barrier(CLIENTS + 1)
+    over = threading.Event()
+
+    def ask(number: int) -> None:
+        with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            call = channel.unary_unary(method)
+            call(messages[0])
+            ready.wait()
+            while not over.is_set():
+                call(messages[(number + counts[number] * CLIENTS) % len(messages)])
+                counts[number] += 1
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    started = time.perf_counter()
+    over.wait(SECONDS)
+    over.set()
+    for thread in threads:
+        thread.join()
+    print(json.dumps([sum(counts), time.perf_counter() - started]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""The unary calls of this protocol over pygrpc-native: HTTP/2 and framing in Rust, outside the GIL.
+
+The package's low-level front hands out calls as events. Its own drop-in for ``grpc.server`` is not used: it has no cap
+on calls, gives every call to one pool whatever its handler asks for, runs the interceptors a call, and hands each call
+from a dispatching thread to a worker. Here the workers receive by themselves, which is a third of a bare call's cost.
+
+What the front does not speak (streams from the client, reflection, health) it passes, HTTP/2 stream by stream, to a
+grpcio server behind it on a private socket. Seen of pygrpc-native 0.5, and therefore done here: ``close`` wakes one of
+several threads in ``recv_batch``; the others come back by its timeout. A message is read whole before its size is
+known. Calls that went to the server behind have that socket for a peer.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NoReturn
+
+import grpc
+from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
+
+from vectordb.errors import ResourceExhausted, Unavailable, VectorDBError
+from vectordb.server.config import Config
+from vectordb.server.transports import CallBounds
+from vectordb.wire.errors import DETAILS_KEY, error_to_status
+
+log = logging.getLogger("vectordb.server")
+
+_Metadata = Sequence[tuple[str, str | bytes]]
+_Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
+
+_WAIT_MS = 500
+"""How soon idle threads notice that the server stopped."""
+_RECEIVERS = 2
+"""So many of the free threads wait for calls: the front gives calls to all that wait in turn, and few stay warm."""
+_IO_THREADS = 1
+"""Frames far more than Python can answer; with a second one every call would be handed between them."""
+_FOREVER = 3e9
+"""What grpc says of a call without a deadline: more seconds than anybody waits."""
+_UNKNOWN = grpc.StatusCode.UNKNOWN
+_KEEPALIVE_TIMEOUT_MS = 20_000
+
+
+_ends = threading.Lock()
+"""Held for the moment in which a call ends, or is told what to do then."""
+
+
+class _Abortion(Exception):
+    """Unwinds a handler that ended its call with a status."""
+
+
+class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
+    """One call, and what its handler sees of it."""
+
+    # What few calls change stays with the class until then.
+    active = True
+    status: grpc.StatusCode | None = None
+    text = ""
+    initial: _Metadata | None = None
+    trailing: _Metadata = ()
+    _callbacks: tuple[Callable[[], None], ...] = ()
+
+    def __init__(self, number: int, data: bytes, details: Any, front: NativeGrpcFront) -> None:
+        self.number = number
+        self.data = data
+        self._metadata, self._peer, left = details
+        self._deadline = None if left is None else time.monotonic() + left
+        self._front = front
+
+    def is_active(self) -> bool:
+        return self.active
+
+    def time_remaining(self) -> float:
+        return _FOREVER if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def cancel(self) -> None:
+        self._front.fail(self.number, grpc.StatusCode.CANCELLED.value[0], "cancelled by the server")
+        self.end()
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        with _ends:
+            if self.active:
+                self._callbacks = (*self._callbacks, callback)
+            return self.active
+
+    def end(self) -> None:
+        """The client has its answer, or will not have one."""
+        with _ends:
+            self.active = False
+            callbacks, self._callbacks = self._callbacks, ()
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                log.exception("what was to be done at the end of a call failed")
+
+    def invocation_metadata(self) -> _Metadata:
+        return self._metadata  # type: ignore[no-any-return]
+
+    def peer(self) -> str:
+        return self._peer  # type: ignore[no-any-return]
+
+    def peer_identities(self) -> None:
+        return None
+
+    def peer_identity_key(self) -> None:
+        return None
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        return {}
+
+    def send_initial_metadata(self, initial_metadata: _Metadata) -> None:
+        """They go out with the answer."""
+        self.initial = initial_metadata
+
+    def set_trailing_metadata(self, trailing_metadata: _Metadata) -> None:
+        self.trailing = trailing_metadata
+
+    def trailing_metadata(self) -> _Metadata:
+        return self.trailing
+
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        self.status, self.text = (_UNKNOWN if code is grpc.StatusCode.OK else code), details
+        raise _Abortion
+
+    def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        self.trailing = status.trailing_metadata or ()
+        self.abort(status.code, status.details)
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.status = code
+
+    def code(self) -> grpc.StatusCode | None:
+        return self.status
+
+    def set_details(self, details: str) -> None:
+        self.text = details
+
+    def details(self) -> str:
+        return self.text
+
+
+class NativeServer:
+    """A server with the methods of ``grpc.Server`` that are used here. Thread-safe.
+
+    Args:
+        handlers: By method; from bytes to bytes, wrapped in whatever is to surround them. Those for one message each
+            way are answered here. One whose behaviour names an ``experimental_thread_pool`` runs there, the others in
+            threads of this server, which are started as they are needed.
+        behind: Answers everything else; not bound yet, started and stopped from here.
+        bounds: How many calls run, and how many run and wait.
+    """
+
+    def __init__(
+        self, handlers: Mapping[str, grpc.RpcMethodHandler], behind: grpc.Server, bounds: CallBounds, config: Config
+    ) -> None:
+        unary = {path: handler.unary_unary for path, handler in handlers.items() if handler.unary_unary is not None}
+        self._paths = list(unary)
+        self._methods: list[tuple[_Behaviour, Any]] = [
+            (behaviour, getattr(behaviour, "experimental_thread_pool", None)) for behaviour in unary.values()
+        ]
+        self._behind = behind
+        self._workers, self._most_calls = bounds
+        self._most_bytes: int = config.max_message_bytes
+        self._keepalive_ms = int(config.keepalive_seconds * 1000)
+        self._front: Any = None
+        self._socket_folder: str | None = None
+        self._calls: dict[int, Call] = {}
+        self._lock = threading.Lock()
+        self._threads = 0  # guarded by self._lock
+        self._running = 0  # guarded by self._lock
+        self._receiving = 0  # guarded by self._lock
+        self._idle = 0  # guarded by self._lock; threads that wait at self._parked
+        self._parked: SimpleQueue[None] = SimpleQueue()
+        self._waiting: deque[tuple[_Behaviour, Call]] = deque()  # guarded by self._lock
+        # Calls that ended before the thread that received them had noted them. Numbers never come again.
+        self._ended_early: deque[int] = deque(maxlen=256)
+        self._stopping = False
+        self._closed = False
+        self._drained = threading.Event()
+
+    def add_insecure_port(self, listen: str) -> int:
+        """Binds; the port.
+
+        Raises:
+            RuntimeError: It cannot be bound.
+        """
+        try:
+            self._front = NativeGrpcFront(
+                listen,
+                [(path, False) for path in self._paths],
+                io_threads=_IO_THREADS,
+                call_details=True,
+                keepalive_time_ms=self._keepalive_ms,
+                keepalive_timeout_ms=_KEEPALIVE_TIMEOUT_MS,
+                keepalive_permit_without_calls=True,
+            )
+        except OSError as error:
+            raise RuntimeError(f"cannot bind {listen}") from error
+        return int(self._front.bound_port)
+
+    def add_secure_port(self, listen: str, credentials: grpc.ServerCredentials) -> int:
+        """Not had.
+
+        Raises:
+            RuntimeError: Always; :func:`vectordb.server.transports.chosen` does not let it come to this.
+        """
+        raise RuntimeError("the native transport speaks no TLS")
+
+    def start(self) -> None:
+        self._socket_folder = tempfile.mkdtemp(prefix="vectordb-")
+        path = str(Path(self._socket_folder) / "behind")
+        self._behind.add_insecure_port(f"unix:{path}")
+        self._behind.start()
+        self._front.set_fallback(path)
+        for _ in range(_RECEIVERS):
+            self._add_thread()
+        self._front.start()
+
+    def _add_thread(self) -> None:
+        with self._lock:
+            # One more than may run calls: while all do, it notes who went away, and lets calls wait.
+            if self._threads > self._workers:
+                return
+            self._threads += 1
+            number = self._threads
+        threading.Thread(target=self._work, name=f"vectordb-rpc_{number}").start()
+
+    def stop(self, grace: float | None) -> threading.Event:
+        """Refuses new calls; what runs has ``grace`` seconds. The event is set when all has ended."""
+        done = threading.Event()
+        self._stopping = True
+        behind = self._behind.stop(grace)
+        if not self._calls:
+            self._drained.set()
+
+        def finish() -> None:
+            end = time.monotonic() + (grace or 0.0)
+            self._drained.wait(grace or 0.0)
+            behind.wait(max(0.0, end - time.monotonic()))
+            self._closed = True
+            if self._front is not None:
+                self._front.close()
+            if self._socket_folder is not None:
+                shutil.rmtree(self._socket_folder, ignore_errors=True)
+            for call in list(self._calls.values()):
+                call.end()
+            done.set()
+
+        threading.Thread(target=finish, name="vectordb-drain", daemon=True).start()
+        return done
+
+    def _work(self) -> None:
+        receive, main = self._front.recv_batch_details, threading.main_thread()
+        # A process that ends without having stopped its server is not kept by these threads.
+        while not self._closed and main.is_alive():
+            with self._lock:
+                enough = self._receiving >= _RECEIVERS
+                if enough:
+                    self._idle += 1
+                else:
+                    self._receiving += 1
+            if enough:
+                self._parked.get()
+                continue
+            events = receive(1, _WAIT_MS)
+            with self._lock:
+                self._receiving -= 1
+                alone = bool(events) and not self._receiving
+                wake = alone and self._idle > 0
+                if wake:
+                    self._idle -= 1
+            if wake:
+                self._parked.put(None)
+            elif alone:
+                self._add_thread()
+            for event in events or ():
+                self._handle(*event)
+        for _ in range(self._threads):
+            self._parked.put(None)
+
+    def _handle(self, kind: int, number: int, method: int, data: Any, _: Any, details: Any) -> None:
+        try:
+            if kind == EVENT_CANCEL:
+                self._cancelled(number)
+            else:
+                self._take(self._methods[method], Call(number, data, details, self._front))
+        except Exception:
+            log.exception("a call could not be begun")
+            self._calls.pop(number, None)
+            self._front.fail(number, _UNKNOWN.value[0], "the call failed in the server")
+
+    def _cancelled(self, number: int) -> None:
+        call = self._calls.get(number)
+        if call is None:
+            self._ended_early.append(number)
+        else:
+            call.end()
+
+    def _take(self, method: tuple[_Behaviour, Any], call: Call) -> None:
+        """Runs a call, has it run, or lets it wait for the thread that is free next."""
+        if self._stopping:
+            return self._refuse(call, Unavailable("the server is stopping; another may answer", retry_after=1.0))
+        size, limit = len(call.data), self._most_bytes
+        if size > limit:
+            text = f"the message has {size} bytes, more than the server's max_message_bytes = {limit}"
+            return self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
+        limit = self._most_calls
+        if len(self._calls) >= limit:
+            text = f"{limit} calls run or wait, as many as max_pending_calls allows; try again later"
+            return self._refuse(call, ResourceExhausted(text, limit=limit, retry_after=0.5))
+        self._calls[call.number] = call
+        if call.number in self._ended_early:
+            call.end()
+        behaviour, pool = method
+        if pool is not None:
+            pool.submit(self._run, behaviour, call)
+            return None
+        with self._lock:
+            if self._running >= self._workers:
+                self._waiting.append((behaviour, call))
+                return None
+            self._running += 1
+        while True:
+            self._run(behaviour, call)
+            with self._lock:
+                if not self._waiting:
+                    self._running -= 1
+                    return None
+                behaviour, call = self._waiting.popleft()
+
+    def _run(self, behaviour: _Behaviour, call: Call) -> None:
+        front, number = self._front, call.number
+        try:
+            # Who went away while the call waited needs no answer.
+            if not call.active:
+                return
+            data = behaviour(call.data, call)
+            if call.status in (None, grpc.StatusCode.OK):
+                front.respond(number, data, call.initial, call.trailing)
+            else:
+                front.fail(number, call.status.value[0], call.text, call.trailing)
+        except _Abortion:
+            assert call.status is not None
+            front.fail(number, call.status.value[0], call.text, call.trailing)
+        except Exception:
+            log.exception("a handler failed")
+            front.fail(number, _UNKNOWN.value[0], "the call failed in the server")
+        finally:
+            self._calls.pop(number, None)
+            call.end()
+            if self._stopping and not self._calls:
+                self._drained.set()
+
+    def _refuse(self, call: Call, error: VectorDBError) -> None:
+        code, message, details = error_to_status(error)
+        self._front.fail(call.number, grpc.StatusCode[code].value[0], message, ((DETAILS_KEY, details),))

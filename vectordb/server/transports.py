@@ -1,0 +1,91 @@
+"""What speaks HTTP/2 for the server: grpcio, or pygrpc-native (extra ``native``), which costs a call half as much.
+
+Both answer the same handlers with the same statuses. ``auto`` takes the first of :data:`PREFERRED` that can be had.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import grpc
+
+from vectordb.errors import FailedPrecondition, InvalidArgument
+from vectordb.server.config import Config
+
+log = logging.getLogger("vectordb.server")
+
+GRPCIO, NATIVE = "grpcio", "native"
+PREFERRED: tuple[str, ...] = (NATIVE, GRPCIO)
+_INSTALL = "pip install 'vectordb-engine[native]'"
+
+
+class CallBounds(NamedTuple):
+    """Calls that have a thread at a time, and all calls, those in pools of their own included."""
+
+    workers: int
+    most_calls: int
+
+
+class Transport(Protocol):
+    """The part of ``grpc.Server`` that is used here."""
+
+    def add_insecure_port(self, listen: str) -> int: ...
+
+    def add_secure_port(self, listen: str, credentials: grpc.ServerCredentials) -> int: ...
+
+    def start(self) -> None: ...
+
+    def stop(self, grace: float | None) -> Any: ...
+
+
+def chosen(config: Config) -> str:
+    """The transport for these settings.
+
+    Raises:
+        FailedPrecondition: The native transport is asked for and not installed.
+        InvalidArgument: It is asked for beside a setting that it cannot keep.
+    """
+    if config.transport == GRPCIO:
+        return GRPCIO
+    missing = importlib.util.find_spec("pygrpc_native") is None
+    reason = _forbids(config)
+    if config.transport == NATIVE:
+        if missing:
+            raise FailedPrecondition(f"the native transport needs pygrpc-native: {_INSTALL}")
+        if reason is not None:
+            setting, why = reason
+            raise InvalidArgument(
+                f"transport native cannot be had with {setting}: {why}; leave out one of the two",
+                field="transport",
+                other=setting,
+            )
+        return NATIVE
+    if NATIVE not in PREFERRED or missing:
+        return GRPCIO
+    if reason is not None:
+        log.info("transport grpcio because of %s: %s", *reason)
+        return GRPCIO
+    return NATIVE
+
+
+def _forbids(config: Config) -> tuple[str, str] | None:
+    """The setting that the native transport cannot keep, and why."""
+    for setting in ("tls_cert", "tls_key", "tls_client_ca"):
+        if config.values[setting]:
+            return setting, "it speaks no TLS"
+    if config.audit_log:
+        return "audit_log", "it does not tell from which address a bulk write comes"
+    return None
+
+
+def native(
+    handlers: Mapping[str, grpc.RpcMethodHandler], behind: grpc.Server, bounds: CallBounds, config: Config
+) -> Transport:
+    """A server that answers unary calls natively, by their paths, and leaves all else to the one behind it."""
+    # Imported here: the package that it needs is an extra.
+    from vectordb.server.native import NativeServer
+
+    return NativeServer(handlers, behind, bounds, config)
