@@ -25,9 +25,11 @@ from bench.systems.raw_faiss import RawFaiss
 
 COMMANDS = {
     "calibrate": "bench.calibrate",
+    "compare": "bench.compare.command",
     "deadlines": "bench.deadlines",
     "deletes": "bench.deletes",
     "filters": "bench.filters",
+    "growth": "bench.growth",
     "indexes": "bench.indexes",
     "rag": "bench.rag",
 }
