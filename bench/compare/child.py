@@ -10,13 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from bench.compare import processes
 
 ROOT = Path(__file__).resolve().parents[2]
-_ONE_THREAD_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "TOKIO_WORKER_THREADS")
+_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "TOKIO_WORKER_THREADS")
+
+_START = 120.0
 
 
 class Failed(Exception):
@@ -24,32 +28,42 @@ class Failed(Exception):
 
 
 class Child:
-    """One worker process. Not thread-safe; a context manager that ends the process and what it started."""
+    """One worker process. Not thread-safe; a context manager that ends the process and what it started.
 
-    def __init__(self, system: str, arena: Path, folder: Path, threads: int = 2, start_timeout: float = 120.0) -> None:
+    Args:
+        folder: Of the system; must be there.
+        form: ``index`` and ``quantization`` of this engine instead of its defaults.
+
+    Raises:
+        Failed: It did not start.
+    """
+
+    def __init__(
+        self, system: str, arena: Path, folder: Path, threads: int = 2, form: Mapping[str, Any] | None = None
+    ) -> None:
         self.system = system
         self.dead: str | None = None
         self._stopped = False
         self._buffer = b""
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._answers, theirs = os.pipe()
-        pools = dict.fromkeys(_ONE_THREAD_POOLS, str(threads))
+        told = {
+            "system": system, "arena": str(arena), "folder": str(folder), "threads": threads, "answers": theirs,
+            "form": dict(form or {}),
+        }  # fmt: skip
+        pools = dict.fromkeys(_POOLS, str(threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.compare.worker", system, str(arena), str(folder), str(threads), str(theirs)],
+            [sys.executable, "-m", "bench.compare.worker", json.dumps(told)],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, pass_fds=[theirs],
             # A session of its own: Ctrl-C is the parent's business, and killing the group ends its children too.
             start_new_session=True, env={**os.environ, **pools},
         )  # fmt: skip
         os.close(theirs)
         try:
-            self.about: dict[str, Any] = self._answer(start_timeout, "start")
+            self.about: dict[str, Any] = self._answer(_START, "start")
         except BaseException:
             self.close()
             raise
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def ask(self, command: str, timeout: float, **arguments: Any) -> Any:
         """Runs a command.
@@ -96,16 +110,12 @@ class Child:
     def close(self) -> None:
         """Lets it close its system, for a while, and ends it."""
         if self.dead is None:
-            try:
+            with suppress(Failed):
                 self.ask("close", 60.0)
-            except Failed:
-                pass
             self.kill("closed")
         if self._process.stdin is not None and not self._process.stdin.closed:
-            try:
+            with suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         if self._answers >= 0:
             os.close(self._answers)
             self._answers = -1

@@ -24,6 +24,8 @@ from bench.compare.peers import PEERS
 
 BATCHES = (100, 500)
 STREAM_RATE = 2_000
+_LONGEST_BATCH = 5.0
+"""Seconds on one thread: longer batches are left out."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Comparison:
         try:
             for name in names:
                 self._build(name)
+            self._children = {name: self._children[name] for name in names if name in self._children}
             for name in list(self._children):
                 self._tune(name)
             self._search()
@@ -75,6 +78,7 @@ class Comparison:
             for child in self._children.values():
                 child.kill("the run ended")
                 child.close()
+            self._children.clear()
 
     def left(self, share: float = 1.0) -> float:
         """Seconds until that share of the budget is gone."""
@@ -111,15 +115,19 @@ class Comparison:
         self._children[source].ask("close", 60.0)
         self._children.pop(source).close()
         shutil.copytree(self._folder(source) / "db", self._folder(name) / "db")
-        again = self._begin(source, self._folder(source))
+        self._begin(source, self._folder(source))
         self._children[source].ask("reopen", 60.0)
         self._children[source].pause()
         self._children[name].ask("reopen", 60.0)
         self._children[name].pause()
-        return {"from": source, "seconds": 0.0, "pid": again}
+        return {"from": source}
 
     def _tune(self, name: str) -> None:
         entry, cap = self.systems[name], self.plan.step_cap
+        if "copy" in entry:
+            # The same index: what the one was tuned to fits the other.
+            entry["tuning"] = self.systems[entry["copy"]["from"]].get("tuning", {})
+            return
         entry["tuning"] = {}
         conditions = [ALL, *(self.arena.conditions if entry["can_filter"] else ())]
         for condition in conditions:
@@ -140,7 +148,7 @@ class Comparison:
                     for name in list(self._children):
                         if (tuned := self._tuned(name, condition, target)) is None:
                             continue
-                        count = self._count(name, condition, tuned["width"])
+                        count = self._count(tuned)
                         asked = {"condition": condition, "width": tuned["width"], "start": turn * count, "count": count}
                         with suppress(Failed):
                             label = f"search {condition} @{target}"
@@ -166,7 +174,9 @@ class Comparison:
                     continue
                 with suppress(Failed):
                     for size in BATCHES:
-                        asked = {"width": tuned["width"], "size": size, "seconds": self.plan.turn}
+                        if size * tuned["p50_us"] > _LONGEST_BATCH * 1e6:
+                            continue
+                        asked = {"width": tuned["width"], "size": size, "seconds": self.plan.turn / 2}
                         found = self._step(name, "batch", lambda n=name, a=asked: self._ask(n, "batch", 90.0, **a))
                         rates.setdefault((name, f"batch {size}"), []).extend(found["qps"])
                         recalls[name] = found["recall"]
@@ -190,7 +200,7 @@ class Comparison:
             width = tuned["width"]
             if entry["can_delete"]:
                 with suppress(Failed):
-                    self._step(name, "delete", lambda: self._delete(name, width))
+                    self._step(name, "delete", lambda: self._delete(name, tuned))
             with suppress(Failed):
                 self._step(name, "empty", lambda: self._empty(name, width))
                 self._step(name, "reopen", lambda: self._reopen(name))
@@ -202,9 +212,8 @@ class Comparison:
         self._drop(name)
         self.save()
 
-    def _delete(self, name: str, width: int) -> dict[str, Any]:
-        limit = self.arena.truth(ALL).shape[1]
-        count = self._count(name, ALL, width)
+    def _delete(self, name: str, tuned: dict[str, Any]) -> dict[str, Any]:
+        limit, count, width = self.arena.truth(ALL).shape[1], self._count(tuned), tuned["width"]
 
         def blocks(condition: str) -> dict[str, Any]:
             asked = {"condition": condition, "width": width, "count": count}
@@ -255,9 +264,8 @@ class Comparison:
     def _folder(self, name: str) -> Path:
         return self.scratch / name.replace(" ", "-")
 
-    def _begin(self, name: str, folder: Path) -> int:
-        child = self._children[name] = Child(name, self.arena.folder, folder, self.plan.threads)
-        return child.pid
+    def _begin(self, name: str, folder: Path) -> None:
+        self._children[name] = Child(name, self.arena.folder, folder, self.plan.threads)
 
     def _ask(self, name: str, command: str, timeout: float, **arguments: Any) -> Any:
         if self.left() < 0.0:
@@ -282,12 +290,10 @@ class Comparison:
         found = self.systems[name].get("tuning", {}).get(condition)
         return None if found is None else found["targets"].get(str(target))
 
-    def _count(self, name: str, condition: str, width: int) -> int:
+    def _count(self, tuned: dict[str, Any]) -> int:
         """Searches of a turn: as many as the time of a turn has room for, a share of the queries, ten at least."""
-        curve = self.systems[name]["tuning"][condition]["curve"]
-        p50 = next(point["p50_us"] for point in curve if point["width"] == width)
         most = -(-len(self.arena.queries) // 2)
-        return int(np.clip(self.plan.turn * 1e6 / p50, 10, most))
+        return int(np.clip(self.plan.turn * 1e6 / tuned["p50_us"], 10, most))
 
     def _step(self, name: str, step: str, run: Callable[[], Any]) -> Any:
         """Runs it; its figures or its failure are in the system's entry, and a line on the screen says so."""

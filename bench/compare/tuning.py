@@ -46,6 +46,8 @@ class Tuner:
         until = time.monotonic() + self.seconds
         width = min(self.high, max(self.low, start or 4 * self.low))
         below, above = self._known(target)
+        if above is None:
+            below, above = self._tried(width, target)
         while above is None and below < self.high and time.monotonic() < until:
             width = min(self.high, max(width, 2 * below if below else width))
             below, above = self._tried(width, target)

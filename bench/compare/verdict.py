@@ -10,8 +10,8 @@ from bench.compare.arena import ALL
 Result = Mapping[str, Any]
 EMBEDDED, SERVED = "vectordb", ("vectordb served", "vectordb native")
 HALF, FULL = "raw faiss fp16", "raw faiss f32"
-SHORT_OF = 0.005
-"""Recall on the reported half may be so far below the target that was met on the other half; else it does not count."""
+SHORT_OF = 0.002
+"""Recall may be so far below the target, since slow systems are tuned with fewer queries; else it does not count."""
 
 
 class Verdict(NamedTuple):

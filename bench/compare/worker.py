@@ -1,6 +1,6 @@
 """One system in a process of its own: takes commands on standard input and answers on a pipe, a JSON object a line.
 
-``python -m bench.compare.worker SYSTEM ARENA FOLDER THREADS ANSWERS``, where ANSWERS is the pipe's file descriptor.
+``python -m bench.compare.worker JSON`` with ``system, arena, folder, threads, form`` and the pipe's descriptor ``answers``.
 What systems print goes to the log that standard output and error are.
 """
 
@@ -36,13 +36,13 @@ _WARM = 10
 class Worker:
     """The commands; each public method is one, its arguments are the command's and its result the answer."""
 
-    def __init__(self, system: str, arena: Arena, folder: Path, threads: int) -> None:
+    def __init__(self, system: str, arena: Arena, folder: Path, threads: int, form: dict[str, Any]) -> None:
         self._arena = arena
         self._family = PEERS[system].family
         columns = {name: "int" if column.dtype.kind in "iu" else "str" for name, column in arena.columns.items()}
         ground = Ground(
             folder / "db", arena.base.shape[1], arena.about["metric"], columns, len(arena.base),
-            arena.about["limit"], threads,
+            arena.about["limit"], threads, form.get("index"), form.get("quantization"),
         )  # fmt: skip
         self._peer: Peer = peer_class(system)(ground)
         self._folder = folder / "db"
@@ -102,20 +102,28 @@ class Worker:
         self._peer.finish()
         return {"seconds": time.perf_counter() - started, "disk_bytes": folder_bytes(self._folder)}
 
-    def tune(self, condition: str, targets: Sequence[float], seconds: float, start: int | None = None) -> dict[str, Any]:
-        """For each target the narrowest width over the tuning queries, and the curve that was found on the way."""
-        if not self._peer.width:
-            point = self._evaluate(condition, 0, seconds)
-            exact = {"width": 0, "reached": True, "recall": point.recall, "complete": True}
-            return {"targets": {str(target): exact for target in targets}, "curve": [vars(point)]}
-        low, high = self._peer.widths
+    def tune(
+        self, condition: str, targets: Sequence[float], seconds: float, start: int | None = None
+    ) -> dict[str, Any]:
+        """For each target the narrowest width, and the curve that was found on the way.
+
+        The width is bisected on the tuning queries. Where the reported ones, by chance, fall short of the target with
+        it, it is widened by a twelfth until they do not: no system is compared at less recall than was asked.
+        """
+        low, high = self._peer.widths if self._peer.width else (0, 0)
         tuner = self._tuners.setdefault(
-            condition, Tuner(lambda width: self._evaluate(condition, width, seconds / 6), low, high, seconds)
+            condition, Tuner(lambda width: self._evaluate(condition, width, seconds / 6, TUNE), low, high, seconds)
         )
         found = {}
         for target in sorted(targets):
-            found[str(target)] = tuner.reach(target, start)
-            start = found[str(target)]["width"]
+            chosen = tuner.reach(target, start)
+            until = time.monotonic() + seconds
+            point = self._evaluate(condition, chosen["width"], seconds / 6, REPORT)
+            while point.recall < target and point.width < high and time.monotonic() < until:
+                wider = min(high, max(point.width + 1, round(point.width * 1.08)))
+                point = self._evaluate(condition, wider, seconds / 6, REPORT)
+            found[str(target)] = {**chosen, "width": point.width, "p50_us": point.p50_us}
+            start = chosen["width"]
         return {"targets": found, "curve": tuner.curve()}
 
     def block(self, condition: str, width: int, start: int, count: int) -> dict[str, Any]:
@@ -127,7 +135,7 @@ class Worker:
         search, servers = self._peer.search, self._servers()
         answers, walls = [], []
         # Other systems ran since the last block: caches and clocks are to be warm again.
-        for one in searches[:_WARM]:
+        for one in searches[: min(_WARM, 1 + count // 5)]:
             search(one)
         gc.collect()
         gc.disable()
@@ -142,6 +150,7 @@ class Worker:
         hits, short = self._score(chosen, answers, condition)
         return {
             "walls_us": [round(wall * 1e6, 1) for wall in walls], "hits": hits, "short": short,
+            "truth": self._arena.truth(condition).shape[1],
             "client_cpu_us": client / count * 1e6, "server_cpu_us": server / count * 1e6,
         }  # fmt: skip
 
@@ -285,9 +294,9 @@ class Worker:
             short += len(found) < truth.shape[1]
         return hits, short
 
-    def _evaluate(self, condition: str, width: int, seconds: float) -> Point:
-        """Recall over the tuning queries, or over as many as the time allows, :data:`_FEWEST` at least."""
-        asked, walls, answers = self._queries(TUNE), [], []
+    def _evaluate(self, condition: str, width: int, seconds: float, part: str) -> Point:
+        """Recall over half of the queries, or over as many as the time allows, :data:`_FEWEST` at least."""
+        asked, walls, answers = self._queries(part), [], []
         self._peer.use(width)
         until = time.monotonic() + seconds
         for query in asked:
@@ -303,10 +312,11 @@ class Worker:
 
 
 def main() -> None:
-    system, arena, folder, threads, descriptor = sys.argv[1:]
+    told = json.loads(sys.argv[1])
+    threads = told["threads"]
     processes.die_with_parent()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
-    answers = os.fdopen(int(descriptor), "w")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    answers = os.fdopen(told["answers"], "w")
 
     def say(answer: dict[str, Any]) -> None:
         answers.write(json.dumps(answer) + "\n")
@@ -314,7 +324,7 @@ def main() -> None:
 
     worker: Worker | None = None
     try:
-        worker = Worker(system, Arena(Path(arena)), Path(folder), int(threads))
+        worker = Worker(told["system"], Arena(Path(told["arena"])), Path(told["folder"]), threads, told["form"])
         say({"result": worker.about()})
     except Exception as error:
         say({"error": _told(error)})

@@ -27,6 +27,7 @@ class Ground:
         columns: ``"int"`` or ``"str"`` by metadata field; all of them are to be filterable.
         rows: How many will come, for systems that must know.
         threads: That it may use at most.
+        index, quantization: Another form than a system's usual one; this engine only.
     """
 
     folder: Path
@@ -36,6 +37,8 @@ class Ground:
     rows: int
     limit: int = 10
     threads: int = 2
+    index: str | None = None
+    quantization: str | None = None
 
     @property
     def filterable(self) -> tuple[str, ...]:
@@ -63,8 +66,8 @@ class Peer(ABC):
         build: Parameters it is built with, for the report.
     """
 
-    width: ClassVar[str] = "ef"
-    widths: ClassVar[tuple[int, int]] = (10, 2_048)
+    width: str = "ef"
+    widths: tuple[int, int] = (10, 2_048)
     durable: ClassVar[str] = "no: in memory"
     synced: ClassVar[bool] = False
     build: ClassVar[dict[str, Any]] = {"m": M, "ef_construction": EF_CONSTRUCTION}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from bench.compare.arena import Rows, Where
 from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search
 from vectordb.cli.process import ServerProcess
+from vectordb.index.registry import get_kind
 from vectordb_client import connect
 
 COLLECTION = "bench"
@@ -23,15 +24,25 @@ class Embedded(Peer):
         super().__init__(ground)
         self._db: Any = None
         self._collection: Any = None
+        kind = get_kind(ground.index or "hnsw").capabilities
+        if kind.width is None:
+            self.width, self.widths = "", (0, 0)
+        elif kind.width != self.width:
+            self.width, high = kind.width, kind.search_params[kind.width].high
+            self.widths = (1, 4_096 if high is None else int(high))
+
+    def _params(self, width: int) -> dict[str, int] | None:
+        return {self.width: width} if self.width else None
 
     def _connect(self) -> Any:
         return connect(self.ground.folder)
 
     def create(self) -> None:
         self._db = self._connect()
-        index = {"kind": "hnsw", "m": M, "ef_construction": EF_CONSTRUCTION}
+        graph = {"kind": "hnsw", "m": M, "ef_construction": EF_CONSTRUCTION}
+        index = graph if self.ground.index in (None, "hnsw") else self.ground.index
         self._collection = self._db.create_collection(
-            COLLECTION, self.ground.dim, metric=self.ground.metric, index=index
+            COLLECTION, self.ground.dim, metric=self.ground.metric, index=index, quantization=self.ground.quantization
         )
 
     def reopen(self) -> None:
@@ -49,14 +60,14 @@ class Embedded(Peer):
 
     def search(self, search: Search) -> Any:
         return self._collection.search(
-            search.vector, self.ground.limit, where=search.where, params={"ef": search.width}, include=()
+            search.vector, self.ground.limit, where=search.where, params=self._params(search.width), include=()
         )
 
     def search_batch(self, searches: Sequence[Search]) -> Any:
         first = searches[0]
         vectors = [search.vector for search in searches]
         return self._collection.search_batch(
-            vectors, self.ground.limit, where=first.where, params={"ef": first.width}, include=()
+            vectors, self.ground.limit, where=first.where, params=self._params(first.width), include=()
         )
 
     def rows(self, answer: Any) -> list[int]:

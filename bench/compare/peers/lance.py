@@ -16,7 +16,7 @@ from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search, c
 class LanceDB(Peer):
     """One table of one partition; the filter comes before the search (its default)."""
 
-    widths: ClassVar[tuple[int, int]] = (30, 2_048)  # At least the limit times the refinement.
+    widths = (30, 2_048)  # At least the limit times the refinement.
     durable = "no: files are written, not synced"
     build: ClassVar[dict[str, Any]] = {
         "index": "IVF_HNSW_SQ", "num_partitions": 1, "m": M, "ef_construction": EF_CONSTRUCTION, "refine_factor": 3,

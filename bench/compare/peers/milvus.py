@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pymilvus import DataType, MilvusClient
 
+from bench.compare import processes
 from bench.compare.arena import Rows, Where
 from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search
 
@@ -54,6 +57,14 @@ class MilvusLite(Peer):
 
     def finish(self) -> None:
         self._client.flush("bench")
+        # Segments are merged and indexed in the background, and nothing tells when that has ended: it has when the
+        # processor rests.
+        quiet = 0
+        while quiet < 3:
+            pids = processes.tree(os.getpid())
+            before = processes.cpu(pids)
+            time.sleep(0.3)
+            quiet = quiet + 1 if processes.cpu(pids) - before < 0.03 else 0
         self._client.load_collection("bench")
 
     def filter(self, where: Where, mask: Any) -> Any:

@@ -40,7 +40,7 @@ class Pgvector(Peer):
     """One table, HNSW on ``vector``; under a filter the index scans on until enough rows match (``iterative_scan``)."""
 
     width = "hnsw.ef_search"
-    widths: ClassVar[tuple[int, int]] = (10, 1_000)
+    widths = (10, 1_000)
     durable = "yes: fsync and synchronous_commit on"
     synced = True
     build: ClassVar[dict[str, Any]] = {"m": M, "ef_construction": EF_CONSTRUCTION, "precision": "f32", **_SETTINGS}
