@@ -6,6 +6,9 @@ as 1/sqrt(rank), as the spectra of text embeddings do) plus white noise in all d
 Cluster sizes fall as Zipf's law does. The metadata field ``topic`` names the topic of a share ``correlation`` of the
 rows and a random one of the others: 1 makes a filter on it fully correlated with the vectors, 0 independent.
 
+With the defaults at 384 dimensions, 25,000 rows have a two-nearest-neighbours dimension of 18 (10,000 WordNet glosses
+embedded by MiniLM: 17), and an HNSW graph searched with ef 10 finds 0.90 of the ten nearest (WordNet: 0.87).
+
 A chunk depends on the seed and its number only: 10,000 rows are the first of 1,000,000.
 """
 
@@ -28,7 +31,7 @@ class Shape:
 
     Attributes:
         clusters, topics: How many; each topic has an equal number of clusters.
-        intrinsic: Dimensions of a cluster's own subspace.
+        intrinsic: Dimensions of a cluster's own subspace, a third of ``dim`` at most.
         spread: Length of the part within the cluster relative to the centre's.
         noise: Length of the white noise relative to the centre's.
         correlation: Share of the rows whose field ``topic`` is that of their vector.
@@ -38,8 +41,8 @@ class Shape:
     dim: int = 384
     clusters: int = 1_000
     topics: int = 16
-    intrinsic: int = 24
-    spread: float = 1.0
+    intrinsic: int = 64
+    spread: float = 1.5
     noise: float = 0.25
     correlation: float = 0.9
     seed: int = 1
@@ -78,14 +81,15 @@ class Generator:
         self._centres = _unit(topics[self._topic] + apart)
         weights = 1.0 / (np.arange(shape.clusters) + 10.0)
         self._weights = weights / weights.sum()
-        self._scales = 1.0 / np.sqrt(np.arange(shape.intrinsic) + 1.0, dtype=np.float32)
+        self._inner = min(shape.intrinsic, max(1, shape.dim // 3))
+        self._scales = 1.0 / np.sqrt(np.arange(self._inner) + 1.0, dtype=np.float32)
         self._scales *= shape.spread / np.linalg.norm(self._scales)
 
     @cached_property
     def _bases(self) -> Array:
         """float32[clusters, intrinsic, dim]: rows nearly orthonormal, as random directions in many dimensions are."""
         rng = np.random.default_rng([self._shape.seed, 1])
-        shape = (self._shape.clusters, self._shape.intrinsic, self._shape.dim)
+        shape = (self._shape.clusters, self._inner, self._shape.dim)
         bases: Array = rng.standard_normal(shape, dtype=np.float32) / np.float32(np.sqrt(self._shape.dim))
         return bases
 
@@ -105,7 +109,7 @@ class Generator:
     def _points(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
         shape = self._shape
         cluster = rng.choice(shape.clusters, count, p=self._weights)
-        inner = rng.standard_normal((count, shape.intrinsic), dtype=np.float32) * self._scales
+        inner = rng.standard_normal((count, self._inner), dtype=np.float32) * self._scales
         vectors = rng.standard_normal((count, shape.dim), dtype=np.float32) * np.float32(
             shape.noise / np.sqrt(shape.dim)
         )
