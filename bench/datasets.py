@@ -103,7 +103,9 @@ def load(name: str, rows: int | None = None, queries: int = 500) -> Dataset:
     elif name in _NAMED:
         metric, base, asked, metadata, real = _NAMED[name]()
     else:
-        raise SystemExit(f"unknown data set {name!r}: choose one of {', '.join(_NAMED)}, or name an .hdf5 or .parquet file")
+        raise SystemExit(
+            f"unknown data set {name!r}: choose one of {', '.join(_NAMED)}, or name an .hdf5 or .parquet file"
+        )
     asked = asked[:queries]
     if rows is not None and rows < len(base):
         kept = np.linspace(0, len(base) - 1, rows).astype(np.int64)
@@ -205,7 +207,9 @@ def _parquet(path: Path, queries: int) -> _Raw:
     vectors = flat.astype(np.float32).reshape(table.num_rows, -1)
     asked = np.zeros(len(vectors), dtype=bool)
     asked[np.random.default_rng(3).choice(len(vectors), max(1, min(queries, len(vectors) // 10)), replace=False)] = True
-    rows = table.drop_columns(listed).filter(pyarrow.array(~asked)).to_pylist() if len(listed) < len(table.schema) else []
+    rows = (
+        table.drop_columns(listed).filter(pyarrow.array(~asked)).to_pylist() if len(listed) < len(table.schema) else []
+    )
     return METRICS[distance], vectors[~asked], vectors[asked], rows or [{} for _ in range(int((~asked).sum()))], True
 
 

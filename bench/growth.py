@@ -2,7 +2,7 @@
 
 Each size is written, indexed, searched at a recall of 0.95 (the width bisected as in ``bench compare``), filtered, and
 opened again in a process of its own; the smaller sets are the first rows of the larger ones. A size that is measured is
-kept in the result, so an interrupted run goes on with the next. Fits are least squares of logarithms: figure = a rows^b.
+kept in the result, so an interrupted run goes on with the next. Fits are least squares of logarithms.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--system", default="vectordb", choices=[*PEERS], help="what is measured")
     parser.add_argument("--queries", type=int, default=400)
     parser.add_argument("--limit", type=int, default=10)
-    parser.add_argument("--cap", type=float, default=3_600.0, help="seconds for writing, and again for indexing, a size")
+    parser.add_argument(
+        "--cap", type=float, default=3_600.0, help="seconds for writing, and again for indexing, a size"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--disk", type=Path, help="folder for the databases; a temporary one by default")
     parser.add_argument("--cache", type=Path, default=cache_folder(), help="generated sets and exact truth")
@@ -170,7 +172,7 @@ def table(result: Mapping[str, Any]) -> str:
     lines = ["| figure | " + " | ".join(f"{one['rows']:,}" for one in sizes) + " | exponent |"]
     lines.append("|---" + "|---:" * (len(sizes) + 1) + "|")
     for name, fit in result["fits"].items():
-        cells = [f"{one['figures'][name]:,.3g}" if name in one["figures"] else "–" for one in sizes]
-        exponent = f"{fit['exponent']:.2f}" if "exponent" in fit else "–"
+        cells = [f"{one['figures'][name]:,.3g}" if name in one["figures"] else "-" for one in sizes]
+        exponent = f"{fit['exponent']:.2f}" if "exponent" in fit else "-"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {exponent} |")
     return "\n".join(lines)

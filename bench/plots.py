@@ -114,7 +114,9 @@ def comparison(path: Path, result: Mapping[str, Any]) -> None:
             faces = [colours[name] if one else "white" for one in good]
             axes[0][1].scatter(shares, points, c=faces, edgecolors=[colours[name]], zorder=3)
     axes[0][0].set(yscale="log", xlabel="recall (tuning queries)", ylabel="median latency, us", title="single search")
-    axes[0][1].set(xscale="log", yscale="log", xlabel="share that matches", ylabel="median latency, us", title="filters")
+    axes[0][1].set(
+        xscale="log", yscale="log", xlabel="share that matches", ylabel="median latency, us", title="filters"
+    )
     axes[0][0].legend(fontsize=7)
     _bars(axes[0][2], "batch of 500, searches/s", colours, _values(systems, "throughput", "batch 500", "qps"))
     _bars(axes[1][0], "acknowledged rows/s", colours, _values(systems, "ingest", "rows_per_s"), ("raw",), systems)

@@ -1,4 +1,4 @@
-"""This engine as a client of VectorDBBench (2.x): lay this file into ``vectordb_bench/backend/clients/vectordb_engine/``.
+"""This engine as a client of VectorDBBench (2.x): lay this file into ``vectordb_bench/backend/clients``.
 
 ``db_config`` is ``{"target": ...}`` as ``vectordb_client.connect`` takes it: a server for its concurrent cases, since
 each of its processes opens a connection of its own; a folder for the serial ones.

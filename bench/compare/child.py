@@ -1,4 +1,4 @@
-"""The parent's end of a worker: a command with a bound of time, a pause between turns, a death that harms nobody else."""
+"""The parent's end of a worker: a command with a bound of time, a pause between turns, a death that harms no other."""
 
 from __future__ import annotations
 

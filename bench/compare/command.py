@@ -126,7 +126,9 @@ def merged(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             if entry.get("done") or not systems.get(name, {}).get("done"):
                 systems[name] = entry
     order = [name for name in PEERS if name in systems]
-    runs = [run for result in results for run in result.get("runs", [{"command": result["command"], **result["machine"]}])]
+    runs = [
+        run for result in results for run in result.get("runs", [{"command": result["command"], **result["machine"]}])
+    ]
     absent = {name: reason for name, reason in last["absent"].items() if name not in systems}
     return {**last, "systems": {name: systems[name] for name in order}, "runs": runs, "absent": absent}
 

@@ -11,22 +11,39 @@ from bench.compare.verdict import SHORT_OF, verdicts
 
 Result = Mapping[str, Any]
 
+_NOTES = {
+    "Single searches": "Median us (least to greatest turn), 99th percentile, recall and width; processor us of a search, "
+    "client + server.",
+    "Throughput": "Searches a second at the first target, all cores: batches of 100 and 500, eight clients at once.",
+    "Filtered searches": "Median us @recall at the first target; the share of matching rows heads the column.",
+    "Writing": "Batches as each acknowledges them; seconds until everything is indexed.",
+    "Beside writes, after deletes": "99th percentile in ms while rows are written, 2,000 a second being asked for; median "
+    "us before and after a tenth of the rows is deleted.",
+    "Opening, memory, disk": "First answer of a fresh process; resident MB after 1,000 searches less that of an empty "
+    "database; disk as a multiple of the raw vectors.",
+    "This engine against the goals": "Each row's bound as the project set it.",
+    "Systems": "All graphs are built with the same M and efConstruction; the width is each system's own parameter, "
+    "bisected on one half of the queries and widened where the other half falls short.",
+}
+
+
 def markdown(result: Result) -> str:
     """The whole report."""
     systems = {name: entry for name, entry in result["systems"].items() if entry.get("versions")}
-    parts = [
-        "# Comparison\n", head(result),
-        _section("Single searches", "Median µs (least to greatest turn), 99th percentile, recall; processor µs of client + server.", _single(result, systems)),
-        _section("Throughput", "Searches a second at the first target, all cores; batches of 100 and 500, eight clients at once.", _throughput(systems)),
-        _section("Filtered searches", "Median µs @recall at the first target; the share of matching rows heads the column.", _filtered(result, systems)),
-        _section("Writing", "Batches as each acknowledges them; seconds until everything is indexed.", _writing(systems)),
-        _section("Beside writes, after deletes", f"99th percentile in ms while rows are written at 2,000 a second; median µs before and after deleting a tenth.", _beside(systems)),
-        _section("Opening, memory, disk", "First answer of a fresh process; resident MB after 1,000 searches less that of an empty database; disk as a multiple of the raw vectors.", _held(result, systems)),
-        _section("This engine against the goals", "Each row's bound as the project set it; `no` is said as plainly as `yes`.", _verdicts(result)),
-        _section("Systems", "", _about(systems)),
-        _failures(result),
-    ]  # fmt: skip
-    return "\n".join(part for part in parts if part) + "\n"
+    sections = {
+        "Single searches": _single(result, systems),
+        "Throughput": _throughput(systems),
+        "Filtered searches": _filtered(result, systems),
+        "Writing": _writing(systems),
+        "Beside writes, after deletes": _beside(systems),
+        "Opening, memory, disk": _held(result, systems),
+        "This engine against the goals": _verdicts(result),
+        "Systems": _about(systems),
+    }
+    parts = ["# Comparison\n", head(result)]
+    parts += [f"## {title}\n\n{_NOTES[title]}\n\n{body}\n" for title, body in sections.items() if body]
+    parts.append(_failures(result))
+    return "\n".join(parts) + "\n"
 
 
 def head(result: Result) -> str:
@@ -68,9 +85,9 @@ def _single(result: Result, systems: Result) -> str:
         for target in targets:
             found = entry.get("search", {}).get(ALL, {}).get(target)
             if found is None:
-                cells += ["–"] * 4
+                cells += ["-"] * 4
                 continue
-            spread = f"{found['p50_us']:,.0f} ({found['p50_min_us']:,.0f}–{found['p50_max_us']:,.0f})"
+            spread = f"{found['p50_us']:,.0f} ({found['p50_min_us']:,.0f}-{found['p50_max_us']:,.0f})"
             cpu = f"{found['client_cpu_us']:,.0f} + {found['server_cpu_us']:,.0f}"
             cells += [spread, f"{found['p99_us']:,.0f}", _recall(found), cpu]
         rows.append([name, *cells])
@@ -89,10 +106,10 @@ def _throughput(systems: Result) -> str:
     for name, entry in systems.items():
         found = entry.get("throughput", {})
         cells = [
-            f"{found[one]['qps']:,.0f} ({found[one]['min']:,.0f}–{found[one]['max']:,.0f})" if one in found else "–"
+            f"{found[one]['qps']:,.0f} ({found[one]['min']:,.0f}-{found[one]['max']:,.0f})" if one in found else "-"
             for one in labels
         ]
-        rows.append([name, *cells, f"{found['batch 500']['recall']:.3f}" if "batch 500" in found else "–"])
+        rows.append([name, *cells, f"{found['batch 500']['recall']:.3f}" if "batch 500" in found else "-"])
     return table(["system", *labels, "recall"], rows)
 
 
@@ -106,7 +123,7 @@ def _filtered(result: Result, systems: Result) -> str:
         for condition in names:
             found = next(iter(entry.get("search", {}).get(condition, {}).values()), None)
             mark = "" if found is None or reached(found) else " **below**"
-            cells.append("–" if found is None else f"{found['p50_us']:,.0f} @{found['recall']:.3f}{mark}")
+            cells.append("-" if found is None else f"{found['p50_us']:,.0f} @{found['recall']:.3f}{mark}")
         rows.append([name, *cells])
     return table(["system", *names], rows)
 
@@ -115,13 +132,15 @@ def _writing(systems: Result) -> str:
     rows = []
     for name, entry in systems.items():
         if "ingest" not in entry or entry["family"] == "raw":
-            seconds = f"{entry['finish']['seconds']:.1f}" if "finish" in entry else "–"
-            rows.append([name, "–", "–", seconds, "in memory" if entry["family"] == "raw" else "–"])
+            seconds = f"{entry['finish']['seconds']:.1f}" if "finish" in entry else "-"
+            rows.append([name, "-", "-", seconds, "in memory" if entry["family"] == "raw" else "-"])
             continue
         one = entry["ingest"]
-        total = f"{one['seconds'] + entry['finish']['seconds']:.1f}" if "finish" in entry else "–"
+        total = f"{one['seconds'] + entry['finish']['seconds']:.1f}" if "finish" in entry else "-"
         rows.append([name, f"{one['rows_per_s']:,.0f}", f"{one['batch_p99_ms']:.0f}", total, entry["durable"]])
-    return table(["system", "rows/s", "p99 of a batch of 1,000, ms", "indexed after, s", "durable when acknowledged"], rows)
+    return table(
+        ["system", "rows/s", "p99 of a batch of 1,000, ms", "indexed after, s", "durable when acknowledged"], rows
+    )
 
 
 def _beside(systems: Result) -> str:
@@ -130,10 +149,10 @@ def _beside(systems: Result) -> str:
         beside, deleted = entry.get("beside"), entry.get("delete")
         if beside is None and deleted is None:
             continue
-        cells = ["–"] * 3 if beside is None else [
+        cells = ["-"] * 3 if beside is None else [
             f"{beside['p99_us'] / 1e3:.2f}", f"{beside['max_us'] / 1e3:.1f}", f"{beside['written']['rows_per_s']:,.0f}",
         ]  # fmt: skip
-        cells += ["–"] * 2 if deleted is None else [
+        cells += ["-"] * 2 if deleted is None else [
             f"{one['p50_us']:,.0f} @{one['recall']:.3f}" for one in (deleted["before"], deleted["after"])
         ]  # fmt: skip
         rows.append([name, *cells])
@@ -145,9 +164,9 @@ def _held(result: Result, systems: Result) -> str:
     rows = []
     for name, entry in systems.items():
         held = less_empty(entry)
-        first = f"{entry['reopen']['first_answer_s']:.3f}" if "reopen" in entry else "–"
-        memory = ["–"] * 2 if held is None else [f"{held[part] / 1e6:,.0f}" for part in ("anonymous", "file")]
-        disk = f"{entry['finish']['disk_bytes'] / raw:.2f}" if "finish" in entry else "–"
+        first = f"{entry['reopen']['first_answer_s']:.3f}" if "reopen" in entry else "-"
+        memory = ["-"] * 2 if held is None else [f"{held[part] / 1e6:,.0f}" for part in ("anonymous", "file")]
+        disk = f"{entry['finish']['disk_bytes'] / raw:.2f}" if "finish" in entry else "-"
         rows.append([name, first, *memory, disk])
     return table(["system", "first answer, s", "anonymous, MB", "file-backed, MB", "disk / raw"], rows)
 
@@ -176,10 +195,6 @@ def _failures(result: Result) -> str:
     if "qdrant-edge" in PEERS:
         lines.append("- Qdrant's server: its binary is on no Python registry; Qdrant Edge is its shard as a library.")
     return "## Not measured\n\n" + "\n".join(lines) + "\n"
-
-
-def _section(title: str, text: str, body: str) -> str:
-    return f"## {title}\n\n{text}\n\n{body}\n" if body else ""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -78,5 +78,7 @@ class Tuner:
     def _known(self, target: float) -> tuple[int, int | None]:
         """The widest that fails below the narrowest that reaches it (0: none), and that one (None: none)."""
         above = min((w for w, point in self.points.items() if point.recall >= target), default=None)
-        below = max((w for w, p in self.points.items() if p.recall < target and (above is None or w < above)), default=0)
+        below = max(
+            (w for w, p in self.points.items() if p.recall < target and (above is None or w < above)), default=0
+        )
         return below, above

@@ -60,14 +60,14 @@ def _single(systems: Result, target: str) -> Iterator[Verdict]:
     label = f"single search @{target}"
     if ours is not None:
         if raw is not None:
-            yield Verdict(f"{label}, embedded against raw", ours, max(1.4 * raw, raw + 60.0), HALF, "µs")
+            yield Verdict(f"{label}, embedded against raw", ours, max(1.4 * raw, raw + 60.0), HALF, "us")
         if best := _least(p50, systems, ("peer", "server")):
-            yield Verdict(f"{label}, embedded against peers", ours, 0.55 * best[0], f"0.55 × {best[1]}", "µs")
+            yield Verdict(f"{label}, embedded against peers", ours, 0.55 * best[0], f"0.55 x {best[1]}", "us")
         p99 = systems[EMBEDDED]["search"][ALL][target]["p99_us"]
-        yield Verdict(f"{label}, embedded, p99", p99, 3.0 * ours, "3 × own p50", "µs")
+        yield Verdict(f"{label}, embedded, p99", p99, 3.0 * ours, "3 x own p50", "us")
     for name in SERVED:
         if name in p50 and (best := _least(p50, systems, ("server",))):
-            yield Verdict(f"{label}, {name} against servers", p50[name], 0.5 * best[0], f"0.5 × {best[1]}", "µs")
+            yield Verdict(f"{label}, {name} against servers", p50[name], 0.5 * best[0], f"0.5 x {best[1]}", "us")
 
 
 def _batches(systems: Result) -> Iterator[Verdict]:
@@ -79,25 +79,25 @@ def _batches(systems: Result) -> Iterator[Verdict]:
     for raw, factor in ((HALF, 0.85), (FULL, 1.3)):
         base = rate(raw, "batch 500")
         if ours is not None and base is not None:
-            yield Verdict("batch throughput, embedded", ours, factor * base, f"{factor} × {raw}", "/s", False)
+            yield Verdict("batch throughput, embedded", ours, factor * base, f"{factor} x {raw}", "/s", False)
     embedded = rate(EMBEDDED, "batch 100")
     for name in SERVED:
         served = rate(name, "batch 100")
         if embedded is not None and served is not None:
-            yield Verdict(f"batch of 100, {name}", served, 0.85 * embedded, "0.85 × embedded", "/s", False)
+            yield Verdict(f"batch of 100, {name}", served, 0.85 * embedded, "0.85 x embedded", "/s", False)
 
 
 def _filtered(systems: Result, condition: str, target: str) -> Iterator[Verdict]:
     p50 = {name: value for name in systems if (value := _p50(systems[name], condition, target)) is not None}
     peer, raw = _least(p50, systems, ("peer", "server")), _least(p50, systems, ("raw",))
     if EMBEDDED in p50 and (peer or raw):
-        bounds = [(0.8 * peer[0], f"0.8 × {peer[1]}")] if peer else []
-        bounds += [(raw[0] + 80.0, f"{raw[1]} + 80 µs")] if raw else []
+        bounds = [(0.8 * peer[0], f"0.8 x {peer[1]}")] if peer else []
+        bounds += [(raw[0] + 80.0, f"{raw[1]} + 80 us")] if raw else []
         bound, source = max(bounds)
-        yield Verdict(f"filter {condition}, embedded", p50[EMBEDDED], bound, source, "µs")
+        yield Verdict(f"filter {condition}, embedded", p50[EMBEDDED], bound, source, "us")
     for name in SERVED:
         if name in p50 and (best := _least(p50, systems, ("server",))):
-            yield Verdict(f"filter {condition}, {name}", p50[name], 0.5 * best[0], f"0.5 × {best[1]}", "µs")
+            yield Verdict(f"filter {condition}, {name}", p50[name], 0.5 * best[0], f"0.5 x {best[1]}", "us")
 
 
 def _writing(systems: Result, target: str) -> Iterator[Verdict]:
@@ -105,11 +105,11 @@ def _writing(systems: Result, target: str) -> Iterator[Verdict]:
     synced = {n: r for n, r in rates.items() if systems[n]["synced"] and systems[n]["family"] in ("peer", "server")}
     if EMBEDDED in rates and synced:
         best = max(synced, key=lambda name: synced[name])
-        yield Verdict("durable ingest, embedded", rates[EMBEDDED], 1.5 * synced[best], f"1.5 × {best}", "rows/s", False)
+        yield Verdict("durable ingest, embedded", rates[EMBEDDED], 1.5 * synced[best], f"1.5 x {best}", "rows/s", False)
     for name in SERVED:
         if name in rates and EMBEDDED in rates:
             bound = 0.7 * rates[EMBEDDED]
-            yield Verdict(f"durable ingest, {name}", rates[name], bound, "0.7 × embedded", "rows/s", False)
+            yield Verdict(f"durable ingest, {name}", rates[name], bound, "0.7 x embedded", "rows/s", False)
     ours = _p50(systems[EMBEDDED], ALL, target)
     totals = {
         name: entry["ingest"]["seconds"] + entry["finish"]["seconds"]
@@ -121,7 +121,7 @@ def _writing(systems: Result, target: str) -> Iterator[Verdict]:
     others = {name: total for name, total in totals.items() if name != EMBEDDED}
     if EMBEDDED in totals and others:
         best = min(others, key=lambda name: others[name])
-        yield Verdict("ingest to indexed, embedded", totals[EMBEDDED], 0.85 * others[best], f"0.85 × {best}", "s")
+        yield Verdict("ingest to indexed, embedded", totals[EMBEDDED], 0.85 * others[best], f"0.85 x {best}", "s")
     for name in (EMBEDDED, *SERVED):
         if "beside" in systems.get(name, {}):
             yield Verdict(f"p99 beside writes, {name}", systems[name]["beside"]["p99_us"] / 1e3, 10.0, "fixed", "ms")
@@ -141,10 +141,10 @@ def _held(systems: Result, shape: list[int]) -> Iterator[Verdict]:
         yield Verdict("memory, embedded", held[EMBEDDED], best[0], f"{best[1]} (indexed peers)", "MB")
     if "finish" in entry:
         disk = entry["finish"]["disk_bytes"] / (4 * shape[0] * shape[1])
-        yield Verdict("disk after optimize, embedded", disk, 2.8, "fixed", "× raw")
+        yield Verdict("disk after optimize, embedded", disk, 2.8, "fixed", "x raw")
     if "delete" in entry:
         before, after = entry["delete"]["before"]["p50_us"], entry["delete"]["after"]["p50_us"]
-        yield Verdict("search after deleting 10 %, embedded", after, 1.05 * before, "before, and 5 %", "µs")
+        yield Verdict("search after deleting 10 %, embedded", after, 1.05 * before, "before, and 5 %", "us")
 
 
 def _p50(entry: Result, condition: str, target: str) -> float | None:
@@ -154,10 +154,15 @@ def _p50(entry: Result, condition: str, target: str) -> float | None:
 
 
 def _least(
-    values: Mapping[str, float], systems: Result, families: tuple[str, ...], also: Callable[[str], bool] = lambda _: True
+    values: Mapping[str, float],
+    systems: Result,
+    families: tuple[str, ...],
+    also: Callable[[str], bool] = lambda _: True,
 ) -> tuple[float, str] | None:
     """The least figure of the families, and whose it is."""
-    return min(((v, name) for name, v in values.items() if systems[name]["family"] in families and also(name)), default=None)
+    return min(
+        ((v, name) for name, v in values.items() if systems[name]["family"] in families and also(name)), default=None
+    )
 
 
 def _short(value: float) -> str:

@@ -1,6 +1,6 @@
 """One system in a process of its own: takes commands on standard input and answers on a pipe, a JSON object a line.
 
-``python -m bench.compare.worker JSON`` with ``system, arena, folder, threads, form`` and the pipe's descriptor ``answers``.
+``python -m bench.compare.worker JSON`` with ``system, arena, folder, threads, form`` and the pipe ``answers``.
 What systems print goes to the log that standard output and error are.
 """
 

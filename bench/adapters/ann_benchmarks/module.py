@@ -10,7 +10,7 @@ import numpy as np
 from vectordb_client import connect
 
 try:  # Inside ann-benchmarks the base class measures memory and names results; its protocol is repeated here.
-    from ..base.module import BaseANN
+    from ann_benchmarks.algorithms.base.module import BaseANN
 except ImportError:
     BaseANN = object
 

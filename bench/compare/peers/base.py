@@ -101,6 +101,7 @@ class Peer(ABC):
 
     def use(self, width: int) -> None:
         """Called before searches of one width, not timed: for systems in which it is no argument of a search."""
+        return None
 
     @abstractmethod
     def search(self, search: Search) -> Any: ...

@@ -15,7 +15,7 @@ import chromadb
 from chromadb.config import Settings
 
 from bench.compare.arena import Rows, Where
-from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search
+from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search
 
 
 class Chroma(Peer):
@@ -42,7 +42,9 @@ class Chroma(Peer):
             "space": space, "max_neighbors": M, "ef_construction": EF_CONSTRUCTION, "ef_search": self._width,
             "num_threads": self.ground.threads,
         }  # fmt: skip
-        self._collection = self._client.create_collection("bench", configuration={"hnsw": graph}, embedding_function=None)
+        self._collection = self._client.create_collection(
+            "bench", configuration={"hnsw": graph}, embedding_function=None
+        )
 
     def reopen(self) -> None:
         self._client = self._connect()

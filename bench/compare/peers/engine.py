@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from bench.compare.arena import Rows, Where
-from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search
+from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search
 from vectordb.cli.process import ServerProcess
 from vectordb.index.registry import get_kind
 from vectordb_client import connect

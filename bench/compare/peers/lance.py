@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench.compare.arena import Rows, Where
-from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search, condition
+from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search, condition
 
 
 class LanceDB(Peer):

@@ -11,7 +11,7 @@ from pymilvus import DataType, MilvusClient
 
 from bench.compare import processes
 from bench.compare.arena import Rows, Where
-from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search
+from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search
 
 
 class MilvusLite(Peer):

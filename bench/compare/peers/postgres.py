@@ -21,7 +21,7 @@ import numpy as np
 import psycopg
 
 from bench.compare.arena import Rows, Where
-from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search, condition
+from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search, condition
 
 _SETTINGS = {
     "shared_buffers": "1GB",

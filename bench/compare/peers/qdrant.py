@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import qdrant_edge as qdrant
 
 from bench.compare.arena import Rows, Where
-from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search
+from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search
 
 
 class QdrantEdge(Peer):

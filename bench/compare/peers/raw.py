@@ -1,4 +1,4 @@
-"""Bare libraries, called as directly as Python can: the limits. No metadata, nothing durable, filters as ready bitmaps."""
+"""Bare libraries, called as directly as Python can: the limits. Nothing durable, filters as ready bitmaps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bench.compare.arena import Rows, Where
-from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search
+from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search
 
 
 class _Raw(Peer):
@@ -185,9 +185,7 @@ class Usearch(_Raw):
         from usearch.index import Index
 
         metric = {"cosine": "ip", "dot": "ip", "l2": "l2sq"}[self.ground.metric]
-        return Index(
-            ndim=self.ground.dim, metric=metric, dtype="bf16", connectivity=M, expansion_add=EF_CONSTRUCTION
-        )
+        return Index(ndim=self.ground.dim, metric=metric, dtype="bf16", connectivity=M, expansion_add=EF_CONSTRUCTION)
 
     def finish(self) -> None:
         vectors = self._vectors()

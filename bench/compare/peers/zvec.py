@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import zvec as zvec_module
 
 from bench.compare.arena import Rows, Where
-from bench.compare.peers.base import EF_CONSTRUCTION, M, Ground, Peer, Search, condition
+from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search, condition
 
 zvec: Any = zvec_module
 
