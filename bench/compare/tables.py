@@ -12,13 +12,13 @@ from bench.compare.verdict import SHORT_OF, verdicts
 Result = Mapping[str, Any]
 
 _NOTES = {
-    "Single searches": "Median us (least to greatest turn), 99th percentile, recall and width; processor us of a search, "
-    "client + server.",
+    "Single searches": "Median us (least to greatest turn), 99th percentile, recall and width; processor us of a "
+    "search, client + server.",
     "Throughput": "Searches a second at the first target, all cores: batches of 100 and 500, eight clients at once.",
     "Filtered searches": "Median us @recall at the first target; the share of matching rows heads the column.",
     "Writing": "Batches as each acknowledges them; seconds until everything is indexed.",
-    "Beside writes, after deletes": "99th percentile in ms while rows are written, 2,000 a second being asked for; median "
-    "us before and after a tenth of the rows is deleted.",
+    "Beside writes, after deletes": "99th percentile in ms while rows are written, 2,000 a second being asked for; "
+    "median us before and after a tenth of the rows is deleted.",
     "Opening, memory, disk": "First answer of a fresh process; resident MB after 1,000 searches less that of an empty "
     "database; disk as a multiple of the raw vectors.",
     "This engine against the goals": "Each row's bound as the project set it.",

@@ -99,9 +99,8 @@ class Peer(ABC):
         """A filter in the system's own form; made once, not timed. ``mask`` bool[n] is for raw libraries."""
         return None
 
-    def use(self, width: int) -> None:
+    def use(self, width: int) -> None:  # noqa: B027 - most systems take it with each search
         """Called before searches of one width, not timed: for systems in which it is no argument of a search."""
-        return None
 
     @abstractmethod
     def search(self, search: Search) -> Any: ...
