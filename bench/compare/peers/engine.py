@@ -9,6 +9,7 @@ from bench.compare.arena import Rows, Where
 from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search
 from vectordb.cli.process import ServerProcess
 from vectordb.index.registry import get_kind
+from vectordb.server.config import SETTINGS
 from vectordb_client import connect
 
 COLLECTION = "bench"
@@ -82,16 +83,16 @@ class Embedded(Peer):
 
 
 class Served(Embedded):
-    """The engine behind gRPC on this machine, in a server process of its own."""
+    """The engine behind gRPC on this machine, in a server process of its own, over grpcio."""
 
-    transport: ClassVar[str | None] = None
+    transport: ClassVar[str] = "grpcio"
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
         self._server: ServerProcess | None = None
 
     def _connect(self) -> Any:
-        environment = {} if self.transport is None else {"VECTORDB_TRANSPORT": self.transport}
+        environment = {"VECTORDB_TRANSPORT": self.transport} if _has_transports() else {}
         self._server = ServerProcess(self.ground.folder, environment=environment)
         return connect(self._server.address)
 
@@ -121,11 +122,13 @@ class Native(Served):
     transport = "native"
 
     def __init__(self, ground: Ground) -> None:
-        from vectordb.server.config import SETTINGS
-
-        if "transport" not in {setting.name for setting in SETTINGS}:
+        if not _has_transports():
             raise ImportError("this release of the server has no setting 'transport'")
         super().__init__(ground)
+
+
+def _has_transports() -> bool:
+    return any(setting.name == "transport" for setting in SETTINGS)
 
 
 def _id(row: int) -> str:
