@@ -141,8 +141,8 @@ def prepare(name: str, rows: int | None, queries: int, limit: int, cache: Path) 
     if shape is not None and rows is not None:
         shape = Shape(**{**shape.described(), "rows": rows})
     file = Path(name)
-    stamp = [file.stat().st_size, file.stat().st_mtime_ns] if file.is_file() else None
-    key = json.dumps([_VERSION, name, rows, queries, limit, shape and shape.described(), stamp, str(file.absolute())])
+    stamp = [str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns] if file.is_file() else None
+    key = json.dumps([_VERSION, name, rows, queries, limit, shape and shape.described(), stamp])
     label = "generated" if generated else file.stem
     folder = cache / "arenas" / f"{label}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not (folder / "about.json").is_file():

@@ -35,6 +35,9 @@ _SETTINGS = {
     "listen_addresses": "",
 }
 
+_LONGEST_SOCKET = 80
+"""A socket's path has 107 bytes at most; its folder's may be as long as this."""
+
 
 class Pgvector(Peer):
     """One table, HNSW on ``vector``; under a filter the index scans on until enough rows match (``iterative_scan``)."""
@@ -168,8 +171,11 @@ class Pgvector(Peer):
         folder = self.ground.folder
         # PostgreSQL refuses to run as root: another user then owns its folder and the process.
         other: dict[str, Any] = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
-        self._sockets = tempfile.mkdtemp(prefix="pg-")
         folder.mkdir(parents=True, exist_ok=True)
+        self._sockets = str(folder.with_name("socket"))
+        if len(self._sockets) > _LONGEST_SOCKET:
+            self._sockets = tempfile.mkdtemp(prefix="pg-")
+        Path(self._sockets).mkdir(exist_ok=True)
         if other:
             owner = pwd.getpwnam("nobody")
             os.chown(folder, owner.pw_uid, owner.pw_gid)
