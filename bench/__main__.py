@@ -28,9 +28,11 @@ from bench.systems.raw_served import RawServed
 
 COMMANDS = {
     "calibrate": "bench.calibrate",
+    "compare": "bench.compare.command",
     "deadlines": "bench.deadlines",
     "deletes": "bench.deletes",
     "filters": "bench.filters",
+    "growth": "bench.growth",
     "indexes": "bench.indexes",
     "overload": "bench.overload",
     "rag": "bench.rag",

@@ -2,8 +2,9 @@
 
     wordnet20k      20,000 embeddings of WordNet glosses (real; in ``$VECTORDB_TEST_DATA`` or ``../shared/data``)
     clusters100k    100,000 vectors DERIVED from them: each with small noise, five times over; say so when you quote it
-    wordnet117k     all of WordNet, embedded here with MiniLM (real; needs Debian's wordnet-base; ``bench.wordnet``)
     corpus          the shipped corpus, cut into sentences and embedded here with MiniLM (real; needs no other data)
+    wordnet         all 116,659 glosses of WordNet, embedded here with MiniLM, once (real; needs ``wordnet-base``)
+    PATH.parquet    a column of vectors (the first that holds lists) and columns of metadata; some rows are the queries
     PATH.hdf5       any ann-benchmarks file with ``train``, ``test`` and the attribute ``distance``
 
 Every row has an invented integer ``u``, uniform over 0..9999, so that a filter on it hits an exact share of the rows
@@ -96,10 +97,15 @@ def load(name: str, rows: int | None = None, queries: int = 500) -> Dataset:
     if name.endswith((".hdf5", ".h5")):
         metric, base, asked, metadata, real = _hdf5(Path(name))
         name = Path(name).stem
+    elif name.endswith(".parquet"):
+        metric, base, asked, metadata, real = _parquet(Path(name), queries)
+        name = Path(name).stem
     elif name in _NAMED:
         metric, base, asked, metadata, real = _NAMED[name]()
     else:
-        raise SystemExit(f"unknown data set {name!r}: choose one of {', '.join(_NAMED)}, or name an .hdf5 file")
+        raise SystemExit(
+            f"unknown data set {name!r}: choose one of {', '.join(_NAMED)}, or name an .hdf5 or .parquet file"
+        )
     asked = asked[:queries]
     if rows is not None and rows < len(base):
         kept = np.linspace(0, len(base) - 1, rows).astype(np.int64)
@@ -171,13 +177,6 @@ def _corpus() -> _Raw:
     return "cosine", base, queries, [{"article": article} for article, _ in sentences], True
 
 
-def _whole_wordnet() -> _Raw:
-    from bench import wordnet
-
-    base, queries, metadata = wordnet.load()
-    return "cosine", base, queries, metadata, True
-
-
 def _hdf5(path: Path) -> _Raw:
     try:
         import h5py
@@ -191,4 +190,41 @@ def _hdf5(path: Path) -> _Raw:
     return METRICS[distance], base, queries, [{"row": row} for row in range(len(base))], True
 
 
-_NAMED = {"wordnet20k": _wordnet, "clusters100k": _clusters, "wordnet117k": _whole_wordnet, "corpus": _corpus}
+def _parquet(path: Path, queries: int) -> _Raw:
+    """Queries are rows taken out at random: a tenth at most. Metric: the file's metadata ``distance``, else cosine."""
+    try:
+        import pyarrow.parquet
+    except ImportError as missing:
+        raise SystemExit("reading .parquet files needs pyarrow: pip install 'vectordb-engine[parquet]'") from missing
+    table = pyarrow.parquet.read_table(path)
+    distance = (table.schema.metadata or {}).get(b"distance", b"angular").decode()
+    if distance not in METRICS:
+        raise SystemExit(f"{path} has distance {distance!r}; supported are {', '.join(METRICS)}")
+    listed = [field.name for field in table.schema if hasattr(field.type, "value_type")]
+    if not listed or not table.num_rows:
+        raise SystemExit(f"{path} has no rows with a column of vectors (lists of numbers)")
+    flat = table[listed[0]].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    vectors = flat.astype(np.float32).reshape(table.num_rows, -1)
+    asked = np.zeros(len(vectors), dtype=bool)
+    asked[np.random.default_rng(3).choice(len(vectors), max(1, min(queries, len(vectors) // 10)), replace=False)] = True
+    rows = (
+        table.drop_columns(listed).filter(pyarrow.array(~asked)).to_pylist() if len(listed) < len(table.schema) else []
+    )
+    return METRICS[distance], vectors[~asked], vectors[asked], rows or [{} for _ in range(int((~asked).sum()))], True
+
+
+def cache_folder() -> Path:
+    """``$VECTORDB_BENCH_CACHE``, else ``vectordb-bench`` in the user's cache."""
+    if given := os.environ.get("VECTORDB_BENCH_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vectordb-bench"
+
+
+def _all_of_wordnet() -> _Raw:
+    from bench import wordnet
+
+    base, queries, metadata = wordnet.load(cache_folder())
+    return "cosine", base, queries, metadata, True
+
+
+_NAMED = {"wordnet20k": _wordnet, "wordnet": _all_of_wordnet, "clusters100k": _clusters, "corpus": _corpus}

@@ -63,12 +63,13 @@ def test_wordnet_is_read_from_its_files(tmp_path: Path) -> None:
     licence = "  1 This software and database is being provided to you\n"
     noun = "00017222 03 n 03 plant 0 flora 0 plant_life 0 001 @ 00004475 n 0000 | (botany) a living organism  \n"
     adjective = '00001740 00 a 01 able(p) 0 000 | having skill; "able to swim"; "she was able"  \n'
-    for name, lines in {"noun": noun, "verb": "", "adj": adjective, "adv": ""}.items():
-        (tmp_path / f"data.{name}").write_text(licence + lines)
-    plant, able = wordnet.read(tmp_path)
-    assert plant.text == "plant, flora, plant life: (botany) a living organism"
-    assert (plant.metadata["lexname"], plant.metadata["n_words"], plant.metadata["n_pointers"]) == ("noun.Tops", 3, 1)
-    assert (able.metadata["word"], able.metadata["pos"], able.metadata["n_examples"]) == ("able", "adj", 2)
+    (tmp_path / "data.noun").write_text(licence + noun)
+    (tmp_path / "data.adj").write_text(licence + adjective)
+    ((text, plant),) = wordnet.parsed(tmp_path / "data.noun", "noun")
+    assert text == "plant, flora, plant life: (botany) a living organism"
+    assert (plant["lexname"], plant["n_words"], plant["n_pointers"]) == ("noun.Tops", 3, 1)
+    ((_, able),) = wordnet.parsed(tmp_path / "data.adj", "adj")
+    assert (able["word"], able["pos"], able["gloss_length"]) == ("able", "adj", 47)
 
 
 def test_truth_is_exact_under_a_filter() -> None:
