@@ -183,13 +183,17 @@ def test_half_messages_take_no_place(serve: Any, halfway: Any) -> None:
             connection.close()
 
 
-def test_more_stalled_clients_than_threads_leave_refusals_not_silence(serve: Any, halfway: Any) -> None:
+def test_more_stalled_clients_than_threads_leave_no_silence(serve: Any, halfway: Any, transport: str) -> None:
     served = prepared(serve(max_workers=1, max_pending_calls=4, max_streams=1))
     stalled = [halfway.Halfway(served.address) for _ in range(60)]
     try:
         for connection in stalled:
             connection.call("Search", bytes(1000), sent=500)
         time.sleep(0.5)
+        if transport == "native":  # threads are for whole messages
+            with connect(served.address, retries=0) as db:
+                assert db.info()
+            return
         with connect(served.address, retries=0) as db, pytest.raises((ResourceExhausted, Unavailable)) as caught:
             db.info()
         assert caught.value.retry_after == 1.0

@@ -49,6 +49,24 @@ def test_what_native_cannot_do(flags: dict[str, str], why: str, caplog: pytest.L
 
 
 @pytest.mark.usefixtures("preferred")
+@pytest.mark.parametrize(
+    ("listen", "taken"),
+    [
+        ("127.0.0.1:0", "native"),
+        ("localhost:0", "native"),
+        ("[::1]:0", "native"),
+        ("unix:/tmp/socket", "native"),
+        ("0.0.0.0:0", "grpcio"),
+        ("[::]:0", "grpcio"),
+        ("db.example.org:7878", "grpcio"),
+    ],
+)
+def test_native_is_taken_unasked_only_among_clients_of_this_machine(listen: str, taken: str) -> None:
+    assert chosen(settings(listen=listen)) == taken
+    assert chosen(settings(listen=listen, transport="native")) == "native"
+
+
+@pytest.mark.usefixtures("preferred")
 def test_native_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(settings()) == "native"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import socket
 import threading
@@ -32,7 +31,7 @@ from vectordb.server.service import Service
 from vectordb.server.slow_log import SlowLog
 from vectordb.server.streams import Streams
 from vectordb.server.tls import TlsFiles, server_credentials
-from vectordb.server.transports import GRPCIO, CallBounds, Transport, chosen, native
+from vectordb.server.transports import GRPCIO, UNIX, CallBounds, Transport, chosen, is_local, native
 from vectordb.server.watch import Observer, WatchedBackend
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vectordb.server")
 
-_UNIX = "unix:"
 _REFUSING = 32
 """Threads beyond those of calls that run and wait: for calls that are refused, and health checks."""
 
@@ -167,7 +165,7 @@ class Server:
                 raise InvalidArgument("TLS needs both tls_cert and tls_key", field="tls_cert")
             client_ca = None if config.tls_client_ca is None else Path(config.tls_client_ca)
             return server_credentials(TlsFiles(Path(config.tls_cert), Path(config.tls_key), client_ca))
-        if not config.allow_plaintext and not _is_local(config.listen):
+        if not config.allow_plaintext and not is_local(config.listen):
             raise FailedPrecondition(
                 f"{config.listen} can be reached from other machines, and without TLS they could read everything, keys "
                 "included: set tls_cert and tls_key, or allow_plaintext where the network is trusted",
@@ -246,24 +244,13 @@ def channel_options(config: Config) -> list[tuple[str, int]]:
     ]
 
 
-def _is_local(listen: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if listen.startswith(_UNIX):
-        return True
-    host = listen.rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _bound(server: Transport, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     """Binds the server and returns the address with its real port.
 
     Raises:
         FailedPrecondition: It cannot be bound; the reason is named.
     """
-    if listen.startswith(_UNIX):
+    if listen.startswith(UNIX):
         _refuse_taken_socket(listen)
     port = 0
     # Newer releases of grpc raise, older ones return 0.
@@ -271,12 +258,12 @@ def _bound(server: Transport, listen: str, credentials: grpc.ServerCredentials |
         port = server.add_insecure_port(listen) if credentials is None else server.add_secure_port(listen, credentials)
     if port == 0:
         raise FailedPrecondition(f"cannot listen on {listen}: {_reason(listen)}", address=listen)
-    return listen if listen.startswith(_UNIX) else f"{listen.rpartition(':')[0]}:{port}"
+    return listen if listen.startswith(UNIX) else f"{listen.rpartition(':')[0]}:{port}"
 
 
 def _refuse_taken_socket(listen: str) -> None:
     # grpc would unlink the socket of a server that still runs.
-    path = Path(listen.removeprefix(_UNIX).removeprefix("//"))
+    path = Path(listen.removeprefix(UNIX).removeprefix("//"))
     if not path.exists():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -292,9 +279,9 @@ def _refuse_taken_socket(listen: str) -> None:
 def _reason(listen: str) -> str:
     """Why binding failed, in the operating system's words; grpc does not tell."""
     try:
-        if listen.startswith(_UNIX):
+        if listen.startswith(UNIX):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.bind(listen.removeprefix(_UNIX).removeprefix("//"))
+                probe.bind(listen.removeprefix(UNIX).removeprefix("//"))
         else:
             host, _, port = listen.rpartition(":")
             family, kind, _, _, target = socket.getaddrinfo(

@@ -6,6 +6,7 @@ Both answer the same handlers with the same statuses. ``auto`` takes the first o
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,7 @@ from vectordb.server.config import Config
 log = logging.getLogger("vectordb.server")
 
 GRPCIO, NATIVE = "grpcio", "native"
+UNIX = "unix:"
 PREFERRED: tuple[str, ...] = (NATIVE, GRPCIO)
 _INSTALL = "pip install 'vectordb-engine[native]'"
 
@@ -68,7 +70,25 @@ def chosen(config: Config) -> str:
     if reason is not None:
         log.info("transport grpcio because of %s: %s", *reason)
         return GRPCIO
+    if not is_local(config.listen):
+        log.info(
+            "transport grpcio because other machines can connect to %s, and the native one knows the size of a message "
+            "only when it has read it, and inflated it; among clients that are trusted choose it by name",
+            config.listen,
+        )
+        return GRPCIO
     return NATIVE
+
+
+def is_local(listen: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if listen.startswith(UNIX):
+        return True
+    host = listen.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _forbids(config: Config) -> tuple[str, str] | None:
