@@ -26,8 +26,6 @@ def is_ok(answer: bytes) -> bool:
     return any(field in answer for field in OK)
 
 
-
-
 @pytest.fixture
 def small(serve: Any) -> Iterator[Any]:
     """A server that takes messages of 1 MiB, with the collection ``docs`` of dim 3; at the end it still answers."""

@@ -13,23 +13,21 @@ from typing import Any
 import vectordb
 from vectordb import failpoints
 from vectordb.api.database import Database as _Face
-from vectordb.engine import checks, reads
+from vectordb.engine import checks, reads, writes
 from vectordb.engine.care import MEMORY, Care
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.live import LiveCollection
 from vectordb.engine.locking import DirectoryLock
 from vectordb.engine.opening import check_loss, open_storage
-from vectordb.engine.operations import Delete, UpdateMetadata, Write
 from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import build_lag, collection_stats
 from vectordb.engine.resources import Resources, settled
-from vectordb.engine.scrub import DEFAULT_RATE, Scrubber
+from vectordb.engine.scrub import DEFAULT_RATE, Scrubber, check_rate
 from vectordb.engine.writer import Call, Committer, Operation, Syncs, outcome_unknown
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
-from vectordb.ids import encoded_ids
 from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
@@ -40,7 +38,7 @@ from vectordb.requests import (
     UpdateMetadataRequest,
     WriteRequest,
 )
-from vectordb.row_policy import PolicyBackend, require_rows, scoped_key
+from vectordb.row_policy import PolicyBackend, scoped_key
 from vectordb.segments.store import SegmentStore
 from vectordb.storage.acked import AckedPage
 from vectordb.storage.base import Storage
@@ -58,7 +56,6 @@ from vectordb.types import (
     SearchResult,
     WriteResult,
 )
-from vectordb.validate import check_filter, check_metadata
 
 _log = logging.getLogger("vectordb.engine")
 
@@ -99,11 +96,7 @@ class Engine(Care):
             raise InvalidArgument(
                 f"durability {durability!r} is unknown; 'sync' or 'async'", field="durability"
             ) from None
-        if type(scrub_bytes_per_second) is not int or scrub_bytes_per_second < 0:
-            raise InvalidArgument(
-                f"scrub_bytes_per_second is a whole number from 0, got {scrub_bytes_per_second!r}",
-                field="scrub_bytes_per_second",
-            )
+        check_rate(scrub_bytes_per_second)
         demands, self._limits = settled(limits)
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
@@ -216,37 +209,21 @@ class Engine(Care):
         checks.check_timeout(request.timeout)
         # Before they are checked, for which they are copied.
         with self.resources.write(request.rows.size(), frees=False, timeout=request.timeout):
-            rows = checks.check_write(live.config, request, self._limits)
-            if request.policy is not None:
-                require_rows(request.policy, rows.ids, rows.metadata)
-            operation = Write(request.mode, rows, request.if_version, request.policy)
+            rows, operation = writes.rows_written(live, request)
             count, version = self._submit(live, operation, request, rows.size)
         return WriteResult(count, version, rows.ids)
 
     def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
-        checks.check_selectors(request.ids, request.where)
-        self._limits.check_filter(request.where)
-        check_filter(request.where, live.config.fields)
-        if not request.set and not request.unset:
-            raise InvalidArgument("give set, unset, or both; otherwise nothing would change", field="set")
-        new = checks.decoded(request.set, 0) if request.set else {}
-        check_metadata(new, live.config.fields, row=0, max_bytes=self._limits.max_metadata_bytes)
-        ids = None if request.ids is None else encoded_ids(request.ids)
-        operation = UpdateMetadata(ids, request.where, new, request.unset, request.if_version, request.policy)
-        size = len(request.set or b"")
+        operation, size = writes.metadata_updated(live, request), len(request.set or b"")
         with self.resources.write(size, frees=False, timeout=request.timeout):
             return self._submit(live, operation, request, size)[0]
 
     def delete(self, collection: str, request: DeleteRequest) -> int:
         live = self._live(collection)
         checks.check_timeout(request.timeout)
-        checks.check_selectors(request.ids, request.where)
-        self._limits.check_filter(request.where)
-        check_filter(request.where, live.config.fields)
-        ids = None if request.ids is None else encoded_ids(request.ids)
-        operation = Delete(ids, request.where, request.if_version, request.policy)
+        operation = writes.rows_deleted(live, request)
         with self.resources.write(0, frees=True):
             return self._submit(live, operation, request, 0)[0]
 

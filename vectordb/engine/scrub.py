@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from vectordb.engine.optimizer import lower_priority
 from vectordb.engine.rebuild import drop_index, drop_shadow, rebuild_segment
-from vectordb.errors import Closed, CollectionNotFound, VectorDBError
+from vectordb.errors import Closed, CollectionNotFound, InvalidArgument, VectorDBError
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.store import text_ref
 from vectordb.storage import keys
@@ -42,6 +42,14 @@ _LEAST_PAUSE = 1.0
 _CHUNK = 1 << 20
 _LEAST_ENTRY = 512
 """Bytes that an entry of storage counts at least: small ones cost time for their number."""
+
+
+def check_rate(rate: int) -> None:
+    """Raises: InvalidArgument: It is no number of bytes a second."""
+    if type(rate) is not int or rate < 0:
+        raise InvalidArgument(
+            f"scrub_bytes_per_second is a whole number from 0, got {rate!r}", field="scrub_bytes_per_second"
+        )
 
 
 class Scrubber:

@@ -21,12 +21,12 @@ from vectordb.engine.unfinished import Settled
 from vectordb.engine.verify_records import Records, check_records
 from vectordb.engine.verify_searches import check_searches
 from vectordb.engine.verify_segments import Looked, check_segments
-from vectordb.errors import VectorDBError
+from vectordb.errors import Corruption, VectorDBError
 from vectordb.reports import CheckedCollection, Problem, VerifyReport
 from vectordb.requests import SAMPLE_SEARCHES
 from vectordb.segments.store import SegmentStore, split
 from vectordb.storage import codec, keys
-from vectordb.storage.acked import lost, read_acked
+from vectordb.storage.acked import Acked, lost, read_acked
 from vectordb.storage.base import Family, Storage
 from vectordb.storage.catalogue import decode_manifest
 from vectordb.storage.format import check_format
@@ -48,11 +48,15 @@ def verify(path: Path, searches: int = SAMPLE_SEARCHES) -> VerifyReport:
     """
     folder = Path(path).expanduser().absolute()
     check_format(folder, create=False)
-    with _owned(folder), _opened(folder) as storage:
+    acked = read_acked(folder / "ACKED")
+    with _owned(folder), _opened(folder, acked) as (storage, damage):
         check = Check(folder, storage, searches)
-        acked = read_acked(folder / "ACKED")
         for loss in lost(acked, storage.sequence(), check.catalogue.versions(), check.catalogue.next_number()):
             check.problems.append(Problem("acknowledged", str(loss)))
+        if damage is not None:
+            told = "writes behind the last acknowledged one are damaged, and opening leaves them out"
+            note = told if not check.problems else f"the log is damaged: {damage.message}"
+            check.notes.append(note)
         if not acked.known:
             check.notes.append(f"whether acknowledged data is missing cannot be told: {acked.problem}")
         return check.run()
@@ -73,10 +77,21 @@ def _owned(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[RocksStorage]:
-    storage = RocksStorage(folder / "rocksdb", read_only=True)
+def _opened(folder: Path, acked: Acked) -> Iterator[tuple[RocksStorage, VectorDBError | None]]:
+    """The storage, and the damage of its log behind which nothing was read; see :func:`~.opening.open_storage`."""
+    damage: VectorDBError | None = None
     try:
-        yield storage
+        storage = RocksStorage(folder / "rocksdb", read_only=True)
+    except Corruption as error:
+        if not acked.known:
+            raise
+        damage = error
+        try:
+            storage = RocksStorage(folder / "rocksdb", read_only=True, rescue=True)
+        except VectorDBError:
+            raise error from None
+    try:
+        yield storage, damage
     finally:
         storage.close()
 
