@@ -45,7 +45,7 @@ from vectordb.storage.base import Storage
 from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.storage.memory import MemoryStorage
-from vectordb.storage.rocks import DEFAULT_CACHE_BYTES, Sizes
+from vectordb.storage.rocks_options import DEFAULT_CACHE_BYTES, Sizes
 from vectordb.types import (
     CollectionConfig,
     CollectionStats,

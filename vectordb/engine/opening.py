@@ -9,7 +9,8 @@ from vectordb.engine.catalogue import Catalogue
 from vectordb.errors import Corruption, VectorDBError
 from vectordb.storage.acked import Acked, AckedPage, Loss, lost, read_acked
 from vectordb.storage.base import Storage
-from vectordb.storage.rocks import RocksStorage, Sizes
+from vectordb.storage.rocks import RocksStorage
+from vectordb.storage.rocks_options import Sizes
 
 _log = logging.getLogger("vectordb.engine")
 

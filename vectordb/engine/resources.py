@@ -22,7 +22,7 @@ from vectordb.engine.memory import (
 from vectordb.engine.space import DiskSpace
 from vectordb.limits import Limits, limits_of
 from vectordb.sizes import sizes_text
-from vectordb.storage.rocks import WRITE_BUFFER_BYTES, Sizes
+from vectordb.storage.rocks_options import WRITE_BUFFER_BYTES, Sizes
 
 if TYPE_CHECKING:
     from vectordb.engine.form import Form
