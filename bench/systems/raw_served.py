@@ -16,7 +16,7 @@ import numpy as np
 from bench.datasets import Dataset
 from bench.systems.base import Query, process_cpu
 from vectordb.server.config import load
-from vectordb.server.transports import GRPCIO, Transport, native
+from vectordb.server.transports import GRPCIO, CallBounds, Transport, native
 
 faiss: Any = faiss_module  # Its type stubs lag behind its classes.
 
@@ -94,7 +94,11 @@ def main() -> None:
     handlers = {CALL: grpc.unary_unary_rpc_method_handler(search)}
     bare = grpc.server(ThreadPoolExecutor(THREADS), options=[("grpc.so_reuseport", 0)])
     bare.add_registered_method_handlers(SERVICE, handlers)
-    server: Transport = bare if transport == GRPCIO else native(SERVICE, handlers, bare, config)
+    server: Transport = (
+        bare
+        if transport == GRPCIO
+        else native({f"/{SERVICE}/{CALL}": handlers[CALL]}, bare, CallBounds(THREADS, 100), config)
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(f"127.0.0.1:{port}", flush=True)

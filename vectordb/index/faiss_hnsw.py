@@ -71,7 +71,24 @@ def _ef(default: int) -> Parameter:
     return Parameter(int, default, 1, _MAX_BEAM, text)
 
 
-_stats = faiss.cvar.hnsw_stats
+class _Comparisons:
+    """How many rows were compared, by a counter that faiss keeps for the whole process.
+
+    Each call takes what no other has taken: of calls that run side by side, such as the parts of a batch, one may take
+    another's, but together they take just what there was.
+    """
+
+    def __init__(self) -> None:
+        self._stats = faiss.cvar.hnsw_stats
+        self._taken = 0
+
+    def since_last(self) -> int:
+        now: int = self._stats.ndis
+        taken, self._taken = self._taken, now
+        return now - taken
+
+
+_comparisons = _Comparisons()
 
 
 class HnswIndex:
@@ -188,10 +205,9 @@ class HnswIndex:
             return nothing(count, limit)
         distances = np.empty((count, k), np.float32)
         rows = np.empty((count, k), np.int64)
-        before = _stats.ndis
         # Straight to the C++ method: faiss's Python wrapper costs 5 us more.
         self._search_c(count, faiss.swig_ptr(queries), k, faiss.swig_ptr(distances), faiss.swig_ptr(rows), settings)
-        scored = min(_stats.ndis - before, count * self._nodes)
+        scored = min(_comparisons.since_last(), count * self._nodes)
         _scale(distances, factor)
         if self._shift:
             distances += self._shift
