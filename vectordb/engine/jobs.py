@@ -44,6 +44,7 @@ class Workshop:
         progress: Told the fraction done of the running job.
         form: The form that served when the job was chosen. The job comes to nothing once another does.
         resources: Asked whether disk and memory suffice.
+        more_threads: How many more there are once somebody waits.
         learn_anew: Take nothing over that another index has learned: it may have been learned from erased rows.
     """
 
@@ -55,6 +56,7 @@ class Workshop:
     progress: Callable[[float], None]
     form: Form
     resources: Resources
+    more_threads: Callable[[], int] = lambda: 0
     learn_anew: bool = False
 
     def is_moot(self) -> bool:
@@ -81,13 +83,15 @@ class Workshop:
             quantization=self.form.resolved.quantization,
             trained=None if self.learn_anew else trained_file(self.store, self.form, self.live.segments),
             threads=self.threads,
+            more_threads=self.more_threads,
             cancelled=self.is_moot,
             progress=lambda fraction: self.progress(done + (1.0 - done) * fraction),
         )
 
     def calibrate(self, view: SegmentView) -> Calibration | None:
         """Measures the recall of an index that was just built, for ``target_recall``."""
-        return calibrate(view, self.live.config.metric, self.cancelled)
+        threads = self.threads + self.more_threads()
+        return calibrate(view, self.live.config.metric, self.cancelled, threads)
 
 
 def trained_file(store: SegmentStore | None, form: Form, segments: Iterable[Segment]) -> Path | None:

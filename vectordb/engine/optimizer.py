@@ -7,7 +7,6 @@ them but ``optimize(wait=True)`` and, gently, writers that are far ahead of the 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from vectordb.engine import jobs
 from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Index, Merge, next_job
+from vectordb.engine.processors import build_threads, lower_priority
 from vectordb.errors import Closed, DeadlineExceeded, Internal, ResourceExhausted, VectorDBError
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
 from vectordb.storage import keys
 from vectordb.storage.base import Family, Storage
-from vectordb.types import OptimizerStats, Tuning
+from vectordb.types import OptimizerStats
 
 if TYPE_CHECKING:
     from vectordb.engine.form import Form
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vectordb.engine")
 
-_NICENESS = 10
 _IDLE_SECONDS = 1.0
 _RETRY_SECONDS = 30.0
 _SWEEP_AT_ONCE = 250
@@ -329,6 +328,9 @@ class Optimizer:
 
         # A user who waits gets the whole machine; in the background one processor is left to searches.
         shop = replace(self._workshop(live, form, progress, all_processors=asked), learn_anew=erasing)
+        if not asked:
+            more = build_threads(live.config.tuning, True) - shop.threads
+            shop = replace(shop, more_threads=lambda: more if work.sealed > work.merged else 0)
         try:
             if isinstance(job, Merge):
                 # An asked merge leaves no more dead rows than would have it rewritten once more.
@@ -390,17 +392,3 @@ def _stale_index(live: LiveCollection, work: _Work) -> Index | None:
 def _learns(built: BuiltIndex) -> bool:
     """Whether such an index may take over what another one learned."""
     return built.info.quantization is not None or built.kind.capabilities.family == "clusters"
-
-
-def build_threads(tuning: Tuning, all_processors: bool) -> int:
-    """Native threads for a build: all processors, or all but one."""
-    processors = len(os.sched_getaffinity(0))
-    return tuning.build_threads or (processors if all_processors else max(1, processors - 1))
-
-
-def lower_priority() -> None:
-    """Lets searches go first. Threads that OpenMP makes for a build inherit it."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-    except OSError:
-        _log.debug("the builder's priority cannot be lowered here")

@@ -24,7 +24,7 @@ from vectordb import failpoints
 from vectordb.engine.form import Target
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.manifest import put_manifest, write_manifest
-from vectordb.engine.optimizer import build_threads, lower_priority
+from vectordb.engine.processors import build_threads, lower_priority
 from vectordb.errors import Closed, FailedPrecondition, Internal, VectorDBError
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.query.calibrate import calibrate
@@ -228,7 +228,7 @@ class Reindexer:
                 self._store,
                 form.kind,
                 options,
-                calibrate=lambda view: calibrate(view, live.config.metric, options.cancelled),
+                calibrate=lambda view: calibrate(view, live.config.metric, options.cancelled, options.threads),
             )
         failpoints.hit("reindex.built")
         with live.manifest_lock:

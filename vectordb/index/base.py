@@ -197,6 +197,8 @@ class BuildOptions:
         trained: File of a saved index of this kind, parameters and quantization over earlier rows of the collection:
             a kind that trains (centroids, codebooks) takes over its trained state while that fits the new rows.
         threads: Native threads to use.
+        more_threads: How many more there are as of now, since somebody began to wait: a kind that builds in slices may
+            use them from the next slice on.
         cancelled: Polled between slices of work (at least every 0.5 s); true means raise ``BuildCancelled``.
         progress: Called with the fraction done, 0 to 1.
     """
@@ -205,6 +207,7 @@ class BuildOptions:
     quantization: QuantizationSpec | None = None
     trained: Path | None = None
     threads: int = 1
+    more_threads: Callable[[], int] = lambda: 0
     cancelled: Callable[[], bool] = lambda: False
     progress: Callable[[float], None] = lambda fraction: None
 

@@ -26,10 +26,10 @@ from vectordb.index.calibration import Calibration, Curve, Point
 from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
 from vectordb.metric import Metric, prepared
-from vectordb.query import exact, indexed, planner, widths
+from vectordb.query import exact, indexed, parallel, planner, widths
 from vectordb.query.deadline import Deadline
 from vectordb.query.planner import Ask, PartFacts, Step, Way
-from vectordb.query.run import Run
+from vectordb.query.run import Report, Run
 from vectordb.query.spec import SearchSpec
 from vectordb.types import FilterMode
 
@@ -64,17 +64,26 @@ _MODES = {calibration.ALL: FilterMode.AUTO, calibration.WITHIN: FilterMode.IN, c
 
 
 class _Subject(NamedTuple):
-    """What is calibrated: an indexed part, its metric, queries float32[q, d] by limit, the thread's clock to end by."""
+    """What is calibrated: an indexed part, its metric, queries float32[q, d] by limit, threads to search them with, and
+    the calling thread's clock to end by."""
 
     part: Part
     capabilities: Capabilities
     metric: Metric
     queries: dict[int, NDArray[np.float32]]
     cancelled: Deadline
+    threads: int
     until: float
 
+    def search(self, limit: int, search: Callable[[Run], Report]) -> Run:
+        """The queries of a limit, searched."""
+        spec = SearchSpec(limit, metric=self.metric)
+        run = Run([self.part], self.queries[limit], spec, self.cancelled)
+        parallel.over_queries(run, -(-len(run.queries) // self.threads), search)
+        return run
 
-def calibrate(part: Part, metric: Metric, cancelled: Callable[[], bool]) -> Calibration | None:
+
+def calibrate(part: Part, metric: Metric, cancelled: Callable[[], bool], threads: int = 1) -> Calibration | None:
     """The calibration of a part's index; None where it needs none (exact, or few rows).
 
     Takes a few seconds of one thread at 100,000 rows, at most about ``BUDGET_SECONDS``. The same index gives the same
@@ -92,7 +101,7 @@ def calibrate(part: Part, metric: Metric, cancelled: Callable[[], bool]) -> Cali
     living = _living(part)
     queries = {limit: _queries(part, living, metric, (limit, rng)) for limit in QUERIES}
     deadline = Deadline(cancelled=cancelled)
-    subject = _Subject(part, capabilities, metric, queries, deadline, thread_time() + BUDGET_SECONDS)
+    subject = _Subject(part, capabilities, metric, queries, deadline, threads, thread_time() + BUDGET_SECONDS)
     try:
         return Calibration(tuple(_curves(subject, living, rng)))
     except DeadlineExceeded:
@@ -191,8 +200,8 @@ def _points(
 def _recall(subject: _Subject, matches: RowSet | None, step: Step, truth: tuple[int, Any]) -> float:
     """Mean recall, less what chance may have added."""
     limit, cuts = truth
-    run = _run(subject, limit)
-    indexed.search(run, 0, _facts(subject, matches), step, matches)
+    facts = _facts(subject, matches)
+    run = subject.search(limit, lambda run: indexed.search(run, 0, facts, step, matches))
     wanted = limit if matches is None else min(limit, len(matches))
     hits = np.array(
         [
@@ -206,11 +215,6 @@ def _recall(subject: _Subject, matches: RowSet | None, step: Step, truth: tuple[
 
 def _cuts(subject: _Subject, matches: RowSet | None, limit: int) -> NDArray[np.float32]:
     """For each query the exact distance of its last true neighbour: float32[q]."""
-    run = _run(subject, limit)
-    exact.scan(run, 0, None if matches is None else rowset.to_rows(matches))
+    rows = None if matches is None else rowset.to_rows(matches)
+    run = subject.search(limit, lambda run: exact.report(run, 0, rows))
     return np.array([found[0].distances[:limit][-1] for found in run.found], np.float32)
-
-
-def _run(subject: _Subject, limit: int) -> Run:
-    spec = SearchSpec(limit, metric=subject.metric)
-    return Run([subject.part], subject.queries[limit], spec, subject.cancelled)

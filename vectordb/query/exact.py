@@ -16,6 +16,7 @@ from vectordb.index.exact import Candidates, exact_candidates, merged, picked_ca
 from vectordb.metadata import rowset
 from vectordb.metric import Metric
 from vectordb.query.merge import Found, nearest
+from vectordb.query.run import Report
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,6 +110,13 @@ def scan(run: Run, number: int, rows: NDArray[np.int64] | None, chosen: Sequence
     for numbers, pool in zip(slices, pools, strict=True):
         _settle(run, number, numbers, pool, complete)
     return Scan(scored, 1.0 if complete else passed / (total * len(chosen)))
+
+
+def report(run: Run, number: int, rows: NDArray[np.int64] | None) -> Report:
+    """:func:`scan` for all queries, and how it went."""
+    found = Report()
+    found.scored, found.fraction = scan(run, number, rows)
+    return found
 
 
 def _picked(

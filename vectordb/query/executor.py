@@ -5,7 +5,7 @@ Reads no storage: it ends with ids, scores and (part, row) of the winners; paylo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -124,11 +124,15 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
     if step.way is Way.EXACT or step.way is Way.EXACT_FILTERED:
         rows = None if matches is None else rowset.to_rows(matches)
         cost = costs.scan(facts.vectors, dim) if rows is None else costs.scan_matches(len(rows), facts.vectors, dim)
-        report = _over_queries(run, max(exact.QUERIES, _chunk(cost)), lambda run: _scan(run, number, rows))
+        report = parallel.over_queries(
+            run, max(exact.QUERIES, _chunk(cost)), lambda run: exact.report(run, number, rows)
+        )
         if spec.where is None:
             matched = part.rows - part.dead
     else:
-        report = _over_queries(run, _chunk(step.cost), lambda run: indexed.search(run, number, facts, step, matches))
+        report = parallel.over_queries(
+            run, _chunk(step.cost), lambda run: indexed.search(run, number, facts, step, matches)
+        )
     run.searched += part.rows * report.fraction
     return _described(part, step, report, estimated, matched, len(run.queries))
 
@@ -149,29 +153,6 @@ def _chunk(cost: float) -> int:
     """How many queries of so many microseconds each to search at a time: enough to hide what handing them over costs,
     and little to wait for at the end."""
     return max(_CHUNK_QUERIES, int(_CHUNK_MICROSECONDS / max(cost, 1.0)))
-
-
-def _over_queries(run: Run, size: int, search: Callable[[Run], Report]) -> Report:
-    """Searches one part for all queries, where they are many by several threads."""
-    count = len(run.queries)
-    if count == 1 or not parallel.worth_it(count, size):
-        return search(run)
-    reports: dict[range, Report] = {}
-
-    def search_chunk(chunk: range) -> None:
-        mine = run.over(chunk)
-        reports[chunk] = search(mine)
-        run.join(chunk, mine)
-
-    parallel.for_each_chunk(count, size, search_chunk)
-    return Report.joined(reports)
-
-
-def _scan(run: Run, number: int, rows: NDArray[np.int64] | None) -> Report:
-    scan = exact.scan(run, number, rows)
-    report = Report()
-    report.scored, report.fraction = scan
-    return report
 
 
 def _described(

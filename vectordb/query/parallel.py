@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
+from vectordb.query.run import Report, Run
+
 
 class _Helpers:
     """The pool of this process, made when the first batch comes."""
@@ -68,6 +70,17 @@ def for_each_chunk(count: int, size: int, work: Callable[[range], None]) -> None
         raise error
 
 
-def worth_it(count: int, size: int) -> bool:
-    """Whether ``count`` queries are several chunks, and there are processors for them."""
-    return _helpers.count > 0 and count > size
+def over_queries(run: Run, size: int, search: Callable[[Run], Report]) -> Report:
+    """Searches one part for all queries: by several threads, ``size`` at a time, where they are more than that."""
+    count = len(run.queries)
+    if count <= max(size, 1) or not _helpers.count:
+        return search(run)
+    reports: dict[range, Report] = {}
+
+    def search_chunk(chunk: range) -> None:
+        mine = run.over(chunk)
+        reports[chunk] = search(mine)
+        run.join(chunk, mine)
+
+    for_each_chunk(count, size, search_chunk)
+    return Report.joined(reports)
