@@ -111,7 +111,7 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet 
         matches: Rows that match the filter, are alive and have a vector; ``None`` without a filter.
     """
     report = Report()
-    plain = step.way is Way.INDEX and facts.dead == 0 and len(run.queries) == 1 and _fits(run, step)
+    plain = step.way is Way.INDEX and len(run.queries) == 1 and _fits(run, step)
     if plain and _at_once(run, number, step, report):
         return report
     state = _Search(run, number, facts, step, matches, report)
@@ -190,6 +190,10 @@ def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
     if positions[-1] < 0:
         return False
     rows = part.rows_of(positions)
+    if part.dead:
+        rows = rows[part.alive(rows)][: step.rescored]
+        if len(rows) <= run.limit:
+            return False
     distances = run.final_distances(0, part.vectors_at(rows))
     order = distances.argsort(kind="stable")
     distances = distances.take(order)
