@@ -92,16 +92,22 @@ class WatchedRocks(RocksStorage):
 
 
 def _work(
-    folder: Path, oracle: SimpleNamespace, rng: random.Random, take: Callable[[], None], place: str
+    folder: Path,
+    oracle: SimpleNamespace,
+    rng: random.Random,
+    image_of: tuple[Callable[[], None], threading.RLock],
+    place: str,
 ) -> list[Any] | None:
     """Three writers and an optimizer until the image is taken in the middle of it; the writers as of then."""
+    take, lock = image_of
     writers = [oracle.Writer(f"w{i}", random.Random(rng.random()), span=300) for i in range(3)]
     taken: list[Any] = []
     stop = threading.Event()
 
     def image() -> None:
-        take()
-        taken.extend(writer.copied() for writer in writers)
+        with lock:  # no sync, and so no acknowledgement, may come between the two copies
+            take()
+            taken.extend(writer.copied() for writer in writers)
         stop.set()
 
     with vectordb.Database(folder) as db:
@@ -158,7 +164,7 @@ def test_what_was_not_synced_is_gone(
         while writers is None:  # a place that was not come by
             shutil.rmtree(folder, ignore_errors=True)
             disks.clear()
-            writers = _work(folder, oracle, rng, take, rng.choice(PLACES))
+            writers = _work(folder, oracle, rng, (take, LossyStorage.lock), rng.choice(PLACES))
         _tear_unsynced(image, rng)
         _check(image, writers, oracle, rng)
 
@@ -184,7 +190,7 @@ def test_a_torn_log(rounds: Any, fast_path: Path, oracle: SimpleNamespace, monke
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(image, ignore_errors=True)
             place = rng.choice(["storage.written", "storage.sync", "commit.written", rng.choice(PLACES)])
-            writers = _work(folder, oracle, rng, take, place)
+            writers = _work(folder, oracle, rng, (take, WatchedRocks.lock), place)
         for log in (image / "rocksdb").glob("*.log"):
             torn += _tear(log, durable.get(log.name, 0), rng)
         _tear_unsynced(image, rng)

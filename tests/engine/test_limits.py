@@ -197,4 +197,4 @@ def test_an_index_that_never_fits_is_not_built_and_the_reason_told(tmp_path: Pat
     with vectordb.Database(tmp_path, memory_limit="32 MiB") as db:
         # What is built already is mapped, and needs no memory to speak of.
         assert db["c"].stats().indexed_rows == len(rows)
-        assert db["c"].search(rows[7], limit=1)[0].id == "7"
+        assert db["c"].search(rows[7], limit=1, params={"ef": 5_000})[0].id == "7"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 LIMIT = 64 << 20
-SLACK = 32 << 20
+SLACK = 48 << 20
 """What is not counted: copies of the rows of one write, arenas of the C library, caches of Python."""
 LONG_SECONDS = float(os.environ.get("VECTORDB_MEMORY_SECONDS", "1800"))
 
