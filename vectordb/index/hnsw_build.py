@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SLICE_WORK = 512 * 384 * 200
-"""Rows x dims x ef_construction of one uninterruptible add: about 0.3 s of one thread. Each add costs a little for
-every row that the graph has, and links better the more rows it has to put in order."""
+"""Rows x dims x ef_construction of one uninterruptible add: about 0.3 s of one thread. Each add also costs a little for
+every row that the graph has."""
 
 
 class Shape(NamedTuple):

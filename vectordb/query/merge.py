@@ -70,9 +70,11 @@ def winners(found: Sequence[Found], parts: Sequence[Part], limit: int, metric: M
 
 def all_winners(found: Sequence[Sequence[Found]], parts: Sequence[Part], limit: int, metric: Metric) -> list[Winners]:
     """:func:`winners` for each query. Where all were answered by one part, it is asked for the ids of all at once."""
+    if len(found) == 1:
+        return [winners(found[0], parts, limit, metric)]
     answering = {entries[0].part if len(entries) == 1 else None for entries in found}
     number = answering.pop()
-    if len(found) == 1 or answering or number is None:
+    if answering or number is None:
         return [winners(entries, parts, limit, metric) for entries in found]
     cuts = [_cut(entries, limit) for entries in found]
     ids = iter(parts[number].ids(np.concatenate([cut.rows for cut in cuts])))

@@ -10,7 +10,7 @@ import grpc
 from vectordb.errors import Unauthenticated
 from vectordb.server.access import CALLER, Caller
 from vectordb.server.audit import AuditLog
-from vectordb.server.interceptors import Wrapper, fail, in_its_pool
+from vectordb.server.interceptors import Wrapper, bound, fail, in_its_pool, stepwise
 from vectordb.server.keys import EVERYONE, KeyRing
 
 _BEARER = "bearer "
@@ -55,20 +55,7 @@ class Authentication(Wrapper):
 
         def known(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             caller = self._caller(method, context)
-            answers = answer(data, context)
-            try:
-                while True:
-                    # Around each step: between them the thread may serve others.
-                    token = CALLER.set(caller)
-                    try:
-                        item = next(answers, None)
-                    finally:
-                        CALLER.reset(token)
-                    if item is None:
-                        return
-                    yield item
-            finally:
-                answers.close()
+            yield from stepwise(answer(data, context), lambda: bound(CALLER, caller))
 
         return grpc.stream_stream_rpc_method_handler(in_its_pool(answer, known))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from vectordb.server.calls import CALL, Call
-from vectordb.server.interceptors import Wrapper, in_its_pool
+from vectordb.server.interceptors import Wrapper, bound, in_its_pool, stepwise
 from vectordb.wire.errors import REQUEST_ID_KEY
 
 if TYPE_CHECKING:
@@ -55,25 +55,13 @@ class Entry(Wrapper):
             if tell or call.named:
                 context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
             answers = answer(data, context)
-            span = None if spans is None else spans.begun(call)
+            if spans is None:
+                yield from stepwise(answers, lambda: bound(CALL, call))
+                return
+            span = spans.begun(call)
             try:
-                while True:
-                    # Around each step: between them the thread may serve others.
-                    token = CALL.set(call)
-                    try:
-                        if spans is None:
-                            item = next(answers, None)
-                        else:
-                            with spans.current(span):
-                                item = next(answers, None)
-                    finally:
-                        CALL.reset(token)
-                    if item is None:
-                        return
-                    yield item
+                yield from stepwise(stepwise(answers, lambda: spans.current(span)), lambda: bound(CALL, call))
             finally:
-                answers.close()
-                if spans is not None:
-                    spans.ended(span, context)
+                spans.ended(span, context)
 
         return grpc.stream_stream_rpc_method_handler(in_its_pool(answer, entered))

@@ -11,7 +11,9 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -30,6 +32,7 @@ SERVICE = service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].full_name
 
 _LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup", "Verify", "Repair", "Erase"})
 _Behaviour = Callable[..., Any]
+T = TypeVar("T")
 
 
 class Wrapper(ABC):
@@ -142,6 +145,29 @@ def in_its_pool(inner: Callable[..., Any], outer: Callable[..., Any]) -> Callabl
     if pool is not None:
         outer.experimental_thread_pool = pool  # type: ignore[attr-defined]
     return outer
+
+
+@contextmanager
+def bound(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """A block in which a context variable has this value."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def stepwise(answers: Iterator[Any], around: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+    """The answers of a stream, each made inside a context of its own: between them the thread may serve others."""
+    try:
+        while True:
+            with around():
+                item = next(answers, None)
+            if item is None:
+                return
+            yield item
+    finally:
+        answers.close()  # type: ignore[attr-defined]
 
 
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:

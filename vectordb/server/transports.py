@@ -1,4 +1,4 @@
-"""What speaks HTTP/2 for the server: grpcio, or pygrpc-native (extra ``native``), which costs a call half as much.
+"""What speaks HTTP/2 for the server: grpcio, or pygrpc-native (extra ``native``), whose own part of a call costs half.
 
 Both answer the same handlers with the same statuses. ``auto`` takes the first of :data:`PREFERRED` that can be had.
 """
