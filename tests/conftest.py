@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,23 +27,28 @@ collect_ignore = (
 )
 
 
-def _load_data_module() -> ModuleType:
-    """``tests/data.py`` as a module: under ``--import-mode=importlib`` the folder is no package and not on the path."""
-    name = "vectordb_test_data"
+def _module_at(path: Path) -> ModuleType:
+    """A file of the tests as a module: under ``--import-mode=importlib`` their folders are not on the path."""
+    name = f"vectordb_test_{path.stem}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("data.py"))
+        spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def module_at() -> Callable[[Path], ModuleType]:
+    """Loads a file of helpers, once."""
+    return _module_at
 
 
 @pytest.fixture(scope="session")
 def data() -> ModuleType:
     """The module ``tests/data.py``: ``brute_force``, ``clustered``, ``have_shared_data`` and the loaders."""
-    return _load_data_module()
+    return _module_at(Path(__file__).with_name("data.py"))
 
 
 @pytest.fixture(scope="session")

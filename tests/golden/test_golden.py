@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,14 +21,9 @@ ARCHIVES = sorted(HERE.glob("v*.tar.xz"))
 
 
 @pytest.fixture(scope="module")
-def make() -> ModuleType:
+def make(module_at: Callable[[Path], ModuleType]) -> ModuleType:
     """The script that made the newest."""
-    spec = importlib.util.spec_from_file_location("vectordb_golden_make", HERE / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(HERE / "make.py")
 
 
 @pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.partition(".")[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -336,13 +334,6 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
 
 
 @pytest.fixture
-def halfway() -> ModuleType:
-    """The module ``halfway.py``: under ``--import-mode=importlib`` its folder is not on the path."""
-    name = "vectordb_test_halfway"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("halfway.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+def halfway(module_at: Callable[[Path], ModuleType]) -> ModuleType:
+    """The module ``halfway.py``."""
+    return module_at(Path(__file__).with_name("halfway.py"))
