@@ -197,7 +197,13 @@ def test_an_interrupted_comparison_keeps_what_it_has(arena: Any, cache: Path, tm
     scratch.mkdir()
     systems = ["--systems", "vectordb served", "vectordb", "--disk", str(scratch)]
     process = subprocess.Popen(
-        _compare(cache, out, *systems), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        _compare(cache, out, *systems),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell's background job, which these tests may be, hands down that the signal is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 120
     while not (out.is_file() and '"finish"' in out.read_text()):
