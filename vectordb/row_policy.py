@@ -164,7 +164,8 @@ class PolicyBackend:
     def _bound(self, collection: str, request: T) -> T:
         self._checked(collection)
         bound = copy(request)
-        bound.policy = self._policy  # type: ignore[attr-defined]
+        # What a handle above asked for stays: a policy of the key's is one more.
+        bound.policy = joined(request.policy, self._policy)  # type: ignore[attr-defined]
         return bound
 
     def create_collection(self, request: CreateRequest) -> CollectionConfig:

@@ -277,7 +277,15 @@ def test_policies_add_up(place: Place) -> None:
     whole.upsert(["p", "q", "r"], [[1, 0]] * 3, [{"t": "a", "n": 1}, {"t": "a", "n": 2}, {"t": "b", "n": 2}])
     twice = place.bound(0).with_policy({"field": "n", "op": ">=", "value": 2})
     assert [r.id for r in twice[name].scan()] == ["q"]
+    assert [r.id for r in twice[name].get(["p", "q", "r"])] == ["q"]
     assert twice.with_policy(col("n") > 2)[name].count() == 0
+    assert twice[name].delete(["p", "r"]) == 0
+    assert twice[name].update_metadata(["p", "r"], set={"seen": True}) == 0
+    for outside in ({"t": "a", "n": 1}, {"t": "b", "n": 2}):
+        with pytest.raises(PermissionDenied):
+            twice[name].upsert(["s"], [[1, 0]], [outside])
+    with pytest.raises(PermissionDenied):
+        twice[name].upsert(["p"], [[1, 0]], [{"t": "a", "n": 2}])
     twice.close()
     assert whole.count() == 3
     with pytest.raises(VectorDBError, match="a row policy is a filter"):
