@@ -40,6 +40,7 @@ _WAIT_MS = 500
 """How soon idle threads notice that the server stopped."""
 _RECEIVERS = 2
 """So many of the free threads wait for calls: the front gives calls to all that wait in turn, and few stay warm."""
+_EARLY_ENDS = 256
 _IO_THREADS = 1
 """Frames far more than Python can answer; with a second one every call would be handed between them."""
 _FOREVER = 3e9
@@ -180,8 +181,9 @@ class NativeServer:
         self._idle = 0  # guarded by self._lock; threads that wait at self._parked
         self._parked: SimpleQueue[None] = SimpleQueue()
         self._waiting: deque[tuple[_Behaviour, Call]] = deque()  # guarded by self._lock
-        # Calls that ended before the thread that received them had noted them. Numbers never come again.
-        self._ended_early: deque[int] = deque(maxlen=256)
+        # Calls that ended before the thread that received them had noted them, the oldest first. Numbers never come
+        # again. Changed under self._lock.
+        self._ended_early: dict[int, None] = {}
         self._stopping = False
         self._closed = False
         self._drained = threading.Event()
@@ -300,8 +302,13 @@ class NativeServer:
     def _cancelled(self, number: int) -> None:
         call = self._calls.get(number)
         if call is None:
-            self._ended_early.append(number)
-        else:
+            with self._lock:
+                self._ended_early[number] = None
+                if len(self._ended_early) > _EARLY_ENDS:
+                    del self._ended_early[next(iter(self._ended_early))]
+            # It may have been noted just now, by a thread that had looked before.
+            call = self._calls.get(number)
+        if call is not None:
             call.end()
 
     def _take(self, method: tuple[_Behaviour, Any], call: Call) -> None:
