@@ -267,9 +267,18 @@ class _Narrowed(FolderBackend):
         self._whole = whole
         self._policy = policy
         self._timeout = whole._timeout
+        self._last: tuple[Backend, Backend] | None = None
 
     def _call(self, call: Callable[[Backend], T], timeout: float | None, *, repeatable: bool = True) -> T:
-        return self._whole._call(lambda b: call(b.with_policy(self._policy)), timeout, repeatable=repeatable)
+        return self._whole._call(lambda b: call(self._narrowed(b)), timeout, repeatable=repeatable)
+
+    def _narrowed(self, backend: Backend) -> Backend:
+        """What answers, narrowed; kept until another answers, since the folder's owner went."""
+        last = self._last
+        if last is None or last[0] is not backend:
+            # One assignment: of threads that come here at once any may win.
+            last = self._last = (backend, backend.with_policy(self._policy))
+        return last[1]
 
     def with_policy(self, policy: Filter) -> FolderBackend:
         return _Narrowed(self._whole, self._policy & policy)
