@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
+R = TypeVar("R", "SearchRequest", "ScanRequest")
 
 
 def joined(first: Filter | None, second: Filter | None) -> Filter | None:
@@ -199,9 +200,7 @@ class PolicyBackend:
         return self._backend.count(collection, self._where(collection, where), timeout)
 
     def scan(self, collection: str, request: ScanRequest) -> Iterator[list[Record]]:
-        within = copy(request)
-        within.where = self._where(collection, request.where)
-        return self._backend.scan(collection, within)
+        return self._backend.scan(collection, self._within(collection, request))
 
     def search(self, collection: str, request: SearchRequest) -> list[SearchResult]:
         results = self._backend.search(collection, self._within(collection, request))
@@ -212,7 +211,7 @@ class PolicyBackend:
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return shown(self._backend.explain(collection, self._within(collection, request), analyze))
 
-    def _within(self, collection: str, request: SearchRequest) -> SearchRequest:
+    def _within(self, collection: str, request: R) -> R:
         within = copy(request)
         within.where = self._where(collection, request.where)
         return within

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import vectordb
+from vectordb.engine.memory import available_bytes
 from vectordb.errors import DirectoryLocked, VectorDBError
 
 _LIBRARIES = ("faiss-cpu", "rocksdict", "numpy", "grpcio", "protobuf")
@@ -103,14 +104,9 @@ def _processor() -> Finding:
 
 
 def _memory() -> Finding:
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    origin = "of the machine"
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        if limit != "max" and int(limit) < available:
-            available, origin = int(limit), "of this control group"
-    except (OSError, ValueError):
-        pass
+    available = available_bytes()
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    origin = "of this control group" if available < machine else "of the machine"
     found = f"{available / 2**30:.1f} GiB {origin}"
     if available < _MEMORY_WANTED:
         return Finding("memory", State.WARN, found, "indexes are searched from memory: give it 1 GiB or more")

@@ -136,19 +136,19 @@ class CallersBackend:
     def stats(self, collection: str) -> CollectionStats:
         return self._do("stats", Role.READ, collection, lambda b: b.stats(collection))
 
+    @property
+    def _everything(self) -> str | None:
+        """What a backup holds, and a report names: all collections, for which only a key for all of them will do."""
+        return None if self._caller.key.collections is None else "*"
+
     def backup(self, destination: str) -> BackupInfo:
-        # A backup holds all collections: only a key for all of them may make one.
-        everything = None if self._caller.key.collections is None else "*"
-        return self._do("backup", Role.ADMIN, everything, lambda b: b.backup(destination))
+        return self._do("backup", Role.ADMIN, self._everything, lambda b: b.backup(destination))
 
     def verify(self, searches: int) -> VerifyReport:
-        # Its report names all collections, as a backup holds them all.
-        everything = None if self._caller.key.collections is None else "*"
-        return self._do("verify", Role.ADMIN, everything, lambda b: b.verify(searches))
+        return self._do("verify", Role.ADMIN, self._everything, lambda b: b.verify(searches))
 
     def repair(self, dry_run: bool) -> RepairReport:
-        everything = None if self._caller.key.collections is None else "*"
-        return self._do("repair", Role.ADMIN, everything, lambda b: b.repair(dry_run))
+        return self._do("repair", Role.ADMIN, self._everything, lambda b: b.repair(dry_run))
 
     def erase(self, collection: str, request: EraseRequest) -> Erasure:
         return self._do("erase", Role.ADMIN, collection, lambda b: b.erase(collection, request))

@@ -249,7 +249,7 @@ class Admission:
                 room.take(ticket, self._clock())
                 ticket.begun = self._computed()
                 return ticket
-            left = _time_left(context)
+            left = until_deadline(context)
             self._check(ticket, left)
             self._number += 1
             ticket.number = self._number
@@ -339,6 +339,7 @@ class Admission:
             self._averages[kind] = known[0] + 0.2 * (took - known[0]), known[1] + 0.2 * (computed - known[1])
 
 
-def _time_left(context: Waiter) -> float | None:
+def until_deadline(context: Waiter) -> float | None:
+    """Seconds until the call's deadline; None without one, of which grpc says that it is centuries away."""
     left = context.time_remaining()
     return None if left is None or left > _FOREVER else left

@@ -174,7 +174,7 @@ SETTINGS: tuple[Setting, ...] = (
         "max_streams",
         _whole(1, 1024),
         16,
-        "Bulk writes and waiting optimize or reindex calls at a time; more are refused.",
+        "Calls at a time that may take long (bulk writes, builds, backups, checks, erasures); more are refused.",
     ),
     Setting("max_scans", _whole(1, 1 << 20), 64, "Open scans; more are refused."),
     Setting("scan_idle_seconds", _seconds, 60.0, "A scan or bulk write that is silent for so long is released."),

@@ -30,7 +30,8 @@ log = logging.getLogger("vectordb.server")
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].full_name
 
-_LONG = frozenset({"Optimize", "Reindex", "BulkWrite", "Backup", "Verify", "Repair", "Erase"})
+_LONG = frozenset({"Optimize", "Reindex", "Backup", "Verify", "Repair", "Erase"})
+"""Calls with one message each way that may hold a thread for long; streams may anyway."""
 _Behaviour = Callable[..., Any]
 T = TypeVar("T")
 

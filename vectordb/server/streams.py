@@ -63,7 +63,7 @@ class Streams:
         with self._lock:
             if len(self._streams) >= self.limit:
                 raise ResourceExhausted(
-                    f"{self.limit} bulk writes or waiting optimize or reindex calls are under way, as many as "
+                    f"{self.limit} bulk writes, builds, backups, checks or erasures are under way, as many as "
                     "max_streams allows; try again later",
                     limit=self.limit,
                     retry_after=1.0,

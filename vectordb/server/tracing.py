@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from vectordb.errors import FailedPrecondition
+from vectordb.server.interceptors import SERVICE
 
 if TYPE_CHECKING:
     from vectordb.server.calls import Call
     from vectordb.server.watch import Done
 
-_SERVICE = "vectordb.v1.VectorDBService"
 _DEFECTS = frozenset({"INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"})
 """Codes that make the span of a *server* an error; the others are answers to wrong requests."""
 
@@ -49,12 +49,12 @@ class Spans:
     def begun(self, call: Call) -> Any:
         """A span for a call that begins; give it to :meth:`ended`."""
         return self._tracer.start_span(
-            f"{_SERVICE}/{call.rpc}",
+            f"{SERVICE}/{call.rpc}",
             context=None if call.trace is None else self._propagator.extract(call.trace),
             kind=self._api.SpanKind.SERVER,
             attributes={
                 "rpc.system": "grpc",
-                "rpc.service": _SERVICE,
+                "rpc.service": SERVICE,
                 "rpc.method": call.rpc,
                 "vectordb.request_id": call.request_id,
             },

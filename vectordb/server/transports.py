@@ -1,6 +1,7 @@
 """What speaks HTTP/2 for the server: grpcio, or pygrpc-native (extra ``native``), whose own part of a call costs half.
 
-Both answer the same handlers with the same statuses. ``auto`` takes the first of :data:`PREFERRED` that can be had.
+Both answer the same handlers with the same statuses. ``auto`` takes the native one where :data:`PREFERRED` names it,
+it is installed, no setting forbids it and only this machine can connect; else grpcio.
 """
 
 from __future__ import annotations

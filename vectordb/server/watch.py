@@ -40,7 +40,8 @@ class Done(NamedTuple):
 
     Attributes:
         started: As of ``time.perf_counter``. seconds: How long it took.
-        request: What was asked: a request of :mod:`vectordb.requests`, or a count's filter.
+        request: What was asked: a request of :mod:`vectordb.requests`, or a count's filter; None for
+            ``delete_collection``.
         answer: What it gave; of a scan one page; None where it failed.
     """
 
@@ -83,7 +84,8 @@ Observer = Callable[[Done], None]
 
 class WatchedBackend:
     """Hands each request on and tells the observers how it went: a ``vectordb.requests.Backend``. Thread-safe if they
-    are. What does not read or write rows is handed on untold."""
+    are. Told are reads, writes, and the making and deleting of collections; the rest (care, checks, backups, erasures)
+    is handed on untold."""
 
     def __init__(self, backend: Backend, observers: Sequence[Observer]) -> None:
         self._backend = backend

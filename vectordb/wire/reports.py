@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vectordb.reports import CheckedCollection, Erasure, Lost, Problem, RepairReport, VerifyReport
+from vectordb.wire.values import optional
 from vectordb_proto.v1 import types_pb2
 
 _CHECKED = ("name", "version", "records", "segments", "searches")
@@ -30,7 +31,7 @@ def verify_from_message(message: types_pb2.VerifyReport) -> VerifyReport:
         problems=_problems_from_message(message.problems),
         notes=tuple(message.notes),
         collections=tuple(
-            CheckedCollection(**{name: getattr(entry, name) for name in _CHECKED}, recall=_optional(entry, "recall"))
+            CheckedCollection(**{name: getattr(entry, name) for name in _CHECKED}, recall=optional(entry, "recall"))
             for entry in message.collections
         ),
         files=message.files,
@@ -59,7 +60,7 @@ def repair_from_message(message: types_pb2.RepairReport) -> RepairReport:
         rebuilt=tuple(message.rebuilt),
         quarantined=tuple(message.quarantined),
         lost=tuple(
-            Lost(entry.kind, entry.message, _optional(entry, "collection"), _optional(entry, "count"), tuple(entry.ids))
+            Lost(entry.kind, entry.message, optional(entry, "collection"), optional(entry, "count"), tuple(entry.ids))
             for entry in message.lost
         ),
         problems=_problems_from_message(message.problems),
@@ -91,10 +92,6 @@ def _problems_to_message(problems: tuple[Problem, ...], entries: Any) -> None:
 
 def _problems_from_message(entries: Any) -> tuple[Problem, ...]:
     return tuple(
-        Problem(entry.kind, entry.message, _optional(entry, "collection"), _optional(entry, "subject"))
+        Problem(entry.kind, entry.message, optional(entry, "collection"), optional(entry, "subject"))
         for entry in entries
     )
-
-
-def _optional(message: Any, field: str) -> Any:
-    return getattr(message, field) if message.HasField(field) else None

@@ -24,7 +24,7 @@ from vectordb.wire.config import (
     quantization_from_message,
     quantization_to_message,
 )
-from vectordb.wire.values import enum_from_number, enum_to_number, params_from_message, params_to_message
+from vectordb.wire.values import enum_from_number, enum_to_number, optional, params_from_message, params_to_message
 from vectordb_proto.v1 import types_pb2
 
 _RECALL = ("recall", "recall_low", "recall_sampled")
@@ -91,22 +91,22 @@ def plan_from_message(message: types_pb2.Plan) -> Plan:
             strategy=entry.strategy,
             rows=entry.rows,
             estimated=entry.estimated,
-            matched=_optional(entry, "matched"),
+            matched=optional(entry, "matched"),
             rows_scored=entry.rows_scored,
-            fallback_reason=_optional(entry, "fallback_reason"),
+            fallback_reason=optional(entry, "fallback_reason"),
             filtered=entry.filtered,
             params=params_from_message(entry.params, "params") if entry.params else {},
-            reason=_optional(entry, "reason"),
+            reason=optional(entry, "reason"),
             cost_us=entry.cost_us,
             alternatives=tuple(
-                Alternative(other.strategy, _optional(other, "cost_us"), _optional(other, "reason"))
+                Alternative(other.strategy, optional(other, "cost_us"), optional(other, "reason"))
                 for other in entry.alternatives
             ),
         )
         for entry in message.segments
     )
     mode = enum_from_number(FilterMode, message.filter_mode, "filter_mode", FilterMode.AUTO)
-    recall = {name: _optional(message, name) for name in _RECALL}
+    recall = {name: optional(message, name) for name in _RECALL}
     return Plan(segments, mode, message.version, dict(message.timings_ms), **recall)
 
 
@@ -138,7 +138,7 @@ def stats_from_message(message: types_pb2.CollectionStats) -> CollectionStats:
         index=index_from_message(message.index),
         segments=tuple(SegmentStats(*[getattr(entry, name) for name in _SEGMENT]) for entry in message.segments),
         optimizer=OptimizerStats(
-            optimizer.state, optimizer.progress, optimizer.pending_bytes, _optional(optimizer, "error")
+            optimizer.state, optimizer.progress, optimizer.pending_bytes, optional(optimizer, "error")
         ),
         quantization=quantization_from_message(message),
         scrub=_scrub_from_message(message.scrub),
@@ -146,7 +146,7 @@ def stats_from_message(message: types_pb2.CollectionStats) -> CollectionStats:
 
 
 def _scrub_from_message(message: types_pb2.ScrubStats) -> ScrubStats:
-    return ScrubStats(message.passes, message.bytes, message.damaged, message.rebuilt, _optional(message, "error"))
+    return ScrubStats(message.passes, message.bytes, message.damaged, message.rebuilt, optional(message, "error"))
 
 
 def info_to_message(info: DatabaseInfo, message: types_pb2.DatabaseInfo) -> None:
@@ -168,7 +168,7 @@ def info_from_message(message: types_pb2.DatabaseInfo) -> DatabaseInfo:
         path=message.path,
         collections=tuple(message.collections),
         durability=enum_from_number(Durability, message.durability, "durability", Durability.SYNC),
-        read_only_reason=_optional(message, "read_only_reason"),
+        read_only_reason=optional(message, "read_only_reason"),
     )
 
 
@@ -182,7 +182,3 @@ def backup_to_message(backup: BackupInfo, message: types_pb2.BackupInfo) -> None
 def backup_from_message(message: types_pb2.BackupInfo) -> BackupInfo:
     """What a backup is."""
     return BackupInfo(collections=dict(message.collections), **{name: getattr(message, name) for name in _BACKUP})
-
-
-def _optional(message: Any, field: str) -> Any:
-    return getattr(message, field) if message.HasField(field) else None

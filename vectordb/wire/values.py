@@ -127,3 +127,8 @@ def params_from_message(source: Mapping[str, types_pb2.ParamValue], field: str) 
             raise InvalidArgument(f"{field}[{name!r}] has no value", field=field)
         params[name] = getattr(value, kind)
     return params
+
+
+def optional(message: Any, field: str) -> Any:
+    """A field that may be missing, ``None`` where it is."""
+    return getattr(message, field) if message.HasField(field) else None

@@ -253,10 +253,6 @@ class LocalBackend(ForkGuarded):
 
 
 def _open_engine(folder: str, options: Mapping[str, Any]) -> Backend:
-    if not options.get("shared"):
-        from vectordb.engine.database import Engine
-
-        return Engine(folder, **options)
     from vectordb.server.sharing import open_shared
 
     return open_shared(folder, **options)
