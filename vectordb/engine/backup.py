@@ -100,11 +100,11 @@ def save(staging: Path, versions: dict[str, int], destination: str) -> BackupInf
 
 def discard(staging: Path, store: SegmentStore) -> None:
     """Removes a staging folder. The stamps of what was linked there hold again afterwards."""
-    refs = [path.relative_to(staging / "segments").as_posix() for path in (staging / "segments").glob("**/") if path]
+    root = staging / "segments"
+    refs = [path.relative_to(root).as_posix() for path in root.glob("**/") if path != root]
     shutil.rmtree(staging, ignore_errors=True)
     for ref in refs:
-        if ref != ".":
-            store.restamp(ref)
+        store.restamp(ref)
 
 
 def restore(

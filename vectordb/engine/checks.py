@@ -119,8 +119,8 @@ def _check_index(config: CollectionConfig) -> None:
     resolve(config.index, config.metric, config.quantization, config.dim)
 
 
-def check_write(config: CollectionConfig, request: WriteRequest, limits: Limits = DEFAULTS) -> CheckedRows:
-    """The rows of one write, checked in full and in the form that is committed.
+def check_write(config: CollectionConfig, request: WriteRequest, size: int, limits: Limits = DEFAULTS) -> CheckedRows:
+    """The rows of one write, of ``size`` bytes, checked in full and in the form that is committed.
 
     Raises:
         InvalidArgument, DimensionMismatch, InvalidVector, ResourceExhausted: The row is named; nothing was done.
@@ -130,7 +130,6 @@ def check_write(config: CollectionConfig, request: WriteRequest, limits: Limits 
     n = len(rows)
     if n == 0:
         raise InvalidArgument("the write has no rows; give at least one record", field="ids")
-    size = rows.size()
     if size > config.tuning.max_write_bytes:
         raise ResourceExhausted(
             f"the write has {size} bytes, more than max_write_bytes = {config.tuning.max_write_bytes}; "

@@ -208,8 +208,9 @@ class Engine(Care):
         live = self._live(collection)
         checks.check_timeout(request.timeout)
         # Before they are checked, for which they are copied.
-        with self.resources.write(request.rows.size(), frees=False, timeout=request.timeout):
-            rows, operation = writes.rows_written(live, request)
+        size = request.rows.size()
+        with self.resources.write(size, frees=False, timeout=request.timeout):
+            rows, operation = writes.rows_written(live, request, size)
             count, version = self._submit(live, operation, request, rows.size)
         return WriteResult(count, version, rows.ids)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
     from vectordb.engine.resources import Resources
+    from vectordb.index.base import IndexKind
     from vectordb.index.calibration import Calibration
     from vectordb.segments.segment import Segment, SegmentView
     from vectordb.segments.store import SegmentStore
@@ -135,31 +136,31 @@ def merge_segments(shop: Workshop, start: int, stop: int, most_dead: float) -> N
     form = shop.form if shop.form.kind is not None and any(s.built is not None for s in sources) else None
     try:
         with shop.resources.merge(sources, sum(view.dead for view in views), form):
-            _merge(shop, sources, views, most_dead)
+            _merge(shop, sources, views, most_dead, None if form is None else form.kind)
     finally:
         with live.lock:
             live.merging = frozenset()
 
 
-def _merge(shop: Workshop, sources: Sequence[Segment], views: Sequence[SegmentView], most_dead: float) -> None:
-    form = shop.form
+def _merge(
+    shop: Workshop,
+    sources: Sequence[Segment],
+    views: Sequence[SegmentView],
+    most_dead: float,
+    kind: IndexKind | None,
+) -> None:
+    """``kind``: of the index that the new segment gets at once; None for none."""
     if _mend(shop, sources):
         raise BuildCancelled
-    indexed = form.kind is not None and any(s.built is not None for s in sources)
-    options = shop.build_options(done=0.1 if indexed else 1.0)
+    share = 1.0 if kind is None else 0.1
+    options = shop.build_options(done=share)
     base = None
-    if (
-        indexed
-        and form.kind is not None
-        and not shop.learn_anew
-        and views[0].dead < max(1.0, most_dead * views[0].rows)
-    ):
-        base = extendable(views, form.kind, options)
-    share = 0.1 if indexed else 1.0
+    if kind is not None and not shop.learn_anew and views[0].dead < max(1.0, most_dead * views[0].rows):
+        base = extendable(views, kind, options)
     segment = seal(views, shop.store, shop.seal_options(keep_first=base is not None, share=share, merging=True))
     try:
-        if segment is not None and indexed and form.kind is not None and form.wants_index(segment):
-            segment = build_index(segment, shop.store, form.kind, options, base, shop.calibrate)
+        if segment is not None and kind is not None and shop.form.wants_index(segment):
+            segment = build_index(segment, shop.store, kind, options, base, shop.calibrate)
     except BaseException:
         if segment is not None and shop.store is not None:
             shop.store.remove(segment.name)
@@ -192,8 +193,8 @@ def index_segment(shop: Workshop, at: int) -> None:
         if live.is_gone or live.form is not shop.form or segment not in live.segments:
             _discard(shop, indexed.ref)
         if shop.store is not None:
-            names = [indexed if s is segment else s for s in live.segments]
-            write_manifest(shop.storage, live.number, names, shadows=live.shadows)
+            named = live.with_replaced([segment], indexed)
+            write_manifest(shop.storage, live.number, named, shadows=live.shadows)
         with live.lock:
             live.replace([segment], indexed)
     if segment.built is not None and shop.store is not None:
@@ -220,8 +221,7 @@ def _publish(
             _discard(shop, None if new is None else new.name)
         fresh = [] if new is None else [new]
         if shop.store is not None:
-            at = live.segments.index(old[0]) if old else len(live.segments)
-            named = [*live.segments[:at], *fresh, *live.segments[at + len(old) :]]
+            named = live.with_replaced(old, *fresh)
             write_manifest(shop.storage, live.number, named, _folded(live.number, views), live.shadows)
         with live.lock:
             if new is not None:

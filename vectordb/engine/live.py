@@ -125,10 +125,14 @@ class LiveCollection:
             if holder.lo <= high and holder.hi > low:
                 yield holder, (offsets >= holder.lo) & (offsets < holder.hi)
 
-    def replace(self, old: Sequence[Segment], *new: Segment) -> None:
-        """Swaps adjacent segments (or, where there are none, the tail's frozen front) for others; under ``lock``."""
+    def with_replaced(self, old: Sequence[Segment], *new: Segment) -> tuple[Segment, ...]:
+        """The segments with adjacent ones (or, where there are none, the tail's frozen front) swapped for others."""
         at = self.segments.index(old[0]) if old else len(self.segments)
-        self.segments = (*self.segments[:at], *new, *self.segments[at + len(old) :])
+        return (*self.segments[:at], *new, *self.segments[at + len(old) :])
+
+    def replace(self, old: Sequence[Segment], *new: Segment) -> None:
+        """Serves :meth:`with_replaced`; under ``lock``."""
+        self.segments = self.with_replaced(old, *new)
         self._show()
 
     def swap(self, form: Form, segments: Sequence[Segment]) -> None:

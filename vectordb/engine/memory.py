@@ -62,7 +62,7 @@ class MemoryBudget:
 
     Args:
         limit: Bytes; None for none.
-        count: Counts what is in memory, by kind; asked at most every 50 ms.
+        count: Counts what is in memory, by kind; asked at most every 50 ms, and again after each claim that ended.
         own_process: The process has nothing else in it.
     """
 
@@ -247,7 +247,7 @@ def unmapped_bytes(segment: Segment, *, in_memory: bool) -> int:
 
 
 def collection_bytes(lives: Iterable[LiveCollection], *, in_memory: bool) -> dict[str, int]:
-    """Memory of open collections by kind; ``mapped`` is left out."""
+    """Memory of open collections by kind; what is mapped from files is left out."""
     found = {"tail": 0, "segments": 0}
     for live in lives:
         found["tail"] += live.tail.memory_bytes()

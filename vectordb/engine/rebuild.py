@@ -65,13 +65,11 @@ def _put_in_place(
     now = StoredRows(live.number, live.config, storage, old.lo, old.hi)
     restore_deaths(made, now.tombstones, live.sweep)
     restore_overlays(made, now)
-    at = live.segments.index(old)
     if target is not None:
         with live.lock:
             target.shadows.pop(old.name, None)
     folded = [keys.overlay_key(live.number, offset, version) for offset, version in reader.overlays.items()]
-    named = [*live.segments[:at], *made, *live.segments[at + 1 :]]
-    write_manifest(storage, live.number, named, folded, live.shadows)
+    write_manifest(storage, live.number, live.with_replaced([old], *made), folded, live.shadows)
     with live.lock:
         live.replace([old], *made)
 
@@ -86,8 +84,7 @@ def drop_index(live: LiveCollection, storage: Storage, store: SegmentStore, segm
         if live.is_gone or segment not in live.segments:
             raise BuildCancelled
         bare = segment.without_index()
-        named = [bare if s is segment else s for s in live.segments]
-        write_manifest(storage, live.number, named, shadows=live.shadows)
+        write_manifest(storage, live.number, live.with_replaced([segment], bare), shadows=live.shadows)
         with live.lock:
             live.replace([segment], bare)
     store.quarantine(segment.ref)

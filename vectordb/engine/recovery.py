@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ from vectordb.storage import codec, keys
 from vectordb.storage.base import Family, Storage
 from vectordb.storage.catalogue import SegmentEntry, decode_manifest, decode_target, encode_config
 from vectordb.storage.codec import State, Tombstone
-from vectordb.storage.keys import Kind
+from vectordb.storage.keys import Kind, Superseded
 from vectordb.text.analyzers import analyzer
 from vectordb.text.build import build
 from vectordb.text.merge import Moved, merged
@@ -134,7 +135,8 @@ class StoredRows:
     Attributes:
         tombstones: Dead rows that were not purged yet, by offset.
         overlays: Latest payload version of rows whose payload changed since they were sealed, by offset.
-        superseded: Payloads that were replaced and wait to be purged. They may outlive the row and its tombstone.
+        superseded: Payloads of the whole collection that were replaced and wait to be purged, read when first asked
+            for. They may outlive the row and its tombstone.
     """
 
     def __init__(
@@ -147,15 +149,19 @@ class StoredRows:
             keys.parse_offset(key): codec.decode_tombstone(value)
             for key, value in storage.scan(Family.META, *keys.number_range(number, Kind.TOMBSTONE, low, high))
         }
-        self.superseded = [
-            keys.parse_superseded(key)
-            for key, _ in storage.scan(Family.META, *keys.kind_range(number, Kind.SUPERSEDED))
-        ]
-        self._replaced = {(s.offset, s.payload_version) for s in self.superseded}
         self.overlays: dict[int, int] = {}
         for key, _ in storage.scan(Family.META, *keys.number_range(number, Kind.OVERLAY, low, high)):
             offset, version = keys.parse_offset_version(key)
             self.overlays[offset] = max(version, self.overlays.get(offset, 0))
+
+    @cached_property
+    def superseded(self) -> list[Superseded]:
+        found = self.storage.scan(Family.META, *keys.kind_range(self.number, Kind.SUPERSEDED))
+        return [keys.parse_superseded(key) for key, _ in found]
+
+    @cached_property
+    def _replaced(self) -> set[tuple[int, int]]:
+        return {(s.offset, s.payload_version) for s in self.superseded}
 
     def metadata(self, offsets: list[int], version: int) -> list[bytes]:
         """Encoded metadata of payloads that ``version`` wrote."""
@@ -178,11 +184,15 @@ class StoredRows:
 
     def batches(self, low: int, high: int) -> Iterator[RowBatch]:
         """Live rows with offsets in ``[low, high)``, in order; of the payloads that there are at the call."""
-        return self._batches(self.storage.scan(Family.ROWS, *keys.number_range(self.number, Kind.PAYLOAD, low, high)))
+        replaced = self._replaced  # as of the call, too
+        stored = self.storage.scan(Family.ROWS, *keys.number_range(self.number, Kind.PAYLOAD, low, high))
+        return self._batches(stored, replaced)
 
-    def _batches(self, stored: Iterator[tuple[bytes, bytes]]) -> Iterator[RowBatch]:
+    def _batches(
+        self, stored: Iterator[tuple[bytes, bytes]], replaced: Container[tuple[int, int]]
+    ) -> Iterator[RowBatch]:
         rows: list[tuple[int, int, bytes]] = []
-        for row in self._payloads(stored):
+        for row in self._payloads(stored, replaced):
             rows.append(row)
             if len(rows) == _ROWS_AT_ONCE:
                 yield self._batch(rows)
@@ -190,12 +200,14 @@ class StoredRows:
         if rows:
             yield self._batch(rows)
 
-    def _payloads(self, stored: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[int, int, bytes]]:
+    def _payloads(
+        self, stored: Iterator[tuple[bytes, bytes]], replaced: Container[tuple[int, int]]
+    ) -> Iterator[tuple[int, int, bytes]]:
         """(offset, payload version, payload) of live rows; of several payloads of a row the valid one."""
         pending: tuple[int, int, bytes] | None = None
         for key, value in stored:
             offset, version = keys.parse_offset_version(key)
-            if offset in self.tombstones or (offset, version) in self._replaced:
+            if offset in self.tombstones or (offset, version) in replaced:
                 continue
             wanted = self.overlays.get(offset)
             if pending is not None and pending[0] != offset:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import cast
 from uuid import uuid4
@@ -174,10 +173,10 @@ class Salvage:
 
     def _tell(self, found: Salvaged, missing: set[bytes], row_gaps: list[Range]) -> None:
         if missing:
-            names = tuple(sorted(id_.decode() for id_ in islice(sorted(missing), _NAMED_IDS)))
+            names = tuple(id_.decode() for id_ in sorted(missing)[:_NAMED_IDS])
             told = f"{len(missing)} records cannot be read, such as {names[0]!r}"
             found.lost.append(Lost("records", told, found.config.name, len(missing), names))
-        elif row_gaps and not missing:
+        elif row_gaps:
             start, end = (keys.parse_numbers([g[:21].ljust(21, b"\0")], 2)[0][0] for g in row_gaps[0])
             told = f"rows between offset {start} and {end} cannot be read, and whose they were is not known"
             found.lost.append(Lost("records", told, found.config.name))

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from vectordb.requests import DeleteRequest, UpdateMetadataRequest, WriteRequest
 
 
-def rows_written(live: LiveCollection, request: WriteRequest) -> tuple[CheckedRows, Write]:
-    """The rows, and the operation that writes them.
+def rows_written(live: LiveCollection, request: WriteRequest, size: int) -> tuple[CheckedRows, Write]:
+    """The rows, of ``size`` bytes, and the operation that writes them.
 
     Raises:
         InvalidArgument, DimensionMismatch, InvalidVector: A row is bad; the error names it.
         PermissionDenied: A row lies outside the policy. ResourceExhausted: More than a cap allows.
     """
-    rows = checks.check_write(live.config, request, live.limits)
+    rows = checks.check_write(live.config, request, size, live.limits)
     if request.policy is not None:
         require_rows(request.policy, rows.ids, rows.metadata)
     return rows, Write(request.mode, rows, request.if_version, request.policy)

@@ -75,7 +75,7 @@ class _Comparisons:
     """How many rows were compared, by a counter that faiss keeps for the whole process.
 
     Each call takes what no other has taken: of calls that run side by side, such as the parts of a batch, one may take
-    another's, but together they take just what there was.
+    another's (a share may even be negative), but together they take just what there was, until callers bound it.
     """
 
     def __init__(self) -> None:
@@ -176,8 +176,8 @@ class HnswIndex:
         """See :meth:`vectordb.index.base.VectorIndex.search`.
 
         A row -1 among fewer than ``limit`` allowed rows says that the graph could not find enough (also: that a query
-        is so far off that float32 cannot rank the rows); exact search can. ``scored`` counts what other threads
-        searched meanwhile, too.
+        is so far off that float32 cannot rank the rows); exact search can. Beside other searches ``scored`` may
+        include some of theirs, or leave some of its own to them.
 
         Raises:
             DimensionMismatch: Queries of another dimension.

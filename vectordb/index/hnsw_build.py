@@ -148,6 +148,6 @@ def _add(native: Any, rows: Rows, storage: Storage, options: BuildOptions) -> No
     if options.cancelled():
         raise BuildCancelled
     places = np.arange(held + rows.count)
-    places[held:] += np.argsort(order) - np.arange(rows.count)
+    places[held:] = held + np.argsort(order)
     native.permute_entries(places)
     options.progress(1.0)

@@ -86,7 +86,8 @@ class _Subject(NamedTuple):
 def calibrate(part: Part, metric: Metric, cancelled: Callable[[], bool], threads: int = 1) -> Calibration | None:
     """The calibration of a part's index; None where it needs none (exact, or few rows).
 
-    Takes a few seconds of one thread at 100,000 rows, at most about ``BUDGET_SECONDS``. The same index gives the same
+    Takes a few seconds of one thread at 100,000 rows, at most about ``BUDGET_SECONDS`` of the calling one; with more
+    ``threads`` the others are those that search batches. The same index gives the same
     calibration, unless time ran out.
 
     Raises:

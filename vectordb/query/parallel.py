@@ -42,7 +42,8 @@ def for_each_chunk(count: int, size: int, work: Callable[[range], None]) -> None
     """Calls ``work`` for stretches of ``0..count-1`` of at most ``size`` each, in several threads at once.
 
     Raises:
-        Exception: The first that a chunk raised, once no chunk runs any more; those not begun are left out.
+        Exception: One that a chunk raised, the caller's own before a helper's, once no chunk runs any more; those not
+            begun are left out.
     """
     chunks = iter([range(start, min(start + size, count)) for start in range(0, count, size)])
     stopped = False
@@ -73,7 +74,7 @@ def for_each_chunk(count: int, size: int, work: Callable[[range], None]) -> None
 def over_queries(run: Run, size: int, search: Callable[[Run], Report]) -> Report:
     """Searches one part for all queries: by several threads, ``size`` at a time, where they are more than that."""
     count = len(run.queries)
-    if count <= max(size, 1) or not _helpers.count:
+    if count <= size or not _helpers.count:
         return search(run)
     reports: dict[range, Report] = {}
 

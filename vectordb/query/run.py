@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One call of ``execute``. Used by one thread.
+    """The state of searching some queries. Used by one thread, but for :meth:`join`, which each thread of a batch calls
+    for queries of its own.
 
     Attributes:
         queries: float32[q, d], prepared.

@@ -1,4 +1,4 @@
-"""RocksDB behind the storage seam. The only file that imports rocksdict.
+"""RocksDB behind the storage seam. Only this file and ``rocks_options.py`` import rocksdict.
 
 Facts that shape it (rocksdict 0.3.29):
 

@@ -28,7 +28,7 @@ def holds_data(path: Path) -> bool:
 
 
 def translated(error: Exception, path: Path) -> VectorDBError:
-    """The one door through which RocksDB's errors (plain exceptions with text) leave this file."""
+    """The one door through which RocksDB's errors (plain exceptions with text) leave the storage."""
     text = str(error)
     if isinstance(error, VectorDBError):
         return error
