@@ -58,10 +58,11 @@ def measure(
 ) -> Mapping[str, Mapping[str, float]]:
     """Medians of ``rounds`` turns, each system in turn: ``qps``, and ``cpu_us`` a search in the server."""
     found: dict[str, list[tuple[float, float]]] = {system.name: [] for system in systems}
+    targets = {system.name: target(system, data, ef) for system in systems}
     for _ in range(rounds):
         for system in systems:
             before = system.cpu()
-            answered, seconds = _asked(target(system, data, ef))
+            answered, seconds = _asked(targets[system.name])
             found[system.name].append((answered / seconds, (system.cpu() - before) / answered * 1e6))
     return {
         name: {"qps": _middle(f[0] for f in all_), "cpu_us": _middle(f[1] for f in all_)}

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.compare.arena import ALL
-from bench.compare.peers import PEERS
-from bench.compare.verdict import SHORT_OF, verdicts
+from bench.compare.verdict import less_empty, reached, verdicts
 
 Result = Mapping[str, Any]
 
@@ -63,18 +62,6 @@ def head(result: Result) -> str:
     if result.get("interrupted"):
         lines.append("**Interrupted: incomplete.**")
     return "  \n".join(lines) + "\n"
-
-
-def reached(found: Mapping[str, Any]) -> bool:
-    """Whether a search's recall on the reported queries is its target, but for what chance may take."""
-    return bool(found["recall"] >= found["target"] - SHORT_OF)
-
-
-def less_empty(entry: Mapping[str, Any]) -> dict[str, float] | None:
-    """Resident bytes above those of the empty database: ``anonymous``, ``file``."""
-    if "memory" not in entry or "empty" not in entry:
-        return None
-    return {part: entry["memory"][part] - entry["empty"][part] for part in ("anonymous", "file")}
 
 
 def _single(result: Result, systems: Result) -> str:
@@ -192,8 +179,7 @@ def _failures(result: Result) -> str:
         for step, reason in entry.get("failed", {}).items()
     ]
     lines += [f"- {name}: {reason}" for name, reason in result["absent"].items()]
-    if "qdrant-edge" in PEERS:
-        lines.append("- Qdrant's server: its binary is on no Python registry; Qdrant Edge is its shard as a library.")
+    lines.append("- Qdrant's server: its binary is on no Python registry; Qdrant Edge is its shard as a library.")
     return "## Not measured\n\n" + "\n".join(lines) + "\n"
 
 

@@ -250,12 +250,12 @@ def test_keys_and_certificates_are_renewed_under_load(tmp_path: Path) -> None:
             (fresh,) = helpers.keys_file(tmp_path / "new.toml", {"name": f"key{number}", "role": "admin"})
             file.write_text(old + "\n" + (tmp_path / "new.toml").read_text())
             renew(number)
-            _until(lambda fresh=fresh: _works(address, authority.ca, fresh))
+            helpers._until(lambda fresh=fresh: _works(address, authority.ca, fresh))
             gone, in_force[0] = in_force[0], fresh
             # Whoever began with the old key ends before it is removed.
             time.sleep(0.5)
             file.write_text((tmp_path / "new.toml").read_text())
-            _until(lambda gone=gone: not _works(address, authority.ca, gone))
+            helpers._until(lambda gone=gone: not _works(address, authority.ca, gone))
     finally:
         over.set()
         for user in users:
@@ -271,10 +271,3 @@ def _works(address: str, ca: Path, key: str) -> bool:
             return db["docs"].count() == 0
         except errors.Unauthenticated:
             return False
-
-
-def _until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)

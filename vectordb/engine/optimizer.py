@@ -1,8 +1,8 @@
 """The background optimizer: one thread seals tails and sweeps storage, one merges and builds indexes.
 
-Two threads, so that the tail is sealed on time however long a build takes. Both run niced (only a calibration by several
-threads borrows those that search batches), and nothing ever waits for them but ``optimize(wait=True)`` and, gently,
-writers that are far ahead of the builder.
+Two threads, so that the tail is sealed on time however long a build takes. Both run niced (only a calibration by
+several threads borrows those that search batches), and nothing ever waits for them but ``optimize(wait=True)`` and,
+gently, writers that are far ahead of the builder.
 """
 
 from __future__ import annotations
