@@ -13,11 +13,10 @@ from vectordb.index.codes import Codec
 from vectordb.index.duplicates import Rows, grouped, regrouped
 from vectordb.index.hnsw_file import Graph
 from vectordb.index.hnsw_storage import (
-    CEILING,
+    Precision,
     Storage,
     choose_exponent,
     choose_storage,
-    half_ceiling,
     largest_component,
 )
 from vectordb.index.native import FAISS_METRIC, faiss, native_threads
@@ -31,6 +30,12 @@ _SLICE_WORK = 512 * 384 * 200
 every row that the graph has."""
 
 
+_KEPT = {
+    Precision.HALF: faiss.ScalarQuantizer.QT_fp16,
+    Precision.BYTE: faiss.ScalarQuantizer.QT_8bit_direct_signed,
+}
+
+
 class Shape(NamedTuple):
     """What a graph is to be: links a row, beam width while building, and how rows are kept in the end."""
 
@@ -42,7 +47,7 @@ class Shape(NamedTuple):
 def build(vectors: NDArray[np.float32], metric: Metric, options: BuildOptions, shape: Shape) -> Graph:
     """A new graph over prepared vectors float32[n, d].
 
-    Under a quantization the graph is built over rows as they are, at half precision where that loses nothing, and the
+    Under a quantization the graph is built over rows as they are, at half precision where that is harmless, and the
     codes put in their place when it stands: links made by what codes say would be worse ones.
 
     Raises:
@@ -51,9 +56,12 @@ def build(vectors: NDArray[np.float32], metric: Metric, options: BuildOptions, s
     groups = grouped(vectors, options.cancelled)
     rows = Rows(vectors) if groups is None else Rows(vectors, groups.rows[groups.starts[:-1]].astype(np.int64))
     if shape.codec.name == "fp16":
-        storage = Storage(True, choose_exponent(largest_component(rows, options.cancelled)))
+        exponent = choose_exponent(largest_component(rows, options.cancelled))
+        storage = Storage.floats(Precision.HALF, exponent)
     else:
-        storage = choose_storage(rows, metric, options.cancelled)
+        # Where a row has many copies, a hit more or less is a whole island of them: no place for a blurred order.
+        lowest = Precision.BYTE if shape.codec == Codec() and groups is None else Precision.HALF
+        storage = choose_storage(rows, metric, options.cancelled, lowest)
     native = _empty(rows.dim, metric, storage, shape.m)
     native.hnsw.efConstruction = shape.ef_construction
     _add(native, rows, storage, options)
@@ -80,8 +88,8 @@ def extend(
         options: Threads, cancellation, progress.
 
     Raises:
-        CannotExtend: The new rows leave the range of the stored ones, need more than their half precision, or do not
-            fit the codes.
+        CannotExtend: The new rows leave the range of the stored ones, need more than their precision, or do not fit
+            the codes.
         BuildCancelled: ``options.cancelled()`` turned true.
     """
     if shape[0] == 0:
@@ -90,13 +98,8 @@ def extend(
     rows = Rows(vectors[shape[0] :]) if fresh is None else Rows(vectors, fresh)
     if not graph.storage.fits(rows, options.cancelled):
         raise CannotExtend("the new rows exceed the range of the stored ones")
-    chosen = graph.codec.name != "fp16"
-    if (
-        chosen
-        and graph.storage.half
-        and half_ceiling(rows, metric, graph.storage.exponent, options.cancelled) < CEILING
-    ):
-        raise CannotExtend("the new rows need single precision")
+    if graph.codec.name != "fp16":
+        graph.storage.require_fit(rows, metric, options.cancelled)
     if path is None:
         native = faiss.clone_index(graph.native)
     else:
@@ -119,10 +122,10 @@ def extend(
 
 def _empty(dim: int, metric: Metric, storage: Storage, m: int) -> Any:
     native_metric = FAISS_METRIC[Metric.L2 if metric is Metric.COSINE else metric]
-    if not storage.half:
+    if storage.precision is Precision.SINGLE:
         return faiss.IndexHNSWFlat(dim, m, native_metric)
-    native = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_fp16, m, native_metric)
-    native.train(np.zeros((1, dim), np.float32))  # half precision has nothing to learn; faiss wants the call
+    native = faiss.IndexHNSWSQ(dim, _KEPT[storage.precision], m, native_metric)
+    native.train(np.zeros((1, dim), np.float32))  # neither has anything to learn; faiss wants the call
     return native
 
 
@@ -141,7 +144,7 @@ def _add(native: Any, rows: Rows, storage: Storage, options: BuildOptions) -> No
     for start in range(0, rows.count, step):
         if options.cancelled():
             raise BuildCancelled
-        block = storage.scaled(shuffled.block(start, start + step))
+        block = storage.stored(shuffled.block(start, start + step))
         with native_threads(options.threads + options.more_threads()):
             native.add_c(len(block), faiss.swig_ptr(block))
         options.progress(min(1.0, (start + step) / rows.count))

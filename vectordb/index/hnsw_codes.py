@@ -18,6 +18,7 @@ from vectordb.index import codes, hnsw_file
 from vectordb.index.base import BuildOptions, CannotExtend
 from vectordb.index.duplicates import Rows
 from vectordb.index.hnsw_file import Graph
+from vectordb.index.hnsw_storage import Precision
 from vectordb.index.native import faiss
 from vectordb.index.space import Space
 from vectordb.metric import Metric
@@ -81,7 +82,7 @@ def full_rows(graph: Graph, nodes: Rows, metric: Metric, options: BuildOptions) 
     """
     native = graph.native
     space = Space(metric, nodes.dim, graph.storage.exponent, inner=False)
-    if graph.storage.half:
+    if graph.storage.precision is Precision.HALF:
         full = faiss.IndexScalarQuantizer(nodes.dim, faiss.ScalarQuantizer.QT_fp16, space.native_metric)
         full.train(np.zeros((1, nodes.dim), np.float32))
     else:
@@ -124,7 +125,7 @@ def _taken_over(
         return None
     try:
         earlier = hnsw_file.learned(options.trained, metric, vectors.shape[1])
-        if (earlier.codec, earlier.storage.exponent) != (graph.codec, graph.storage.exponent):
+        if (earlier.codec, earlier.storage.scale) != (graph.codec, graph.storage.scale):
             return None
         require_fit(earlier, vectors, metric, len(vectors))
     except (Corruption, CannotExtend):

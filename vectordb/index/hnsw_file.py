@@ -7,6 +7,7 @@ rows      uint32[n]       likewise
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from vectordb.index.codes import Codec
 from vectordb.index.duplicates import Groups
 from vectordb.index.envelope import corrupt, understood
 from vectordb.index.faiss_file import Owner, Stored
-from vectordb.index.hnsw_storage import Storage
+from vectordb.index.hnsw_storage import Precision, Storage
 from vectordb.metric import Metric
 
 _KIND = "hnsw"
@@ -52,8 +53,8 @@ def write(path: Path, graph: Graph, metric: Metric) -> None:
     native, groups = graph.native, graph.groups
     rows = int(native.ntotal) if groups is None else len(groups.rows)
     facts = {
-        "half": graph.storage.half,
-        "exponent": graph.storage.exponent,
+        "precision": graph.storage.precision,
+        "scale": graph.storage.scale,
         "grouped": groups is not None,
         "codec": list(graph.codec),
         "error": graph.error,
@@ -76,7 +77,7 @@ def read(path: Path, shape: tuple[int, ...], metric: Metric, *, mapped: bool) ->
         raise corrupt(path, "holds another faiss index than it says")
     with understood(path):
         groups = _groups(path, extra, int(native.ntotal), shape[0]) if facts["grouped"] else None
-        storage = Storage(bool(facts["half"]), int(facts["exponent"]))
+        storage = _storage(facts)
         return Graph(native, storage, groups, Codec(*facts["codec"]), float(facts["error"]), int(facts["learned"]))
 
 
@@ -88,8 +89,16 @@ def learned(path: Path, metric: Metric, dim: int) -> Graph:
     """
     native, facts, _ = faiss_file.learned(path, _KIND, metric, dim)
     with understood(path):
-        storage = Storage(bool(facts["half"]), int(facts["exponent"]))
+        storage = _storage(facts)
         return Graph(native, storage, None, Codec(*facts["codec"]), float(facts["error"]), int(facts["learned"]))
+
+
+def _storage(facts: Mapping[str, Any]) -> Storage:
+    """How rows are stored; files of the first release say it by two other words."""
+    if "half" in facts:
+        precision = Precision.HALF if facts["half"] else Precision.SINGLE
+        return Storage.floats(precision, int(facts["exponent"]))
+    return Storage(Precision(facts["precision"]), float(facts["scale"]))
 
 
 def _groups(path: Path, both: np.ndarray[Any, Any], distinct: int, rows: int) -> Groups:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vectordb.index.base import CannotExtend
 from vectordb.index.duplicates import Rows, first_equal
-from vectordb.index.hnsw_storage import Storage, choose_exponent, largest_component
+from vectordb.index.hnsw_storage import Precision, Storage, choose_exponent, largest_component
 from vectordb.index.native import FAISS_METRIC
 from vectordb.index.rotation import rotation
 from vectordb.metric import Metric
@@ -73,6 +73,10 @@ class Space:
         return replace(space, reference=math.frexp(float(lengths.max(initial=0.0)))[1] + _ABOVE)
 
     @property
+    def _storage(self) -> Storage:
+        return Storage.floats(Precision.SINGLE, self.exponent)
+
+    @property
     def native_metric(self) -> int:
         """What faiss ranks by."""
         return FAISS_METRIC[Metric.L2 if self.metric is Metric.COSINE and not self.inner else self.metric]
@@ -84,7 +88,7 @@ class Space:
 
     def rows(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rows as faiss sees them: float32[n, d], C-contiguous; a copy only where needed."""
-        scaled = Storage(False, self.exponent).scaled(vectors)
+        scaled = self._storage.scaled(vectors)
         return rotation(self.dim).apply(scaled) if self.rotated else scaled
 
     def blocks(
@@ -134,7 +138,7 @@ class Space:
             scale = math.ldexp(1.0, self.exponent)
             if float(np.abs(queries).max()) * scale > _QUERY_RANGE * max(1.0, scale):
                 return None
-            scaled = Storage(False, self.exponent).scaled(queries)
+            scaled = self._storage.scaled(queries)
         return rotation(self.dim).apply(scaled) if self.rotated else scaled
 
     def require_fit(self, vectors: NDArray[np.float32], cancelled: Callable[[], bool]) -> None:
@@ -144,7 +148,7 @@ class Space:
             CannotExtend: They do not.
             BuildCancelled: ``cancelled()`` turned true.
         """
-        if self.metric is not Metric.COSINE and not Storage(False, self.exponent).fits(Rows(vectors), cancelled):
+        if self.metric is not Metric.COSINE and not self._storage.fits(Rows(vectors), cancelled):
             raise CannotExtend("the new rows exceed the range of the stored ones")
 
 

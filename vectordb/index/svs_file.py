@@ -19,7 +19,7 @@ import numpy as np
 from vectordb.index.base import BuildOptions
 from vectordb.index.duplicates import Rows
 from vectordb.index.extras import library
-from vectordb.index.hnsw_storage import Storage, choose_storage, largest_component
+from vectordb.index.hnsw_storage import Precision, choose_storage, largest_component
 from vectordb.index.scaling import Scaling
 from vectordb.metric import Metric
 
@@ -86,9 +86,9 @@ def choose_form(rows: Rows, metric: Metric, options: BuildOptions) -> Form:
     quantization = None if options.quantization is None else options.quantization.kind
     if quantization == "sq8":
         return Form("int8", _TOP / largest if largest > 0.0 else 1.0, scaling)
-    half = quantization == "fp16" or storage.half
-    chosen = Storage(half, storage.exponent if half else scaling.exponent)
-    return Form("float16" if half else "float32", chosen.scale, scaling)
+    half = quantization == "fp16" or storage.precision is Precision.HALF
+    scale = storage.scale if half else math.ldexp(1.0, scaling.exponent)
+    return Form("float16" if half else "float32", scale, scaling)
 
 
 def saved(native: Any) -> Files:

@@ -263,27 +263,30 @@ def _unjudged(
     Where every row may be returned and there is a full list for each query, only equal scores at the cut are left to
     look for, and all queries are scored together.
     """
-    part, limit = state.part, state.run.limit
+    part, run, limit = state.part, state.run, state.run.limit
     c = min(state.step.rescored, candidates.shape[1])
     plain = state.bits is None and part.dead == 0 and c > limit and len(numbers) > 1
     if not plain or int(candidates[:, -1].min()) < 0:
         return zip(numbers, candidates, strict=True)
-    unsure = []
+    n = len(numbers)
+    rows = part.rows_of(candidates[:, :c])
+    distances = np.empty((n, c), np.float32)
     step = max(1, _TOGETHER // c)
-    for first in range(0, len(numbers), step):
-        some = numbers[first : first + step]
-        rows = part.rows_of(candidates[first : first + step, :c])
-        vectors = part.vectors_at(rows.ravel()).reshape(*rows.shape, -1)
-        distances = state.run.all_final_distances(some, vectors)
-        order = distances.argsort(axis=1, kind="stable")
-        distances = np.take_along_axis(distances, order, axis=1)
-        rows = np.take_along_axis(rows, order, axis=1)
-        tied = (distances[:, limit - 1] == distances[:, -1]).tolist()
-        for place, query in enumerate(some):
-            if tied[place]:
-                unsure.append((query, candidates[first + place]))
-            else:
-                state.run.put(query, Found(state.number, rows[place], distances[place]))
+    for first in range(0, n, step):
+        some = slice(first, first + step)
+        vectors = part.vectors_at(rows[some].ravel()).reshape(-1, c, run.queries.shape[1])
+        distances[some] = run.all_final_distances(numbers[some], vectors)
+    # Places in the flat arrays: numpy's take_along_axis makes an index for every axis.
+    order = distances.argsort(axis=1, kind="stable")
+    order += np.arange(0, n * c, c)[:, None]
+    distances, rows = distances.take(order), rows.take(order)
+    tied = (distances[:, limit - 1] == distances[:, -1]).tolist()
+    unsure = []
+    for place, query in enumerate(numbers):
+        if tied[place]:
+            unsure.append((query, candidates[place]))
+        else:
+            run.put(query, Found(state.number, rows[place], distances[place]))
     return unsure
 
 

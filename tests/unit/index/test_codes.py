@@ -12,6 +12,7 @@ import pytest
 from vectordb.errors import Corruption, DimensionMismatch, InvalidArgument, ResourceExhausted
 from vectordb.index import registry
 from vectordb.index.base import BuildCancelled, BuildOptions, CannotExtend, capabilities_of
+from vectordb.index.hnsw_storage import Precision
 from vectordb.index.kmeans import kmeans
 from vectordb.index.quantization import resolve
 from vectordb.index.rotation import projection, rotation
@@ -226,8 +227,8 @@ def test_inner_products_of_a_batch_with_very_different_queries(base: Any, querie
 
 def test_half_precision_that_was_asked_for_is_kept_whatever_it_loses() -> None:
     clumped = 1.0 + 1e-4 * np.random.default_rng(0).standard_normal((300, DIM)).astype(np.float32)
-    assert not made("hnsw", None, Metric.L2).build(clumped).half_precision
-    assert made("hnsw", "fp16", Metric.L2).build(clumped).half_precision
+    assert made("hnsw", None, Metric.L2).build(clumped).precision is Precision.SINGLE
+    assert made("hnsw", "fp16", Metric.L2).build(clumped).precision is Precision.HALF
 
 
 @pytest.mark.parametrize(("name", "most"), [("flat", 8), ("ivf", 8), ("ivfpq", 8), ("hnsw", 7)])

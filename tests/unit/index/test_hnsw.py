@@ -14,7 +14,9 @@ from vectordb.errors import Corruption, DimensionMismatch, InvalidArgument, Reso
 from vectordb.index import native
 from vectordb.index.base import BuildOptions, CannotExtend, capabilities_of
 from vectordb.index.faiss_hnsw import HNSW, HnswIndex
+from vectordb.index.hnsw_storage import Precision
 from vectordb.metric import Metric, distances, prepared, scores
+from vectordb.query.widths import candidates
 
 METRICS = list(Metric)
 LENGTHS = [metric for metric in Metric if metric is not Metric.COSINE]
@@ -29,47 +31,52 @@ def build(vectors: np.ndarray, metric: Metric = Metric.L2, **options: Any) -> Hn
 
 
 def recall(index: HnswIndex, queries: np.ndarray, base: np.ndarray, metric: Metric, limit: int = 10) -> float:
-    """Share of found rows whose final distance is as good as the true limit-th."""
+    """Share of found rows whose final distance is as good as the true limit-th; at int8 among those that are scored."""
     good = 0
-    for query, rows in zip(queries, index.search(queries, limit).rows, strict=True):
+    fetched = candidates(index.capabilities, limit, None) if index.precision is Precision.BYTE else limit
+    for query, rows in zip(queries, index.search(queries, fetched).rows, strict=True):
         far = distances(scores(query, base, metric), metric)
-        good += int((far[rows[rows >= 0]] <= np.sort(far)[limit - 1]).sum())
+        good += min(limit, int((far[rows[rows >= 0]] <= np.sort(far)[limit - 1]).sum()))
     return good / (limit * len(queries))
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_distances_follow_the_convention_of_the_engine(metric: Metric) -> None:
     base, queries = prepared(3 * normal(500, 16), metric), prepared(normal(20, 16, 1), metric)
-    found = build(base, metric).search(queries, 5)
+    index = build(base, metric)
+    found = index.search(queries, 5)
     for query, rows, far in zip(queries, found.rows, found.distances, strict=True):
         true = distances(scores(query, base[rows], metric), metric)
         if metric is Metric.L2:
             true = true**2
-        np.testing.assert_allclose(far, true, rtol=5e-3, atol=5e-3)
+        # Bytes are a 256th of the range apart; the scores that users see are made from full vectors.
+        near = {"rtol": 0.05, "atol": 0.5} if index.precision is Precision.BYTE else {"rtol": 5e-3, "atol": 5e-3}
+        np.testing.assert_allclose(far, true, **near)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_half_precision_is_used_where_it_is_harmless_and_never_under_l1(metric: Metric) -> None:
-    assert build(prepared(normal(300, 32), metric), metric).half_precision == (metric is not Metric.L1)
+def test_low_precision_is_used_where_it_is_harmless_and_never_under_l1(metric: Metric) -> None:
+    precision = build(prepared(normal(300, 32), metric), metric).precision
+    assert precision is (Precision.SINGLE if metric is Metric.L1 else Precision.BYTE)
 
 
 def clumped(spread: float) -> np.ndarray:
     return np.ascontiguousarray(np.repeat(10 + normal(30, 32), 20, axis=0) + spread * normal(600, 32, 1))
 
 
-def test_half_precision_is_refused_where_it_blurs_neighbours() -> None:
-    base = clumped(1e-3)
+@pytest.mark.parametrize(("spread", "precision"), [(1e-3, Precision.SINGLE), (0.5, Precision.BYTE)])
+def test_precision_is_as_high_as_the_neighbours_lie_close(spread: float, precision: Precision) -> None:
+    base = clumped(spread)
     index = build(base)
-    assert not index.half_precision
+    assert index.precision is precision
     assert recall(index, base[::20], base, Metric.L2) >= 0.98
-    assert build(clumped(0.5)).half_precision
 
 
-def test_rows_that_differ_less_than_half_precision_in_one_place() -> None:
+def test_rows_that_differ_less_than_the_precision_in_one_place() -> None:
     """A row beside the sampled ones must not decide alone; the mean recall of the sample does."""
     base = normal(2000, 16)
     base[1000] = base[1001] + np.float32(1e-6)
-    assert build(base).half_precision
+    assert build(base).precision is Precision.BYTE
 
 
 @pytest.mark.parametrize("metric", LENGTHS)
@@ -77,7 +84,9 @@ def test_rows_that_differ_less_than_half_precision_in_one_place() -> None:
 def test_any_size_of_vectors(metric: Metric, size: float, tmp_path: Path) -> None:
     base, queries = (np.float32(size) * normal(n, 24, n) for n in (600, 30))
     index = build(base, metric)
-    assert index.half_precision == (metric is not Metric.L1)
+    # Bytes are for sizes that floats take as they are.
+    usual = Precision.BYTE if size == 1.0 else Precision.HALF
+    assert index.precision is (Precision.SINGLE if metric is Metric.L1 else usual)
     assert recall(index, queries, base, metric) >= 0.97
     index.save(tmp_path / "index")
     loaded = HNSW.load(tmp_path / "index", base, metric, BuildOptions())
@@ -236,11 +245,11 @@ class TestExtending:
         with pytest.raises(CannotExtend, match="range"):
             build(base).extended(np.concatenate([base, 1e6 * base]), BuildOptions())
 
-    def test_rows_too_close_for_half_precision_need_a_rebuild(self) -> None:
-        base = normal(300, 32)
+    def test_rows_too_close_for_the_precision_need_a_rebuild(self) -> None:
+        base = 15 * normal(300, 32)
         index = build(base)
-        assert index.half_precision
-        with pytest.raises(CannotExtend, match="single precision"):
+        assert index.precision is Precision.BYTE
+        with pytest.raises(CannotExtend, match="more than the precision of int8"):
             index.extended(np.concatenate([base, clumped(1e-3)]), BuildOptions())
 
     def test_an_empty_graph_is_rebuilt(self) -> None:
