@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--filter-ef", type=int, default=64)
     parser.add_argument("--m", type=int, default=16)
     parser.add_argument("--ef-construction", type=int, default=200)
-    parser.add_argument("--precision", choices=["fp16", "f32"], default="fp16", help="of bare faiss's vectors")
+    parser.add_argument("--precision", choices=["f32", "fp16", "int8"], default="int8", help="of bare faiss's vectors")
     parser.add_argument("--disk", type=Path, help="folder for the databases; a temporary one by default")
     parser.add_argument("--out", type=Path, help="JSON file; by default under bench/results/local")
     return parser.parse_args()
@@ -79,7 +79,7 @@ def run(data: Dataset, graph: Graph, scratch: Path, options: argparse.Namespace)
     with ExitStack() as stack:
         raw = RawFaiss(graph)
         over = transports()
-        limits = [RawServed(scratch / "raw.faiss", name) for name in over]
+        limits = [RawServed(raw, scratch / "raw.faiss", name) for name in over]
         served = [Served(scratch / f"served-{name}", graph, transport=name) for name in over]
         systems: list[System] = [
             raw,

@@ -20,7 +20,7 @@ class Graph:
 
     m: int = 16
     ef_construction: int = 200
-    precision: str = "fp16"
+    precision: str = "int8"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.datasets import Dataset
 from bench.systems.base import Query, process_cpu
+from bench.systems.raw_faiss import RawFaiss
 from vectordb.server.config import load
 from vectordb.server.transports import GRPCIO, CallBounds, Transport, native
 
@@ -30,11 +31,13 @@ class RawServed:
     """One unfiltered graph in a server process of its own; searches with a filter are not for it.
 
     Args:
-        index: File that ``faiss.write_index`` wrote.
+        raw: What is searched.
+        index: File that it is saved to before this is loaded.
         transport: ``grpcio`` or ``native``.
     """
 
-    def __init__(self, index: Path, transport: str) -> None:
+    def __init__(self, raw: RawFaiss, index: Path, transport: str) -> None:
+        self._raw = raw
         self.name = f"raw {transport}"
         self._index = index
         self._transport = transport
@@ -52,10 +55,9 @@ class RawServed:
         self._call = self._channel.unary_unary(METHOD)
         return {}
 
-    @staticmethod
-    def message(query: Query) -> bytes:
+    def message(self, query: Query) -> bytes:
         """What a client sends for a search: limit and width as int32, and the vector."""
-        return np.array([query.limit, query.ef], np.int32).tobytes() + query.vector.tobytes()
+        return np.array([query.limit, query.ef], np.int32).tobytes() + self._raw.asked(query.vector).tobytes()
 
     def search(self, query: Query) -> Any:
         return self._call(self.message(query))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.compare.arena import Rows, Where
 from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search
@@ -59,10 +60,10 @@ class FaissHalf(_Raw):
         if self.precision == "f32":
             index = faiss.IndexHNSWFlat(dim, M, metric)
         else:
-            index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_fp16, M, metric)
+            index = faiss.IndexHNSWSQ(dim, self._coded(), M, metric)
         index.hnsw.efConstruction = EF_CONSTRUCTION
         faiss.omp_set_num_threads(self.ground.threads)
-        vectors = self._vectors()
+        vectors = self._kept(self._vectors())
         index.train(vectors)
         index.add(vectors)
         faiss.write_index(index, str(self._file))
@@ -88,17 +89,57 @@ class FaissHalf(_Raw):
         return self._parameters[key]
 
     def search(self, search: Search) -> Any:
-        return self._index.search(search.vector[None], self.ground.limit, params=self._search_parameters(search))[1][0]
+        return self._index.search(
+            self._asked(search.vector[None]), self.ground.limit, params=self._search_parameters(search)
+        )[1][0]
 
     def search_batch(self, searches: Sequence[Search]) -> Any:
         vectors = np.stack([search.vector for search in searches])
         self._faiss.omp_set_num_threads(self.ground.threads)
-        found = self._index.search(vectors, self.ground.limit, params=self._search_parameters(searches[0]))[1]
+        found = self._index.search(
+            self._asked(vectors), self.ground.limit, params=self._search_parameters(searches[0])
+        )[1]
         self._faiss.omp_set_num_threads(1)
         return list(found)
 
+    def _coded(self) -> Any:
+        return self._faiss.ScalarQuantizer.QT_fp16
+
+    def _kept(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows as faiss is to be given them."""
+        return vectors
+
+    def _asked(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Queries likewise."""
+        return queries
+
     def rows(self, answer: Any) -> list[int]:
         return [row for row in answer.tolist() if row >= 0]
+
+
+class FaissBytes(FaissHalf):
+    """faiss ``IndexHNSWSQ`` of bytes: it ranks by products of bytes, and nothing is rescored."""
+
+    precision = "int8"
+    build: ClassVar[dict[str, Any]] = {"m": M, "ef_construction": EF_CONSTRUCTION, "precision": "int8"}
+
+    _scale = np.float32(1.0)
+
+    def _coded(self) -> Any:
+        return self._faiss.ScalarQuantizer.QT_8bit_direct_signed
+
+    def _kept(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._scale = np.float32(127.0 / np.abs(vectors).max())
+        np.save(self._file.with_suffix(".npy"), self._scale)
+        return np.rint(vectors * self._scale)
+
+    def reopen(self) -> None:
+        super().reopen()
+        self._scale = np.float32(np.load(self._file.with_suffix(".npy")))
+
+    def _asked(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        # It compares bytes with bytes, and would cut fractions off.
+        return np.rint(queries * self._scale)
 
 
 class FaissFull(FaissHalf):
