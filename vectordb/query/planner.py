@@ -101,6 +101,7 @@ class PartFacts(NamedTuple):
         counted: The estimate is the exact number of rows that match, are alive and have a vector.
         calibration: What recall the index has at which width; ``None`` where it was not measured.
         scattered: Whether the matching rows lie scattered among all; ``None`` where nobody looked.
+        copied: The vectors of the matching rows were copied together.
     """
 
     rows: int
@@ -112,6 +113,7 @@ class PartFacts(NamedTuple):
     counted: bool = False
     calibration: Calibration | None = None
     scattered: bool | None = None
+    copied: bool = False
 
 
 class Ask(NamedTuple):
@@ -324,9 +326,11 @@ def _post_span(capabilities: Capabilities) -> float:
 
 def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
     """The cheaper of both ways through the index where it undercuts the exact search; its reasons are no fallbacks."""
-    total = costs.scan_matches(matches, facts.vectors, facts.dim)
-    within = _within(facts, ask, matches, exact, RISK_SCATTERED)
-    after = _after(facts, ask, matches, exact, RISK_SCATTERED)
+    picked = costs.scan_matches(matches, facts.vectors, facts.dim)
+    total = min(picked, costs.scan_copied(matches, facts.dim)) if facts.copied else picked
+    patience = RISK_SCATTERED * total / picked
+    within = _within(facts, ask, matches, exact, patience)
+    after = _after(facts, ask, matches, exact, patience)
     if within.way is Way.INDEX_FILTERED and (after.way is not Way.INDEX_POST or within.cost <= after.cost):
         chosen = within
     elif after.way is Way.INDEX_POST:
