@@ -110,9 +110,11 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, selection: Selec
         selection: What the filter selects; ``None`` without a filter.
     """
     report = Report()
-    plain = step.way is Way.INDEX and len(run.queries) == 1 and _fits(run, step)
-    if plain and _at_once(run, number, step, report):
+    single = len(run.queries) == 1 and not step.probe and _fits(run, step)
+    if single and step.way is Way.INDEX and _at_once(run, number, step, report):
         return report
+    if single and step.way is Way.INDEX_POST and selection is not None:
+        return _matching_at_once(run, number, facts, step, selection)
     state = _Search(run, number, facts, step, selection, report)
     if state.needed == 0:
         return state.report
@@ -120,6 +122,13 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, selection: Selec
     pending: list[tuple[int, Sequence[int]]] = [(step.k, range(len(run.queries)))]
     if step.probe:
         pending = _probed(state, failed)
+    return _rounds(state, pending, failed)
+
+
+def _rounds(state: _Search, pending: list[tuple[int, Sequence[int]]], failed: dict[str, list[int]]) -> Report:
+    """Attempts until every query is answered or the time is over: for each of them how many candidates to ask for, and
+    those that are answered exactly in the end, by the reason."""
+    run = state.run
     while pending and not run.incomplete:
         k, chosen = pending.pop()
         for retry, again in _round(state, k, chosen).items():
@@ -200,6 +209,31 @@ def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
         return False
     run.found[0].append(Found(number, rows.take(order), distances))
     return True
+
+
+def _matching_at_once(run: Run, number: int, facts: PartFacts, step: Step, selection: Selection) -> Report:
+    """One query of all rows, the matching ones picked out after: the bookkeeping only where it needs another attempt."""
+    part, report = run.parts[number], Report()
+    assert part.index is not None
+    found = part.index.search(run.queries, step.k, params=step.params)
+    report.scored = found.scored
+    positions, bits = found.rows[0], selection.bits(part)
+    if positions[-1] >= 0:
+        # Set bits are those of living rows.
+        passed = positions[(bits[positions >> 3] >> (positions & 7)) & 1 == 1]
+        rows = part.rows_of(passed[: step.rescored])
+        if len(rows) > run.limit:
+            distances = run.final_distances(0, part.vectors_at(rows))
+            order = distances.argsort(kind="stable")
+            distances = distances.take(order)
+            if distances[run.limit - 1] != distances[-1]:
+                run.found[0].append(Found(number, rows.take(order), distances))
+                return report
+    state = _Search(run, number, facts, step, selection, report)
+    retry = _judge(state, 0, positions, step.k)
+    if retry is None:
+        return report
+    return _rounds(state, [(retry.k, [0])], {}) if retry.k else _rounds(state, [], {retry.reason: [0]})
 
 
 def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[int]]:

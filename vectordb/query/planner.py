@@ -260,6 +260,12 @@ def expected(facts: PartFacts) -> float:
     return float(estimate.expected) * alive * (facts.vectors / facts.rows)
 
 
+def exact_cost(facts: PartFacts, matches: float) -> float:
+    """Microseconds of an exact search over so many matching rows for one query, where they lie or in their copy."""
+    picked = costs.scan_matches(matches, facts.vectors, facts.dim)
+    return min(picked, costs.scan_copied(matches, facts.dim)) if facts.copied else picked
+
+
 def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: float) -> Step:
     """The index restricted to matching rows, or the exact search with the reason why not."""
     capabilities = facts.capabilities
@@ -326,9 +332,8 @@ def _post_span(capabilities: Capabilities) -> float:
 
 def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
     """The cheaper of both ways through the index where it undercuts the exact search; its reasons are no fallbacks."""
-    picked = costs.scan_matches(matches, facts.vectors, facts.dim)
-    total = min(picked, costs.scan_copied(matches, facts.dim)) if facts.copied else picked
-    patience = RISK_SCATTERED * total / picked
+    total = exact_cost(facts, matches)
+    patience = RISK_SCATTERED * total / costs.scan_matches(matches, facts.vectors, facts.dim)
     within = _within(facts, ask, matches, exact, patience)
     after = _after(facts, ask, matches, exact, patience)
     if within.way is Way.INDEX_FILTERED and (after.way is not Way.INDEX_POST or within.cost <= after.cost):
@@ -389,4 +394,4 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
     cost = _cost(facts, facts.capabilities, params, step.rescored, filtered=filtered)
     if facts.estimate is None:
         return cost <= step.patience * costs.scan(facts.vectors, facts.dim)
-    return cost <= step.patience * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
+    return cost <= step.patience * exact_cost(facts, step.estimated)
