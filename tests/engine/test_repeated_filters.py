@@ -1,4 +1,4 @@
-"""A filter that is asked for again and again is answered from a copy of its rows, and what was written shows at once."""
+"""A filter that is asked for again and again is answered from a copy of its rows; what was written shows at once."""
 
 from __future__ import annotations
 

@@ -121,12 +121,12 @@ def test_a_copy_outlives_some_deletions_and_no_change_of_payloads() -> None:
     assert few.copied.dead.tolist() == [0, 1, 4]
     assert len(few) == ROWS // 2 - 3
     size = kept.nbytes
-    many = kept.get(Rows(range(0, 200)), EVERY[0], Changed(dead=200))  # type: ignore[arg-type]
+    many = kept.get(Rows(range(200)), EVERY[0], Changed(dead=200))  # type: ignore[arg-type]
     assert many.copied is None
     assert kept.nbytes < size
-    copy(kept, Rows(range(0, 200)), EVERY[0], Changed(dead=200))
+    copy(kept, Rows(range(200)), EVERY[0], Changed(dead=200))
     assert many.copied is not None
-    assert kept.get(Rows(range(0, 200)), EVERY[0], Changed(200, 1)).copied is None  # type: ignore[arg-type]
+    assert kept.get(Rows(range(200)), EVERY[0], Changed(200, 1)).copied is None  # type: ignore[arg-type]
     assert kept.nbytes <= module._ENTRY + ROWS // 4 + 8 * ROWS
 
 
