@@ -212,7 +212,7 @@ def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
 
 
 def _matching_at_once(run: Run, number: int, facts: PartFacts, step: Step, selection: Selection) -> Report:
-    """One query of all rows, the matching ones picked out after; the bookkeeping only where it needs another attempt."""
+    """One query of all rows, the matching ones picked out after; bookkeeping only where it needs another attempt."""
     part, report = run.parts[number], Report()
     assert part.index is not None
     found = part.index.search(run.queries, step.k, params=step.params)
