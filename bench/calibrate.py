@@ -21,6 +21,7 @@ from bench.datasets import Dataset, load
 from vectordb.errors import VectorDBError
 from vectordb.index import exact, native
 from vectordb.index.base import BuildOptions, Capabilities, capabilities_of
+from vectordb.index.halves import HalfCopy
 from vectordb.index.registry import get_kind, usable_kind_names
 from vectordb.metadata import rowset
 from vectordb.metric import Metric, scores
@@ -67,6 +68,10 @@ def constants(data: Dataset) -> dict[str, float]:
     half = rowset.from_rows(np.sort(rng.choice(count, count // 2, replace=False)))
     bits = rowset.to_bits(half, count)
     few = base[:64]
+    copy = HalfCopy(tenth, dim, metric)
+    copy.add(base[tenth])
+    copied = copy.result()
+    assert copied is not None
     # Blocks as the executor reads them: no larger than lets a deadline be asked.
     step = (16 << 20) // (4 * dim)
     scan = _median(
@@ -74,6 +79,7 @@ def constants(data: Dataset) -> dict[str, float]:
     )
     picked = _median(lambda q: exact.picked_candidates(q, base, tenth, 10, metric), queries)
     fewer = _median(lambda q: exact.picked_candidates(q, base, hundredth, 10, metric), queries)
+    together = _median(lambda q: copied.candidates(q[0], 10), queries)
     per_row = (picked - fewer) / (len(tenth) - len(hundredth))
     candidates = rng.integers(0, count, 1_000)
     membership = _median(lambda q: np.flatnonzero((bits[candidates >> 3] >> (candidates & 7)) & 1), queries)
@@ -82,6 +88,7 @@ def constants(data: Dataset) -> dict[str, float]:
     return {
         "SCAN": scan / (count * dim),
         "GATHER": per_row / dim,
+        "COPIED": together / (len(tenth) * dim),
         "EXACT_CALL": max(0.0, fewer - per_row * len(hundredth)),
         "BITMAP": _median(lambda q: rowset.to_bits(half, count), queries),
         "MEMBERSHIP": membership / len(candidates),

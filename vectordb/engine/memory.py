@@ -239,7 +239,7 @@ def unmapped_bytes(segment: Segment, *, in_memory: bool) -> int:
     """What of a segment the system cannot drop; of a database in memory all."""
     if in_memory:
         return segment.memory_bytes()
-    size = segment.changes.nbytes + segment.data.matching.nbytes
+    size = segment.changes.nbytes + segment.data.answers_bytes
     built = segment.built
     if built is not None and not capabilities_of(built.index, built.kind).maps:
         size += built.index.memory_bytes()

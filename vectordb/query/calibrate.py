@@ -31,13 +31,13 @@ from vectordb.query.deadline import Deadline
 from vectordb.query.planner import Ask, PartFacts, Step, Way
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import SearchSpec
+from vectordb.segments.selection import Selection
 from vectordb.types import FilterMode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.index.base import Capabilities
-    from vectordb.metadata.rowset import RowSet
     from vectordb.segments.part import Part
 
 LEAST_ROWS = 4_096
@@ -133,35 +133,43 @@ def _curves(subject: _Subject, living: NDArray[np.int64], rng: np.random.Generat
         count = round(share * len(living))
         if count == 0 or thread_time() > subject.until:
             continue
-        matches = None if share == 1.0 else rowset.from_rows(np.sort(rng.choice(living, count, replace=False)))
-        ways = (calibration.ALL,) if matches is None else (calibration.WITHIN, calibration.AFTER)
+        selection = None if share == 1.0 else _chosen(rng.choice(living, count, replace=False))
+        ways = (calibration.ALL,) if selection is None else (calibration.WITHIN, calibration.AFTER)
         for limit in QUERIES:
             cuts: NDArray[np.float32] | None = None
             for way in ways:
-                ladder = list(_ladder(subject, matches, way, limit))
+                ladder = list(_ladder(subject, selection, way, limit))
                 if ladder and cuts is None:
-                    cuts = _cuts(subject, matches, limit)
-                points = () if cuts is None else _points(subject, matches, ladder, (limit, cuts))
+                    cuts = _cuts(subject, selection, limit)
+                points = () if cuts is None else _points(subject, selection, ladder, (limit, cuts))
                 if points:
                     yield Curve(way, share, limit, points)
 
 
-def _facts(subject: _Subject, matches: RowSet | None) -> PartFacts:
-    part, count = subject.part, 0 if matches is None else len(matches)
-    estimate = None if matches is None else Estimate(count, count, count)
+def _chosen(rows: NDArray[np.int64]) -> Selection:
+    return Selection(rowset.from_rows(np.sort(rows)), len(rows), len(rows))
+
+
+def _facts(subject: _Subject, selection: Selection | None) -> PartFacts:
+    part, count = subject.part, 0 if selection is None else len(selection)
+    estimate = None if selection is None else Estimate(count, count, count)
     dim = next(iter(subject.queries.values())).shape[1]
-    return PartFacts(part.rows, part.dead, part.vector_count, dim, subject.capabilities, estimate, matches is not None)
+    return PartFacts(
+        part.rows, part.dead, part.vector_count, dim, subject.capabilities, estimate, selection is not None
+    )
 
 
-def _ladder(subject: _Subject, matches: RowSet | None, way: str, limit: int) -> Iterator[list[tuple[float, Step]]]:
+def _ladder(subject: _Subject, selection: Selection | None, way: str, limit: int) -> Iterator[list[tuple[float, Step]]]:
     """For each oversampling the steps by ascending width; none where the planner would not go that way."""
-    capabilities, facts = subject.capabilities, _facts(subject, matches)
+    capabilities, facts = subject.capabilities, _facts(subject, selection)
     adjustable = widths.OVERSAMPLING in capabilities.search_params
     for factor in OVERSAMPLINGS if adjustable else (1.0,):
         oversampling = capabilities.oversampling * factor
         steps: list[tuple[float, Step]] = []
         # Under a filter a beam narrower than this would only be widened by the executor.
-        width = 1 if matches is None else math.ceil(limit * facts.vectors / len(matches) * capabilities.width_per_row)
+        width = (
+            1 if selection is None else math.ceil(limit * facts.vectors / len(selection) * capabilities.width_per_row)
+        )
         for _ in range(STEPS if capabilities.width is not None else 1):
             params: dict[str, Any] = {} if capabilities.width is None else {capabilities.width: width}
             if adjustable:
@@ -181,7 +189,7 @@ def _ladder(subject: _Subject, matches: RowSet | None, way: str, limit: int) -> 
 
 
 def _points(
-    subject: _Subject, matches: RowSet | None, ladder: list[list[tuple[float, Step]]], truth: tuple[int, Any]
+    subject: _Subject, selection: Selection | None, ladder: list[list[tuple[float, Step]]], truth: tuple[int, Any]
 ) -> tuple[Point, ...]:
     """Measures each step of each ladder, until one finds nearly everything or the time is over."""
     points: list[Point] = []
@@ -190,7 +198,7 @@ def _points(
         for oversampling, step in steps:
             if thread_time() > subject.until:
                 return tuple(points)
-            recall = _recall(subject, matches, step, truth)
+            recall = _recall(subject, selection, step, truth)
             best = max(best, recall)
             points.append(Point(widths.width_of(subject.capabilities, step.params), oversampling, round(best, 4)))
             if best >= ENOUGH:
@@ -198,12 +206,12 @@ def _points(
     return tuple(points)
 
 
-def _recall(subject: _Subject, matches: RowSet | None, step: Step, truth: tuple[int, Any]) -> float:
+def _recall(subject: _Subject, selection: Selection | None, step: Step, truth: tuple[int, Any]) -> float:
     """Mean recall, less what chance may have added."""
     limit, cuts = truth
-    facts = _facts(subject, matches)
-    run = subject.search(limit, lambda run: indexed.search(run, 0, facts, step, matches))
-    wanted = limit if matches is None else min(limit, len(matches))
+    facts = _facts(subject, selection)
+    run = subject.search(limit, lambda run: indexed.search(run, 0, facts, step, selection))
+    wanted = limit if selection is None else min(limit, len(selection))
     hits = np.array(
         [
             0 if not found else min(wanted, int(np.count_nonzero(found[-1].distances <= cut)))
@@ -214,8 +222,7 @@ def _recall(subject: _Subject, matches: RowSet | None, step: Step, truth: tuple[
     return float(recalls.mean() - DOUBT * recalls.std() / np.sqrt(len(recalls)))
 
 
-def _cuts(subject: _Subject, matches: RowSet | None, limit: int) -> NDArray[np.float32]:
+def _cuts(subject: _Subject, selection: Selection | None, limit: int) -> NDArray[np.float32]:
     """For each query the exact distance of its last true neighbour: float32[q]."""
-    rows = None if matches is None else rowset.to_rows(matches)
-    run = subject.search(limit, lambda run: exact.report(run, 0, rows))
+    run = subject.search(limit, lambda run: exact.report(run, 0, selection))
     return np.array([found[0].distances[:limit][-1] for found in run.found], np.float32)

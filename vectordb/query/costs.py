@@ -19,6 +19,10 @@ GATHER = 580.0 / (10_000 * 384)
 """A dimension of a row picked out of 100,000 and read in place: 10 % of them take 0.45 ms on an idle machine, 0.9 ms
 where others compete for its memory; of 20,000 rows, which fit the cache better, 0.09 ms (0.9e-4)."""
 
+COPIED = 187.0 / (10_000 * 384)
+"""A dimension of a row copied together at half precision (``index/halves.py``): 10,000 of 100,000, in a run that found
+``SCAN`` as it is written here, and ``GATHER`` three times that."""
+
 WALK = 134.0 / (1_077 * 384)
 """A dimension of a row met on a graph walk (random access): HNSW, m 16, ef 64, 134 us for 1,077 comparisons."""
 
@@ -65,6 +69,11 @@ def scan(rows: int, dim: int) -> float:
 def scan_matches(matches: float, rows: int, dim: int) -> float:
     """Exact search over the matching ones of ``rows`` vectors: picked out, unless all of them match."""
     return scan(rows, dim) if matches >= rows else EXACT_CALL + matches * dim * GATHER
+
+
+def scan_copied(matches: float, dim: int) -> float:
+    """Exact search over matching rows that were copied together, by one query."""
+    return EXACT_CALL + matches * dim * COPIED
 
 
 def widest(effort: Effort, microseconds: float, rows: int, dim: int) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vectordb.query.run import Run
     from vectordb.segments.part import Part
+    from vectordb.segments.selection import Selection
 
 BLOCK_BYTES = 16 << 20
 """Vectors between two looks at the deadline: about 0.7 ms for one query."""
@@ -44,7 +45,7 @@ FINER = 4
 """With less time left than this, blocks are so many times smaller and queries so many times fewer: 0.4 ms of work
 instead of 6, at a tenth more of it."""
 
-FEW_ROWS = 96
+FEW_ROWS = 192
 """Up to so many rows one query gets their final scores at once: choosing among them first would take longer."""
 
 FEW_DEAD = 32
@@ -76,19 +77,22 @@ class _Stretch(NamedTuple):
     positions: NDArray[np.int64] | None = None
 
 
-def scan(run: Run, number: int, rows: NDArray[np.int64] | None, chosen: Sequence[int] | None = None) -> Scan:
+def scan(run: Run, number: int, selection: Selection | None, chosen: Sequence[int] | None = None) -> Scan:
     """Adds the nearest rows of the chosen queries to ``run.found``, in place of what an index found in that part.
 
     Args:
-        rows: Rows to compare, ascending, all alive and with a vector; ``None`` for all that are.
+        selection: Rows to compare; ``None`` for all that are alive and have a vector.
         chosen: Numbers of queries; ``None`` for all.
     """
     part = run.parts[number]
     if chosen is None:
         chosen = range(len(run.queries))
-    if rows is not None and len(chosen) == 1 and 0 < len(rows) <= FEW_ROWS and not run.expired():
-        _settle_rows(run, number, chosen[0], rows)
-        return Scan(len(rows), 1.0)
+    if selection is not None and len(chosen) == 1 and not run.expired():
+        nearest_rows = _few(run, chosen[0], selection)
+        if nearest_rows is not None:
+            _settle_rows(run, number, chosen[0], nearest_rows)
+            return Scan(len(selection), 1.0)
+    rows = None if selection is None else selection.rows()
     finer = FINER if run.deadline.remaining() < SHORT_SECONDS else 1
     if rows is not None and len(rows) < part.vector_count:
         in_place = part.in_place(rows) if readable_in_place(len(chosen), run.spec.metric) else None
@@ -118,11 +122,24 @@ def scan(run: Run, number: int, rows: NDArray[np.int64] | None, chosen: Sequence
     return Scan(scored, 1.0 if complete else passed / (total * len(chosen)))
 
 
-def report(run: Run, number: int, rows: NDArray[np.int64] | None) -> Report:
+def report(run: Run, number: int, selection: Selection | None) -> Report:
     """:func:`scan` for all queries, and how it went."""
     found = Report()
-    found.scored, found.fraction = scan(run, number, rows)
+    found.scored, found.fraction = scan(run, number, selection)
     return found
+
+
+def _few(run: Run, query: int, selection: Selection) -> NDArray[np.int64] | None:
+    """Rows among which the nearest are, so few that all get their final scores; ``None`` where that takes a scan."""
+    count, copied = len(selection), selection.copied
+    if copied is not None:
+        vectors, dead = copied
+        places = vectors.candidates(run.queries[query], run.limit + len(dead))
+        if places is not None:
+            if len(dead):
+                places = places[~np.isin(places, dead)]
+            return vectors.rows[places]
+    return selection.rows() if 0 < count <= FEW_ROWS else None
 
 
 def _picked(

@@ -11,12 +11,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from vectordb.index.base import capabilities_of
+from vectordb.index.halves import METRICS as COPIED_METRICS
 from vectordb.index.registry import TARGET_RECALL
-from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
 from vectordb.query import costs, exact, indexed, merge, parallel
 from vectordb.query.deadline import NO_DEADLINE, Deadline
-from vectordb.query.planner import Ask, PartFacts, Step, Way, expected, plan
+from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import Outcome, SearchSpec
 from vectordb.types import Plan, SegmentPlan
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vectordb.metadata.rowset import RowSet
     from vectordb.segments.part import Part
+    from vectordb.segments.selection import Selection
 
 DEADLINE = "deadline"
 
@@ -91,53 +91,81 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
     """Plans one part, searches it, and tells how."""
     part, spec = run.parts[number], run.spec
     dim = run.queries.shape[1]
-    matches: RowSet | None = None
-    matched: int | None = None
+    selection: Selection | None = None
     if spec.where is None:
         facts, step = _planned(part, dim, ask)
-        estimated = step.estimated
+        estimated, matched = step.estimated, None
     else:
         before = perf_counter()
-        estimate = part.estimate(spec.where)
-        facts = facts_of(part, dim, estimate)
-        estimated = round(expected(facts))
-        if estimate.high > 0 and part.rows > part.dead and part.vector_count > 0:
-            # Every way needs the matching rows themselves; then the choice can be made by their number.
-            living = part.matching(spec.where)
-            if part.dead:
-                living = living - part.dead_rows()
-            matched = len(living)
-            matches = living if part.vector_count == part.rows else part.with_vector(living)
-            count = len(matches)
-            facts = facts._replace(estimate=Estimate(count, count, count), counted=True)
-            step = plan(facts, ask)
-            if step.doubt:
-                facts = facts._replace(scattered=_is_scattered(run, number, facts, matches))
-                step = plan(facts, ask)
-        else:
-            step = Step(Way.EMPTY, "empty", 0)
-            matched = 0
+        selection = part.selection(spec.where)
+        facts, step = _planned_filtered(run, number, ask, selection)
+        estimated, matched = selection.estimated, selection.matched
         run.filter_seconds += perf_counter() - before
     if step.way is Way.EMPTY:
         run.searched += part.rows
         return _empty(part.name, part.rows, spec.where is not None, matched)
     if step.way is Way.EXACT or step.way is Way.EXACT_FILTERED:
-        rows = None if matches is None else rowset.to_rows(matches)
-        cost = costs.scan(facts.vectors, dim) if rows is None else costs.scan_matches(len(rows), facts.vectors, dim)
+        if selection is None:
+            cost, matched = costs.scan(facts.vectors, dim), part.rows - part.dead
+        else:
+            cost = costs.scan_matches(len(selection), facts.vectors, dim)
         report = parallel.over_queries(
-            run, max(exact.QUERIES, _chunk(cost)), lambda run: exact.report(run, number, rows)
+            run, max(exact.QUERIES, _chunk(cost)), lambda run: exact.report(run, number, selection)
         )
-        if spec.where is None:
-            matched = part.rows - part.dead
     else:
         report = parallel.over_queries(
-            run, _chunk(step.cost), lambda run: indexed.search(run, number, facts, step, matches)
+            run, _chunk(step.cost), lambda run: indexed.search(run, number, facts, step, selection)
         )
     run.searched += part.rows * report.fraction
     return _described(part, step, report, estimated, matched, len(run.queries))
 
 
-def _is_scattered(run: Run, number: int, facts: PartFacts, matches: RowSet) -> bool:
+def _planned_filtered(run: Run, number: int, ask: Ask, selection: Selection) -> tuple[PartFacts, Step]:
+    """The plan of a part under a filter, kept with what the filter selects there.
+
+    Where rows were selected so often that a copy of their vectors would be searched from now on, each search makes a
+    piece of it. Until then nobody looks whether they are scattered: that takes longer than most searches.
+    """
+    part, where = run.parts[number], run.spec.where
+    assert where is not None
+    copyable = selection.copyable and run.spec.metric in COPIED_METRICS
+    if len(run.queries) == 1:
+        selection.uses += 1
+    scattered = part.spread.get(where)
+    facts, step = _kept_plan(run, number, ask, selection, scattered)
+    if copyable and selection.copied is None:
+        if selection.uses <= COPIED_AFTER:
+            return facts, step
+        if plan(facts._replace(copied=True), ask).way is Way.EXACT_FILTERED:
+            if run.deadline.remaining() > COPIED_WITHIN:
+                part.copy_on(selection, run.spec.metric)
+            return facts, step
+    if step.doubt:
+        return _kept_plan(run, number, ask, selection, _is_scattered(run, number, facts, selection))
+    return facts, step
+
+
+def _kept_plan(run: Run, number: int, ask: Ask, selection: Selection, scattered: bool | None) -> tuple[PartFacts, Step]:
+    """The plan of a part by the number of selected rows, made once."""
+    part, dim = run.parts[number], run.queries.shape[1]
+    index, kind = part.index, part.kind
+    capabilities = None if index is None or kind is None else capabilities_of(index, kind)
+    copied = selection.copied is not None
+    params = tuple(ask.params.items()) if ask.params else None
+    # As in _planned, the kept facts keep what the address stands for alive.
+    key = (id(capabilities), id(part.calibration), *ask[:3], params, ask.target, scattered, copied)
+
+    def make() -> tuple[PartFacts, Step]:
+        count = len(selection)
+        facts = facts_of(part, dim, Estimate.exact(count))
+        facts = facts._replace(counted=True, scattered=scattered, copied=copied)
+        return facts, plan(facts, ask)
+
+    found: tuple[PartFacts, Step] = selection.planned(key, make)
+    return found
+
+
+def _is_scattered(run: Run, number: int, facts: PartFacts, selection: Selection) -> bool:
     """Whether the matches lie scattered, as it was found when the filter was first looked at; it changes slowly."""
     spread, where = run.parts[number].spread, run.spec.where
     assert where is not None
@@ -145,7 +173,7 @@ def _is_scattered(run: Run, number: int, facts: PartFacts, matches: RowSet) -> b
     if known is None:
         if len(spread) >= _KEPT_SPREADS:
             spread.clear()
-        known = spread[where] = indexed.is_scattered(run, number, facts, matches)
+        known = spread[where] = indexed.is_scattered(run, number, facts, selection)
     return known
 
 
@@ -215,6 +243,10 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
     return known
 
 
+COPIED_AFTER = 4
+"""After so many single searches with one filter the vectors of the rows that it selects may be copied ..."""
+COPIED_WITHIN = 0.1
+"""... by searches that have so many seconds left."""
 _CHUNK_QUERIES = 8
 _CHUNK_MICROSECONDS = 2_500.0
 _KEPT_PLANS = 512

@@ -77,8 +77,10 @@ def analyzed(
     plans = []
     for part, plan in zip(parts, outcome.plan.segments, strict=True):
         facts = executor.facts_of(part, query.shape[1], executor.counted(plan, spec.where is not None))
-        scattered = None if spec.where is None else part.spread.get(spec.where)
-        facts = facts._replace(counted=plan.matched is not None, scattered=scattered)
+        facts = facts._replace(counted=plan.matched is not None)
+        if spec.where is not None and part.rows:
+            copied = part.selection(spec.where).copied is not None
+            facts = facts._replace(scattered=part.spread.get(spec.where), copied=copied)
         plans.append(_with_reasons(plan, facts, ask))
     started = perf_counter()
     whole = outcome.incomplete_reason is None
@@ -132,7 +134,7 @@ def _ways(facts: PartFacts, ask: Ask) -> tuple[Alternative, tuple[Alternative, .
     if facts.estimate is None:
         exact = Alternative("exact", costs.scan(vectors, dim))
     else:
-        exact = Alternative("exact_filtered", costs.scan_matches(planner.expected(facts), vectors, dim))
+        exact = Alternative("exact_filtered", planner.exact_cost(facts, planner.expected(facts)))
     capabilities = facts.capabilities
     if capabilities is None or capabilities.exact:
         return exact, ()

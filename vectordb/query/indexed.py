@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vectordb.metadata import rowset
 from vectordb.query import costs, exact, planner, probe, widths
 from vectordb.query.merge import Found
 from vectordb.query.planner import PartFacts, Step, Way
@@ -26,7 +25,7 @@ from vectordb.query.run import Report, Run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vectordb.metadata.rowset import RowSet
+    from vectordb.segments.selection import Selection
 
 SLICE_MICROSECONDS = 5_000.0
 """Queries are handed to the index in slices of about this much work, with a look at the deadline between them."""
@@ -44,7 +43,7 @@ class _Search:
     """What stays the same for all queries of one part.
 
     Attributes:
-        matches: Rows that match, are alive and have a vector; ``None`` without a filter.
+        selection: Rows that match, are alive and have a vector; ``None`` without a filter.
         bits: Those rows as packed bits over positions.
         told: What a filtered walk is allowed to return: ``bits`` and the markers; ``None`` in the other ways.
         share: Of the rows that do not match, those that are markers.
@@ -59,12 +58,12 @@ class _Search:
         "capabilities",
         "facts",
         "index",
-        "matches",
         "needed",
         "number",
         "part",
         "report",
         "run",
+        "selection",
         "share",
         "step",
         "told",
@@ -72,20 +71,20 @@ class _Search:
     )
 
     def __init__(
-        self, run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet | None, report: Report
+        self, run: Run, number: int, facts: PartFacts, step: Step, selection: Selection | None, report: Report
     ) -> None:
         part = run.parts[number]
         assert part.index is not None
         assert facts.capabilities is not None
         self.run, self.number, self.part, self.index = run, number, part, part.index
-        self.facts, self.step, self.matches, self.capabilities = facts, step, matches, facts.capabilities
+        self.facts, self.step, self.selection, self.capabilities = facts, step, selection, facts.capabilities
         self.report = report
         self.bits: NDArray[np.uint8] | None = None
         self.told: NDArray[np.uint8] | None = None
         self.share = 1.0
-        if matches is not None:
-            self.available = len(matches)
-            self.bits = part.allowed_positions(matches)
+        if selection is not None:
+            self.available = len(selection)
+            self.bits = selection.bits(part)
             if step.way is Way.INDEX_FILTERED:
                 marked = probe.markers(part.vector_count, self.available / part.vector_count)
                 self.told, self.share = self.bits | marked.bits, marked.share
@@ -104,23 +103,32 @@ class _Retry(NamedTuple):
     reason: str
 
 
-def search(run: Run, number: int, facts: PartFacts, step: Step, matches: RowSet | None) -> Report:
+def search(run: Run, number: int, facts: PartFacts, step: Step, selection: Selection | None) -> Report:
     """Adds the candidates of every query to ``run.found``.
 
     Args:
-        matches: Rows that match the filter, are alive and have a vector; ``None`` without a filter.
+        selection: What the filter selects; ``None`` without a filter.
     """
     report = Report()
-    plain = step.way is Way.INDEX and len(run.queries) == 1 and _fits(run, step)
-    if plain and _at_once(run, number, step, report):
+    single = len(run.queries) == 1 and not step.probe and _fits(run, step)
+    if single and step.way is Way.INDEX and _at_once(run, number, step, report):
         return report
-    state = _Search(run, number, facts, step, matches, report)
+    if single and step.way is Way.INDEX_POST and selection is not None:
+        return _matching_at_once(run, number, facts, step, selection)
+    state = _Search(run, number, facts, step, selection, report)
     if state.needed == 0:
         return state.report
     failed: dict[str, list[int]] = {}
     pending: list[tuple[int, Sequence[int]]] = [(step.k, range(len(run.queries)))]
     if step.probe:
         pending = _probed(state, failed)
+    return _rounds(state, pending, failed)
+
+
+def _rounds(state: _Search, pending: list[tuple[int, Sequence[int]]], failed: dict[str, list[int]]) -> Report:
+    """Attempts until every query is answered or the time is over: for each of them how many candidates to ask for, and
+    those that are answered exactly in the end, by the reason."""
+    run = state.run
     while pending and not run.incomplete:
         k, chosen = pending.pop()
         for retry, again in _round(state, k, chosen).items():
@@ -161,18 +169,18 @@ def _probed(state: _Search, failed: dict[str, list[int]]) -> list[tuple[int, Seq
     return list(chosen.items())
 
 
-def is_scattered(run: Run, number: int, facts: PartFacts, matches: RowSet) -> bool:
+def is_scattered(run: Run, number: int, facts: PartFacts, selection: Selection) -> bool:
     """Whether the matching rows of an indexed part lie scattered among all: looks at neighbours of a few of them."""
     part, capabilities = run.parts[number], facts.capabilities
     assert part.index is not None
     assert capabilities is not None
-    rows = probe.sample(rowset.to_rows(matches))
+    rows = probe.sample(selection.rows())
     params = widths.settings(capabilities, None, probe.NEIGHBOURS + 1, 0.0)
     found = part.index.search(part.vectors_at(rows), probe.NEIGHBOURS + 1, params=params).rows
     near = part.rows_of(found[found >= 0])
     near = near[~np.isin(near, rows)]
-    matching = int(np.isin(near, rowset.to_rows(matches)).sum())
-    return probe.scattered(matching, len(near), len(matches) / facts.vectors)
+    matching = int(np.isin(near, selection.rows()).sum())
+    return probe.scattered(matching, len(near), len(selection) / facts.vectors)
 
 
 def _fits(run: Run, step: Step) -> bool:
@@ -201,6 +209,31 @@ def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
         return False
     run.found[0].append(Found(number, rows.take(order), distances))
     return True
+
+
+def _matching_at_once(run: Run, number: int, facts: PartFacts, step: Step, selection: Selection) -> Report:
+    """One query of all rows, the matching ones picked out after; bookkeeping only where it needs another attempt."""
+    part, report = run.parts[number], Report()
+    assert part.index is not None
+    found = part.index.search(run.queries, step.k, params=step.params)
+    report.scored = found.scored
+    positions, bits = found.rows[0], selection.bits(part)
+    if positions[-1] >= 0:
+        # Set bits are those of living rows.
+        passed = positions[(bits[positions >> 3] >> (positions & 7)) & 1 == 1]
+        rows = part.rows_of(passed[: step.rescored])
+        if len(rows) > run.limit:
+            distances = run.final_distances(0, part.vectors_at(rows))
+            order = distances.argsort(kind="stable")
+            distances = distances.take(order)
+            if distances[run.limit - 1] != distances[-1]:
+                run.found[0].append(Found(number, rows.take(order), distances))
+                return report
+    state = _Search(run, number, facts, step, selection, report)
+    retry = _judge(state, 0, positions, step.k)
+    if retry is None:
+        return report
+    return _rounds(state, [(retry.k, [0])], {}) if retry.k else _rounds(state, [], {retry.reason: [0]})
 
 
 def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[int]]:
@@ -349,8 +382,7 @@ def _exactly(state: _Search, failed: Mapping[str, list[int]]) -> float:
     chosen = sorted(query for queries in failed.values() for query in queries)
     if run.incomplete:
         return len(chosen)
-    rows = None if state.matches is None else rowset.to_rows(state.matches)
-    scan = exact.scan(run, state.number, rows, chosen)
+    scan = exact.scan(run, state.number, state.selection, chosen)
     report.scored += scan.scored
     report.exact_queries = len(chosen)
     report.reasons = tuple(failed)

@@ -101,6 +101,7 @@ class PartFacts(NamedTuple):
         counted: The estimate is the exact number of rows that match, are alive and have a vector.
         calibration: What recall the index has at which width; ``None`` where it was not measured.
         scattered: Whether the matching rows lie scattered among all; ``None`` where nobody looked.
+        copied: The vectors of the matching rows were copied together.
     """
 
     rows: int
@@ -112,6 +113,7 @@ class PartFacts(NamedTuple):
     counted: bool = False
     calibration: Calibration | None = None
     scattered: bool | None = None
+    copied: bool = False
 
 
 class Ask(NamedTuple):
@@ -258,6 +260,12 @@ def expected(facts: PartFacts) -> float:
     return float(estimate.expected) * alive * (facts.vectors / facts.rows)
 
 
+def exact_cost(facts: PartFacts, matches: float) -> float:
+    """Microseconds of an exact search over so many matching rows for one query, where they lie or in their copy."""
+    picked = costs.scan_matches(matches, facts.vectors, facts.dim)
+    return min(picked, costs.scan_copied(matches, facts.dim)) if facts.copied else picked
+
+
 def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: float) -> Step:
     """The index restricted to matching rows, or the exact search with the reason why not."""
     capabilities = facts.capabilities
@@ -324,9 +332,10 @@ def _post_span(capabilities: Capabilities) -> float:
 
 def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
     """The cheaper of both ways through the index where it undercuts the exact search; its reasons are no fallbacks."""
-    total = costs.scan_matches(matches, facts.vectors, facts.dim)
-    within = _within(facts, ask, matches, exact, RISK_SCATTERED)
-    after = _after(facts, ask, matches, exact, RISK_SCATTERED)
+    total = exact_cost(facts, matches)
+    patience = RISK_SCATTERED * total / costs.scan_matches(matches, facts.vectors, facts.dim)
+    within = _within(facts, ask, matches, exact, patience)
+    after = _after(facts, ask, matches, exact, patience)
     if within.way is Way.INDEX_FILTERED and (after.way is not Way.INDEX_POST or within.cost <= after.cost):
         chosen = within
     elif after.way is Way.INDEX_POST:
@@ -385,4 +394,4 @@ def affordable(k: int, step: Step, facts: PartFacts) -> bool:
     cost = _cost(facts, facts.capabilities, params, step.rescored, filtered=filtered)
     if facts.estimate is None:
         return cost <= step.patience * costs.scan(facts.vectors, facts.dim)
-    return cost <= step.patience * costs.scan_matches(step.estimated, facts.vectors, facts.dim)
+    return cost <= step.patience * exact_cost(facts, step.estimated)

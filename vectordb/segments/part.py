@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vectordb.index.calibration import Calibration
     from vectordb.metadata.estimate import Estimate
     from vectordb.metadata.rowset import RowSet
+    from vectordb.metric import Metric
+    from vectordb.segments.selection import Selection
     from vectordb.text.bm25 import Totals
     from vectordb.text.index import Piece
 
@@ -91,6 +93,14 @@ class Part(Protocol):
 
     def matching(self, where: Filter) -> RowSet:
         """Rows, dead or alive, whose metadata at this version meets the filter (cached; do not change)."""
+        ...
+
+    def selection(self, where: Filter) -> Selection:
+        """The living rows with a vector that meet the filter, in the forms that searches take (cached)."""
+        ...
+
+    def copy_on(self, selection: Selection, metric: Metric) -> None:
+        """Copies a few more of the vectors of a selection of this part that is ``copyable``."""
         ...
 
     def estimate(self, where: Filter) -> Estimate:

@@ -16,6 +16,7 @@ from vectordb.metadata.evaluate import evaluate
 from vectordb.metadata.rowset import RowSet, from_rows, to_bits, to_mask
 from vectordb.segments.filter_cache import FilterCache
 from vectordb.segments.part import Block
+from vectordb.segments.selection import COPY_BYTES, COPY_SHARE, Selections
 from vectordb.segments.vectors import COMPRESSED_SHARE, usual_share
 from vectordb.segments.views import View
 from vectordb.text.build import no_poll
@@ -58,6 +59,7 @@ class SegmentData:
         "offsets",
         "payload_versions",
         "postings",
+        "selections",
         "spread",
         "text",
         "vector_rows",
@@ -82,7 +84,20 @@ class SegmentData:
         self.text: TextIndex | None = None
         self.matching = FilterCache()
         self.spread: dict[Filter, bool] = {}
+        self.selections = Selections(info.rows, 4 * self.vectors.array.shape[1], self._copy_bytes())
         self._with_vector: RowSet | None = None
+
+    def _copy_bytes(self) -> int:
+        return min(COPY_BYTES, self.vectors.nbytes // COPY_SHARE)
+
+    def limit_copies(self, lean: bool) -> None:
+        """Whether copies of vectors may be kept for filters: not where memory is to be the codes of the index alone."""
+        self.selections.limit_copies(0 if lean else self._copy_bytes())
+
+    @property
+    def answers_bytes(self) -> int:
+        """Memory of the answers of filters that are kept, in bytes, about."""
+        return self.matching.nbytes + self.selections.nbytes
 
     def with_vector(self) -> RowSet:
         """Rows that have a vector, where not all have. Do not change it."""
@@ -179,10 +194,11 @@ class Segment:
     def serve(self) -> Segment:
         """Says that of all segments with these columns searches use this one: whether it has an index decides how they
         read the vectors. Gives itself back."""
+        lean = self.built is not None and capabilities_of(self.built.index, self.built.kind).compressed
+        self.data.limit_copies(lean)
         if self.built is None:
             self.data.vectors.set_dense()
         else:
-            lean = capabilities_of(self.built.index, self.built.kind).compressed
             vectors = self.data.vectors
             vectors.set_sparse(COMPRESSED_SHARE if lean else usual_share(vectors.nbytes))
         return self
@@ -237,7 +253,7 @@ class Segment:
     def memory_bytes(self) -> int:
         """Bytes of memory that it may take, mapped ones included."""
         data = self.data
-        columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.matching.nbytes
+        columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.answers_bytes
         columns += 0 if data.text is None else data.text.nbytes
         index = 0 if self.built is None else self.built.index.memory_bytes()
         return columns + data.vectors.resident_bytes + index + self.changes.nbytes
@@ -257,6 +273,7 @@ class SegmentView(View):
         super().__init__(segment.changes, version)
         self._data = segment.data
         self.spread = segment.data.spread
+        self._selections = segment.data.selections
         self.built = segment.built
         self.name = segment.name
         self.lo = segment.lo

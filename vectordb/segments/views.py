@@ -10,6 +10,7 @@ import numpy as np
 
 from vectordb.metadata.rowset import to_rows
 from vectordb.segments.filter_cache import FilterCache
+from vectordb.segments.selection import Changed, Selection, Selections
 from vectordb.text.bm25 import Totals
 from vectordb.text.build import no_poll
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vectordb.metadata.estimate import Estimate
     from vectordb.metadata.postings import Postings
     from vectordb.metadata.rowset import RowSet
+    from vectordb.metric import Metric
     from vectordb.segments.changes import Changes
     from vectordb.segments.part import Block
     from vectordb.text.index import Piece
@@ -43,6 +45,7 @@ class View(ABC):
         "_answers",
         "_dead",
         "_overlay",
+        "_selections",
         "_text_totals",
         "calibration",
         "dead",
@@ -74,6 +77,7 @@ class View(ABC):
         self.version = version
         self._dead, self._overlay = changes.at(version)
         self._answers: FilterCache | None = None
+        self._selections: Selections | None = None
         self._text_totals: Totals | None = None
         self.dead = self._dead.count
 
@@ -102,6 +106,18 @@ class View(ABC):
         if answers is None:
             answers = self._answers = FilterCache(_ANSWERS)
         return answers.get(where, lambda: self._matching_now(where))
+
+    def selection(self, where: Filter) -> Selection:
+        """The living rows with a vector that meet the filter, in the forms that searches take (cached)."""
+        selections = self._selections
+        if selections is None:
+            selections = self._selections = Selections(self.rows, bound=_ANSWERS)
+        return selections.get(self, where, Changed(self.dead, 0 if self._overlay is None else self._overlay.length))
+
+    def copy_on(self, selection: Selection, metric: Metric) -> None:
+        """Copies a few more of the vectors of a selection of this part that is ``copyable``."""
+        if self._selections is not None:
+            self._selections.copy_on(selection, self, metric)
 
     def _matching_now(self, where: Filter) -> RowSet:
         base = self._base_matching(where)
@@ -160,6 +176,26 @@ class View(ABC):
     @abstractmethod
     def blocks(self, max_bytes: int) -> Iterator[Block]:
         """See :meth:`Part.blocks`."""
+
+    @abstractmethod
+    def vectors_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See :meth:`Part.vectors_at`."""
+
+    @abstractmethod
+    def in_place(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """See :meth:`Part.in_place`."""
+
+    @abstractmethod
+    def rows_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See :meth:`Part.rows_of`."""
+
+    @abstractmethod
+    def allowed_positions(self, rows: RowSet) -> NDArray[np.uint8]:
+        """See :meth:`Part.allowed_positions`."""
+
+    @abstractmethod
+    def with_vector(self, rows: RowSet) -> RowSet:
+        """See :meth:`Part.with_vector`."""
 
     @abstractmethod
     def ids(self, rows: NDArray[np.int64]) -> list[str]:

@@ -17,6 +17,7 @@ from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
 from vectordb.metric import Metric, distances, prepared, scores
 from vectordb.segments.part import Block
+from vectordb.segments.selection import Selection
 
 GRAPH = Capabilities(
     family="graph",
@@ -157,6 +158,12 @@ class FakePart:
 
     def matching(self, where: FakeFilter) -> Any:
         return rowset.from_rows(np.flatnonzero(where.masks[self.name]))
+
+    def selection(self, where: FakeFilter) -> Selection:
+        return Selection.of(self, where)  # type: ignore[arg-type]
+
+    def copy_on(self, selection: Selection, metric: Metric) -> None:
+        raise NotImplementedError  # nothing selected here is copyable
 
     def estimate(self, where: FakeFilter) -> Estimate:
         count = int(where.masks[self.name].sum())

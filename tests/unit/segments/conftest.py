@@ -133,6 +133,7 @@ class World:
         self._check_vectors(view, rows)
         self._check_texts(view, rows, alive)
         self._check_filters(view, [row.payload(version)[1] for row in rows])
+        self._check_selections(view, rows)
         assert view.rows_at(offsets).tolist() == every.tolist()
         assert view.rows_at(offsets + np.uint64(1 << 40)).tolist() == [-1] * view.rows
         for row in every[:: max(1, view.rows // 7)].tolist():
@@ -164,6 +165,19 @@ class World:
         assert to_rows(view.with_vector(asked)).tolist() == [i for i in having.tolist() if i % 2 == 0]
         bits = np.unpackbits(view.allowed_positions(asked), count=len(having), bitorder="little")
         assert bits.tolist() == [int(i % 2 == 0) for i in having.tolist()]
+
+    def _check_selections(self, view: View, rows: list[Row]) -> None:
+        having = np.array([row.vector is not None for row in rows], np.bool_)
+        for where in FILTERS:
+            living = [row.alive(view.version) and matches(where, row.payload(view.version)[1]) for row in rows]
+            expected = np.array(living, np.bool_) & having
+            # Twice: made, and kept from a view of this or another version.
+            for selection in (view.selection(where), view.selection(where)):
+                assert selection.rows().tolist() == np.flatnonzero(expected).tolist()
+                assert len(selection) == int(expected.sum())
+                assert selection.matched == (sum(living) if having.any() else 0)
+                bits = np.unpackbits(selection.bits(view), count=int(having.sum()), bitorder="little")
+                assert bits.tolist() == expected[having].astype(int).tolist()
 
     def _check_texts(self, view: View, rows: list[Row], alive: list[bool]) -> None:
         words = [(row.text or "").split() for row in rows]
