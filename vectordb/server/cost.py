@@ -10,10 +10,11 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, NamedTuple
 
+from vectordb.wire.search import Asked, search_width
+
 _GUESS = 0.002
 _LIGHT_IDS = 64
 """A ``Get`` of at most so many ids is a light call."""
-_WIDTHS = ("ef", "nprobe")
 
 
 class Work(Enum):
@@ -51,20 +52,20 @@ def reader_of(rpc: str) -> Reader:
     return lambda message, size: other
 
 
-def _search(message: Any, size: int) -> Ask:
-    dim = message.dim
-    queries = len(message.vectors) // (4 * dim) if dim else len(message.texts)
-    width = message.limit
-    for name in _WIDTHS if message.params else ():
-        if name in message.params:
-            width = max(width, int(message.params[name].int_value))
-    exact, filtered = message.exact, message.HasField("where")
-    kind = (message.collection, exact, filtered, message.filter_mode, queries.bit_length(), width.bit_length())
+def _search(asked: Asked, size: int) -> Ask:
+    collection, request, width = asked
+    queries = len(request.texts) if request.vectors is None else len(request.vectors)
+    exact, filtered = request.exact, request.where is not None
+    kind = (collection, exact, filtered, request.filter_mode.value, queries.bit_length(), width.bit_length())
     return Ask(kind, queries * (0.005 if exact or filtered else 0.0002 + 2e-6 * width), Work.BUSY)
 
 
 def _explain(message: Any, size: int) -> Ask:
-    kind, guess, _ = _search(message.search, size)
+    search = message.search
+    queries = len(search.vectors) // (4 * search.dim) if search.dim else len(search.texts)
+    width, exact, filtered = search_width(search), search.exact, search.HasField("where")
+    kind = (search.collection, exact, filtered, search.filter_mode, queries.bit_length(), width.bit_length())
+    guess = queries * (0.005 if exact or filtered else 0.0002 + 2e-6 * width)
     return Ask(("Explain", message.analyze, *kind), guess, Work.BUSY)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -24,6 +24,7 @@ from vectordb.server.calls import CALL
 from vectordb.server.cost import reader_of
 from vectordb.server.streams import Streams
 from vectordb.wire.errors import DETAILS_KEY, REQUEST_ID_KEY, error_to_status
+from vectordb.wire.search import search_from_bytes
 from vectordb_proto.v1 import service_pb2, service_pb2_grpc
 
 log = logging.getLogger("vectordb.server")
@@ -34,6 +35,10 @@ _LONG = frozenset({"Optimize", "Reindex", "Backup", "Verify", "Repair", "Erase"}
 """Calls with one message each way that may hold a thread for long; streams may anyway."""
 _Behaviour = Callable[..., Any]
 T = TypeVar("T")
+
+
+_CODECS: Mapping[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {"Search": (search_from_bytes, bytes)}
+"""What reads the requests and writes the answers of RPCs that do without protobuf's objects."""
 
 
 class Wrapper(ABC):
@@ -219,6 +224,9 @@ def wrapped_handlers(servicer: Any, wrappers: Sequence[Wrapper]) -> dict[str, gr
     service_pb2_grpc.add_VectorDBServiceServicer_to_server(servicer, collected)
     handlers = {}
     for name, handler in collected.found.items():
+        if name in _CODECS:
+            parse, serialize = _CODECS[name]
+            handler = grpc.unary_unary_rpc_method_handler(handler.unary_unary, parse, serialize)
         for wrapper in wrappers:
             handler = wrapper.wrap(f"/{SERVICE}/{name}", handler)
         handlers[name] = handler

@@ -22,6 +22,7 @@ from vectordb.server.calls import CALL
 from vectordb.server.scans import Owner, Scans
 from vectordb.wire import reports, requests, results, stats
 from vectordb.wire.config import config_to_message
+from vectordb.wire.search import Asked, answer_to_bytes
 from vectordb_proto.v1 import service_pb2 as pb
 from vectordb_proto.v1 import service_pb2_grpc
 
@@ -137,11 +138,12 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         self._scans.close(message.cursor, _owner())
         return pb.CloseScanResponse()
 
-    def Search(self, message: pb.SearchRequest, context: _Context) -> pb.SearchResponse:
-        request = requests.search_from_message(message)
+    def Search(self, asked: Asked, context: _Context) -> bytes:
+        """From what ``search_from_bytes`` reads: see ``interceptors``."""
+        request = asked.request
         request.timeout = time_left(context, request.timeout)
         request.encoded = True
-        return results.search_response_to_message(self.backend.search(message.collection, request))
+        return answer_to_bytes(self.backend.search(asked.collection, request))
 
     def Explain(self, message: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
         request = requests.search_from_message(message.search)

@@ -16,12 +16,11 @@ from vectordb.errors import Closed, VectorDBError
 from vectordb_client.transport import calls
 from vectordb_client.transport.base import ForkGuarded, closed, forked
 from vectordb_client.transport.bulk import bulk_write
-from vectordb_client.transport.calls import Call, Limits
+from vectordb_client.transport.calls import Call, Limits, stub_of
 from vectordb_client.transport.channel import OPTIONS, Metadata, ServerOptions, credentials, traced, within_policy
 from vectordb_client.transport.pages import Pages, Releaser
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
-from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
@@ -69,7 +68,7 @@ class GrpcBackend(ForkGuarded):
             self._channel = grpc.insecure_channel(options.address, OPTIONS)
         else:
             self._channel = grpc.secure_channel(options.address, credentials(options.tls), OPTIONS)
-        self.stub = VectorDBServiceStub(self._channel)
+        self.stub = stub_of(self._channel)
         self.releaser = Releaser(self, self.stub, self._metadata)
         super().__init__()
 
