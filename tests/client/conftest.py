@@ -164,7 +164,7 @@ class FakeServicer(VectorDBServiceServicer):
     def Search(self, message: Any, context: Any) -> Any:  # noqa: N802
         with self._rpc("Search", message, context):
             found = self.backend.search(message.collection, wire.search_from_message(message))
-        return service_pb2.SearchResponse.FromString(answer_to_bytes(found))
+        return service_pb2.SearchResponse.FromString(answer_to_bytes(found, message.include))
 
     def Explain(self, message: Any, context: Any) -> Any:  # noqa: N802
         answer = service_pb2.ExplainResponse()

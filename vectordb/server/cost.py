@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from vectordb.wire.search import Asked, search_width
+from vectordb.wire.search import Asked, Shape, shape_of
 
 _GUESS = 0.002
 _LIGHT_IDS = 64
@@ -53,19 +54,26 @@ def reader_of(rpc: str) -> Reader:
 
 
 def _search(asked: Asked, size: int) -> Ask:
-    collection, request, width = asked
-    queries = len(request.texts) if request.vectors is None else len(request.vectors)
-    exact, filtered = request.exact, request.where is not None
-    kind = (collection, exact, filtered, request.filter_mode.value, queries.bit_length(), width.bit_length())
-    return Ask(kind, queries * (0.005 if exact or filtered else 0.0002 + 2e-6 * width), Work.BUSY)
+    request, shape = asked
+    return _searched(shape, len(request.texts) if request.vectors is None else len(request.vectors))
+
+
+def _searched(shape: Shape, queries: int) -> Ask:
+    return _ask(shape, queries.bit_length())
+
+
+@lru_cache(maxsize=1024)
+def _ask(shape: Shape, bits: int) -> Ask:
+    """What up to 2 ** bits queries of one shape ask for."""
+    collection, exact, filtered, mode, width = shape
+    guess = 0.005 if exact or filtered else 0.0002 + 2e-6 * width
+    return Ask((collection, exact, filtered, mode, bits, width.bit_length()), (1 << bits) * guess, Work.BUSY)
 
 
 def _explain(message: Any, size: int) -> Ask:
     search = message.search
     queries = len(search.vectors) // (4 * search.dim) if search.dim else len(search.texts)
-    width, exact, filtered = search_width(search), search.exact, search.HasField("where")
-    kind = (search.collection, exact, filtered, search.filter_mode, queries.bit_length(), width.bit_length())
-    guess = queries * (0.005 if exact or filtered else 0.0002 + 2e-6 * width)
+    kind, guess, _ = _searched(shape_of(search), queries)
     return Ask(("Explain", message.analyze, *kind), guess, Work.BUSY)
 
 

@@ -16,7 +16,7 @@ import grpc
 from vectordb.errors import DeadlineExceeded, PermissionDenied, Unavailable
 from vectordb.requests import SAMPLE_SEARCHES, Backend
 from vectordb.server.access import CALLER, CallersBackend
-from vectordb.server.admission import until_deadline
+from vectordb.server.admission import FOREVER
 from vectordb.server.audit import AuditLog
 from vectordb.server.calls import CALL
 from vectordb.server.scans import Owner, Scans
@@ -55,7 +55,9 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
             raise Unavailable("the server is starting; try again in a moment", retry_after=0.5)
         caller, call = CALLER.get(), CALL.get()
         backend: Backend = self._opened if caller is None else CallersBackend(self._opened, caller, self._audit)
-        policy = None if call is None else call.policy
+        if call is None or not call.policies:
+            return backend
+        policy = call.policy
         return backend if policy is None else backend.with_policy(policy)
 
     # Collections
@@ -143,7 +145,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         request = asked.request
         request.timeout = time_left(context, request.timeout)
         request.encoded = True
-        return answer_to_bytes(self.backend.search(asked.collection, request))
+        return answer_to_bytes(self.backend.search(asked.shape.collection, request), request.include)
 
     def Explain(self, message: pb.ExplainRequest, context: _Context) -> pb.ExplainResponse:
         request = requests.search_from_message(message.search)
@@ -236,8 +238,8 @@ def time_left(context: grpc.ServicerContext, timeout: float | None) -> float | N
     Raises:
         DeadlineExceeded: The deadline has passed.
     """
-    remaining = until_deadline(context)
-    if remaining is None:
+    remaining = context.time_remaining()
+    if remaining is None or remaining > FOREVER:
         return timeout
     if remaining <= 0:
         raise DeadlineExceeded("the call's deadline had passed before the server began it", timeout=timeout)

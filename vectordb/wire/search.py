@@ -32,21 +32,33 @@ _COLLECTION, _DIM, _VECTORS = 0x0A, 0x10, 0x1A
 """Tags of the first fields of ``SearchRequest``, which is their order on the wire."""
 
 
-class Asked(NamedTuple):
-    """A search as it came. ``width``: how many candidates it is to look at, as far as it says so."""
+class Shape(NamedTuple):
+    """What says how much work a search is, but for the number of its queries.
+
+    Attributes:
+        width: How many candidates it is to look at, as far as it says so.
+    """
 
     collection: str
-    request: SearchRequest
+    exact: bool
+    filtered: bool
+    mode: int
     width: int
+
+
+class Asked(NamedTuple):
+    """A search as it came."""
+
+    request: SearchRequest
+    shape: Shape
 
 
 class _Kept(NamedTuple):
     """All of a request but its vectors. Nobody changes it."""
 
-    collection: str
     dim: int
     settings: tuple[Any, ...]
-    width: int
+    shape: Shape
 
 
 def search_from_bytes(data: bytes) -> Asked:
@@ -63,10 +75,9 @@ def search_from_bytes(data: bytes) -> Asked:
             kept = _kept(data[:before] + data[end:])
             if kept is not None:
                 vectors = vectors_from_bytes(data[first:end], kept.dim, "vectors")
-                return Asked(kept.collection, SearchRequest(vectors, *kept.settings), kept.width)
+                return Asked(SearchRequest(vectors, *kept.settings), kept.shape)
     message = service_pb2.SearchRequest.FromString(data)
-    width = search_width(message)
-    return Asked(message.collection, search_from_message(message), width)
+    return Asked(search_from_message(message), shape_of(message))
 
 
 def _vectors_in(data: bytes) -> tuple[int, int, int] | None:
@@ -100,19 +111,19 @@ def _kept(data: bytes) -> _Kept | None:
     if message.vectors or message.texts:
         # Texts differ from one search to the next: nothing to gain from keeping them.
         return None
-    return _Kept(message.collection, message.dim, search_settings(message), search_width(message))
+    return _Kept(message.dim, search_settings(message), shape_of(message))
 
 
 _WIDTHS = ("ef", "nprobe")
 
 
-def search_width(message: service_pb2.SearchRequest) -> int:
-    """How many candidates a search is to look at: its limit, or what its parameters say."""
+def shape_of(message: service_pb2.SearchRequest) -> Shape:
+    """The shape of a search; its width is its limit, or what its parameters say."""
     width: int = message.limit
     for name in _WIDTHS if message.params else ():
         if name in message.params:
             width = max(width, int(message.params[name].int_value))
-    return width
+    return Shape(message.collection, message.exact, message.HasField("where"), message.filter_mode, width)
 
 
 def search_to_bytes(collection: str, request: SearchRequest) -> bytes:
@@ -171,33 +182,37 @@ _COMPLETE = Struct("<3sdcd")
 _INCOMPLETE = Struct("<cdcd")
 
 
-def answer_to_bytes(results: Sequence[SearchResult]) -> bytes:
+def answer_to_bytes(results: Sequence[SearchResult], include: Sequence[str]) -> bytes:
     """The answers to all queries of a request as a serialized ``SearchResponse``. Plans that are one object are sent
-    once."""
+    once.
+
+    Args:
+        include: What the request asked for beside ids and scores.
+    """
     parts: list[bytes] = []
-    numbers: dict[int, int] = {}
-    plans: list[Plan] = []
+    plans: dict[int, tuple[int, Plan]] = {}
     for result in results:
         plan = result.plan
-        number = numbers.get(id(plan))
-        if number is None:
-            number = numbers[id(plan)] = len(plans)
-            plans.append(plan)
-        data = _result_to_bytes(result, number)
+        number, _ = plans.setdefault(id(plan), (len(plans), plan))
+        data = _result_to_bytes(result, number, include)
         parts += (b"\x0a", varint(len(data)), data)
-    for plan in plans:
+    for _, plan in plans.values():
         data = plan_to_bytes(plan)
         parts += (b"\x12", varint(len(data)), data)
     return b"".join(parts)
 
 
-def _result_to_bytes(result: SearchResult, plan: int) -> bytes:
+def _result_to_bytes(result: SearchResult, plan: int, include: Sequence[str]) -> bytes:
     parts: list[bytes] = []
-    if result:
-        ids, scores, metadata, texts, vectors = zip(*result, strict=True)
-        hits = types_pb2.Rows()
-        columns_to_message(hits, ids, vectors, metadata, texts)
-        data = hits.SerializeToString()
+    hits = list(result)
+    if hits:
+        ids, scores, metadata, texts, vectors = zip(*hits, strict=True)
+        rows = types_pb2.Rows()
+        if include:
+            columns_to_message(rows, ids, vectors, metadata, texts)
+        else:
+            rows.ids.extend(ids)
+        data = rows.SerializeToString()
         packed = array("f", scores)
         if not LITTLE:
             packed.byteswap()

@@ -58,9 +58,9 @@ def plan_to_message(plan: Plan, message: types_pb2.Plan) -> None:
 
 def plan_to_bytes(plan: Plan) -> bytes:
     """A plan as a serialized message."""
-    parts: list[bytes] = []
     if plan.recall is not None:
         return _explained_to_bytes(plan)
+    parts: list[bytes] = []
     for segment in plan.segments:
         if segment.reason is not None or segment.cost_us or segment.alternatives:
             return _explained_to_bytes(plan)
@@ -68,10 +68,18 @@ def plan_to_bytes(plan: Plan) -> bytes:
         if segment.rows_scored:
             data += b"\x30" + varint(segment.rows_scored)
         parts += (b"\x0a", varint(len(data)), data)
-    parts += (b"\x10", varint(enum_to_number(plan.filter_mode)), b"\x18", varint(plan.version))
+    mode = plan.filter_mode
+    parts += (_AUTO if mode is FilterMode.AUTO else _mode(mode), b"\x18", varint(plan.version))
     for name, milliseconds in plan.timings_ms.items():
         parts += (_timing(name), _DOUBLE.pack(milliseconds))
     return b"".join(parts)
+
+
+def _mode(mode: FilterMode) -> bytes:
+    return b"\x10" + varint(enum_to_number(mode))
+
+
+_AUTO = _mode(FilterMode.AUTO)
 
 
 def _explained_to_bytes(plan: Plan) -> bytes:

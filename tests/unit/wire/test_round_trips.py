@@ -174,7 +174,7 @@ def test_searches(shape, limit, where, mode, min_score, params, timeout, flag, w
     message, data = requests.search_to_message("c", request), search.search_to_bytes("c", request)
     assert service_pb2.SearchRequest.FromString(data) == message
     asked = search.search_from_bytes(data)
-    assert (asked.collection, asked.width) == ("c", search.search_width(message))
+    assert asked.shape == search.shape_of(message)
     for got in (requests.search_from_message(again(message)), asked.request):
         np.testing.assert_array_equal(got.vectors, vectors)
         assert got.vectors.dtype == np.float32
@@ -253,7 +253,7 @@ PLAN = st.builds(
 @given(st.lists(st.lists(HIT, max_size=4), max_size=3), PLAN, st.none() | TEXT, st.floats(0, 1))
 def test_search_results(found, plan, reason, fraction):
     given_ = [SearchResult(hits, plan, 1.25, reason, fraction) for hits in found]
-    data = search.answer_to_bytes(given_)
+    data = search.answer_to_bytes(given_, ("metadata", "text", "vector"))
     assert len(service_pb2.SearchResponse.FromString(data).plans) <= 1, "a shared plan is sent once"
     for got, want in zip(search.answer_from_bytes(data), given_, strict=True):
         assert (got.complete, got.incomplete_reason, got.searched_fraction) == (reason is None, reason, fraction)
