@@ -61,7 +61,7 @@ RELEASE_TIMEOUT = 2.0
 MAX_MESSAGE_BYTES = (1 << 31) - (1 << 20)
 """protobuf cannot serialize 2 GiB; some room is left for ids and framing."""
 _MAX_SECONDS = 1e8
-_SEARCH = f"/{service_pb2.DESCRIPTOR.services_by_name['VectorDBService'].full_name}/Search"
+SEARCH = f"/{service_pb2.DESCRIPTOR.services_by_name['VectorDBService'].full_name}/Search"
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class Call(Generic[T]):
 def stub_of(channel: Any) -> Any:
     """What makes the calls of this protocol over a channel of grpc."""
     stub = VectorDBServiceStub(channel)
-    stub.Search = channel.unary_unary(_SEARCH, _registered_method=True)
+    stub.Search = channel.unary_unary(SEARCH, _registered_method=True)
     return stub
 
 
