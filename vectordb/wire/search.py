@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import repeat
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from vectordb.errors import Internal, InvalidArgument
 from vectordb.requests import SearchRequest
-from vectordb.types import Plan, SearchResult, hits_of
+from vectordb.types import Hit, Plan, SearchResult, hits_of
 from vectordb.wire.columns import LITTLE, MAX_DIM, vectors_from_bytes, vectors_to_bytes
 from vectordb.wire.requests import search_from_message, search_settings, search_to_message
 from vectordb.wire.results import columns_from_message, columns_to_message, rows_of
@@ -178,6 +179,7 @@ def _around(asked: tuple[Any, ...], how: tuple[Any, ...], vector_name: str) -> t
 # Answers
 
 _MALFORMED = "the server's answer to a search is not well formed; are both of one release?"
+_NONE = repeat(None)
 _COMPLETE = Struct("<3sdcd")
 _INCOMPLETE = Struct("<cdcd")
 
@@ -243,8 +245,11 @@ class _PlanLater:
         return self._plan
 
 
-def answer_from_bytes(data: bytes) -> list[SearchResult]:
+def answer_from_bytes(data: bytes, include: Sequence[str]) -> list[SearchResult]:
     """One result a query of a serialized ``SearchResponse``. Their plans are read when they are looked at.
+
+    Args:
+        include: What the request asked for beside ids and scores; nothing else is read.
 
     Raises:
         Internal: It is none, or not well formed.
@@ -260,8 +265,19 @@ def answer_from_bytes(data: bytes) -> list[SearchResult]:
         reason = None if complete else entry.incomplete_reason
         if number >= len(plans) or complete == entry.HasField("incomplete_reason"):
             raise Internal(_MALFORMED)
-        ids, (vectors, metadata, texts) = columns_from_message(entry.hits)
-        columns = (list(entry.scores), metadata, texts, vectors)
-        hits = hits_of(rows_of(ids, columns, ("score", "metadata", "text", "vector")))
+        hits = _hits_from_message(entry) if include else _bare_hits_from_message(entry)
         results.append(SearchResult(hits, plans[number], entry.took_ms, reason, entry.searched_fraction))
     return results
+
+
+def _hits_from_message(entry: types_pb2.SearchResult) -> list[Hit]:
+    ids, (vectors, metadata, texts) = columns_from_message(entry.hits)
+    columns = (list(entry.scores), metadata, texts, vectors)
+    return hits_of(rows_of(ids, columns, ("score", "metadata", "text", "vector")))
+
+
+def _bare_hits_from_message(entry: types_pb2.SearchResult) -> list[Hit]:
+    ids, scores = entry.hits.ids, entry.scores
+    if len(ids) != len(scores):
+        raise Internal(_MALFORMED)
+    return hits_of(zip(ids, scores, _NONE, _NONE, _NONE, strict=False))

@@ -236,7 +236,7 @@ def search(collection: str, request: SearchRequest) -> Call[list[SearchResult]]:
     return Call(
         "Search",
         search_to_bytes(collection, request),
-        answer_from_bytes,
+        lambda data: answer_from_bytes(data, request.include),
         request.timeout,
         grace=PARTIAL_GRACE if request.allow_partial else GRACE,
     )

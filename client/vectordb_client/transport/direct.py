@@ -52,6 +52,7 @@ _FIRST_WINDOW = 65_535
 _RECEIVED = 1 << 30
 _LAST_STREAM = (1 << 31) - 1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+_OK: Headers = (("grpc-status", b"0"),)
 _TIMEOUT = literal("grpc-timeout", b"")[:-1]
 
 
@@ -113,11 +114,15 @@ class DirectCalls:
             Failed: It ended with a status, or its time ran out.
             Elsewhere: It is not known how it ended, or it was not made.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        connection = self._taken()
+        now = time.monotonic()
+        connection = self._taken(now)
         try:
             head = _head(path, self._address, metadata)
-            answer = connection.exchange(head if timeout is None else head + _time(timeout), message, end)
+            if timeout is not None:
+                head += _time(timeout)
+            connection.limit(timeout)
+            answer = connection.exchange(head, message, None if timeout is None else now + timeout)
+            connection.used = now
         except Failed:
             self._give_back(connection)
             raise
@@ -149,16 +154,17 @@ class DirectCalls:
         for connection in self._open:
             connection.close()
 
-    def _taken(self) -> _Connection:
+    def _taken(self, now: float) -> _Connection:
         while self._idle:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 break
-            if connection.is_fit():
+            # One that was in use a moment ago is there, as far as can be known.
+            if now - connection.used < _IDLE_SECONDS or connection.is_fit():
                 return connection
             self._drop(connection)
-        if time.monotonic() < self._paused_until:
+        if now < self._paused_until:
             raise Elsewhere
         try:
             connection = _Connection(_connected(self._address))
@@ -196,12 +202,12 @@ class _Connection:
     """One connection, with one call at a time. Used by one thread at a time; ``shut`` by any.
 
     Attributes:
-        last: It is not to be used again.
+        last: It is not to be used again. used: When a call was last made, as of ``time.monotonic``.
     """
 
     __slots__ = (
         "_buffer", "_chunks", "_initial", "_largest", "_received", "_socket", "_stream", "_timeout", "_trailers",
-        "_used", "_window", "_window_of_stream", "last",
+        "_window", "_window_of_stream", "last", "used",
     )  # fmt: skip
 
     def __init__(self, connected: socket.socket) -> None:
@@ -216,7 +222,7 @@ class _Connection:
         self._largest = 16_384
         self._received = 0
         self._timeout = 0.0
-        self._used = time.monotonic()
+        self.used = 0.0
         self.last = False
         # No dynamic table, no pushes, windows that are never in the way.
         settings = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, _LARGEST_WINDOW)
@@ -225,8 +231,6 @@ class _Connection:
 
     def is_fit(self) -> bool:
         """Whether the peer is still there, as far as can be seen from here."""
-        if time.monotonic() - self._used < _IDLE_SECONDS:
-            return True
         try:
             # Anything but its end is read by the next call.
             return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
@@ -245,7 +249,6 @@ class _Connection:
             Failed: The answer is a status. Elsewhere, OSError, BadHeaders: Anything else. _OutOfTime: At the end.
         """
         self._stream = stream = self._stream + 2
-        self._limit(end)
         self._chunks, self._trailers = [], None
         size = len(message) + _PREFIX.size
         first = _FRAME.pack(len(head) << 8 | _HEADERS, _END_HEADERS, stream)
@@ -256,19 +259,19 @@ class _Connection:
                 self._window_of_stream = self._initial - size
                 second = _FRAME.pack(size << 8 | _DATA, _END_STREAM, stream)
                 self._socket.sendall(b"".join((first, head, second, prefix, message)))
+                answered = False
             else:
                 self._window_of_stream = self._initial
                 self._socket.sendall(first + head)
-                self._send(memoryview(prefix + message), end)
+                answered = self._send(memoryview(prefix + message), end)
         except BlockingIOError:
             raise _OutOfTime from None
-        while not self._is_answered():
-            self._step(end)
+        while not answered:
+            answered = self._step(end)
         if self._received >= _RECEIVED:
             self._socket.sendall(_frame(_WINDOW, 0, 0, struct.pack(">I", self._received)))
             self._received = 0
-        self._used = time.monotonic()
-        if self._stream >= _LAST_STREAM - 2:
+        if stream >= _LAST_STREAM - 2:
             self.last = True
         return self._answer()
 
@@ -282,71 +285,76 @@ class _Connection:
     def close(self) -> None:
         self._socket.close()
 
-    def _limit(self, end: float | None) -> None:
-        """Bounds each wait for the socket by the call's time. The system does it, which saves a call of ``poll``."""
-        left = 0.0 if end is None else max(end - time.monotonic(), 1e-3)
-        if left > 2.0:
+    def limit(self, seconds: float | None) -> None:
+        """Bounds each wait for the socket. The system does it, which saves a call of ``poll`` each time."""
+        if seconds is None:
+            seconds = 0.0
+        elif seconds > 2.0:
             # One setting for all calls of one timeout: who is woken too early goes on waiting.
-            left = math.ceil(left * 4.0) / 4.0
-        if left == self._timeout:
+            seconds = math.ceil(seconds * 4.0) / 4.0
+        if seconds == self._timeout:
             return
-        self._timeout = left
-        value = struct.pack("ll", int(left), int(left % 1.0 * 1e6))
+        self._timeout = seconds
+        whole = int(seconds)
+        value = struct.pack("ll", whole, int((seconds - whole) * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
-    def _send(self, data: memoryview, end: float | None) -> None:
-        """Sends a long message as the peer takes it, unless it answers before that."""
-        while data and not self._is_answered():
+    def _send(self, data: memoryview, end: float | None) -> bool:
+        """Sends a long message as the peer takes it; whether it has answered before the end of it."""
+        while data:
             size = min(len(data), self._largest, self._window, self._window_of_stream)
             if size <= 0:
-                self._step(end)
+                if self._step(end):
+                    self.last = True
+                    return True
                 continue
             self._window -= size
             self._window_of_stream -= size
             flags = _END_STREAM if size == len(data) else 0
             self._socket.sendall(_FRAME.pack(size << 8 | _DATA, flags, self._stream) + data[:size])
             data = data[size:]
-        if data:
-            self.last = True
+        return False
 
-    def _is_answered(self) -> bool:
-        return self._trailers is not None
-
-    def _step(self, end: float | None) -> None:
-        """Reads a frame and does what it says."""
-        buffer = self._buffer
-        while len(buffer) < _FRAME.size:
-            buffer += self._bytes(end)
-        what, flags, stream = _FRAME.unpack_from(buffer)
-        stop = _FRAME.size + (what >> 8)
-        if len(buffer) < stop:
-            parts, size = [buffer], len(buffer)
-            while size < stop:
-                parts.append(self._bytes(end))
-                size += len(parts[-1])
-            buffer = b"".join(parts)
-        self._buffer = buffer[stop:]
-        data, kind = buffer[_FRAME.size : stop], what & 255
-        if kind == _DATA:
-            if flags & _ODD:
-                raise Elsewhere
-            self._received += len(data)
-            if stream == self._stream:
-                self._chunks.append(data)
-                if flags & _END_STREAM:
-                    # An answer of gRPC ends with its status.
+    def _step(self, end: float | None) -> bool:
+        """Reads what has come, frame by frame, and does what it says; whether the call is answered."""
+        buffer, at = self._buffer, 0
+        try:
+            while True:
+                size = len(buffer) - at
+                stop = _FRAME.size
+                if size >= stop:
+                    what, flags, stream = _FRAME.unpack_from(buffer, at)
+                    stop += what >> 8
+                if size < stop:
+                    if at:
+                        return False
+                    buffer += self._bytes(end)
+                    continue
+                data, kind = buffer[at + _FRAME.size : at + stop], what & 255
+                at += stop
+                if stream != self._stream or (kind != _DATA and kind != _HEADERS):
+                    if kind == _DATA:
+                        self._received += len(data)
+                    else:
+                        self._control(kind, flags, stream, data)
+                elif flags & _ODD:
                     raise Elsewhere
-        elif kind == _HEADERS and stream == self._stream:
-            if flags & _ODD or not flags & _END_HEADERS:
-                raise Elsewhere
-            headers = headers_of(data)
-            if any(name == ":status" and value != b"200" for name, value in headers):
-                raise Elsewhere
-            if flags & _END_STREAM:
-                self._trailers = headers
-        else:
-            self._control(kind, flags, stream, data)
+                elif kind == _DATA:
+                    self._received += len(data)
+                    self._chunks.append(data)
+                    if flags & _END_STREAM:
+                        # An answer of gRPC ends with its status.
+                        raise Elsewhere
+                elif not flags & _END_HEADERS:
+                    raise Elsewhere
+                else:
+                    headers = _good_headers(data)
+                    if flags & _END_STREAM:
+                        self._trailers = headers
+                        return True
+        finally:
+            self._buffer = buffer[at:]
 
     def _control(self, kind: int, flags: int, stream: int, data: bytes) -> None:
         if kind == _WINDOW:
@@ -381,22 +389,21 @@ class _Connection:
             try:
                 data = self._socket.recv(65_536)
             except BlockingIOError:
-                if end is not None and time.monotonic() >= end:
+                left = 0.0 if end is None else end - time.monotonic()
+                if left <= 0.0:
                     raise _OutOfTime from None
-                self._limit(end)
+                self.limit(left)
                 continue
             if not data:
                 raise Elsewhere
             return data
 
     def _answer(self) -> bytes:
-        chunks = self._chunks
-        status = None
-        for name, value in self._trailers or ():
-            if name == "grpc-status":
-                status = value
-        if status != b"0":
-            _fail(self._trailers or (), status)
+        chunks, trailers = self._chunks, self._trailers or ()
+        if trailers != _OK:
+            status = _status(trailers)
+            if status != b"0":
+                _fail(trailers, status)
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         compressed, size = _PREFIX.unpack_from(data)
         if compressed or size != len(data) - _PREFIX.size:
@@ -448,13 +455,31 @@ def _head(path: str, address: str, metadata: Metadata) -> bytes:
 
 
 def _time(seconds: float) -> bytes:
-    """``grpc-timeout``: at most eight digits."""
-    for unit, factor in (("u", 1e6), ("m", 1e3), ("S", 1.0)):
-        number = math.ceil(seconds * factor)
-        if number < 100_000_000:
-            value = f"{max(number, 1)}{unit}".encode()
-            return _TIMEOUT + bytes((len(value),)) + value
-    return b""
+    """``grpc-timeout``; long ones by hundredths, so that calls of one timeout have the same."""
+    return _hundredths(math.ceil(seconds * 100.0)) if seconds > 2.0 else _timeout(math.ceil(seconds * 1e6), "u")
+
+
+@lru_cache(maxsize=64)
+def _hundredths(number: int) -> bytes:
+    return _timeout(10 * number, "m") if number < 10_000_000 else _timeout(number // 100, "S")
+
+
+def _timeout(number: int, unit: str) -> bytes:
+    """At most eight digits."""
+    value = f"{min(max(number, 1), 99_999_999)}{unit}".encode()
+    return _TIMEOUT + bytes((len(value),)) + value
+
+
+@lru_cache(maxsize=256)
+def _good_headers(block: bytes) -> Headers:
+    headers = headers_of(block)
+    if any(name == ":status" and value != b"200" for name, value in headers):
+        raise Elsewhere
+    return headers
+
+
+def _status(headers: Headers) -> bytes | None:
+    return next((value for name, value in headers if name == "grpc-status"), None)
 
 
 def _fail(headers: Headers, status: bytes | None) -> NoReturn:

@@ -5,8 +5,6 @@ Then a block says the same whatever came before it, and those that repeat are re
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 Headers = tuple[tuple[str, bytes], ...]
 
 _STATIC: tuple[tuple[str, bytes], ...] = (
@@ -81,7 +79,6 @@ def _length(number: int) -> bytes:
     return bytes(data)
 
 
-@lru_cache(maxsize=256)
 def headers_of(block: bytes) -> Headers:
     """The headers of a block, in order.
 

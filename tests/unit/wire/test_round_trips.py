@@ -255,7 +255,7 @@ def test_search_results(found, plan, reason, fraction):
     given_ = [SearchResult(hits, plan, 1.25, reason, fraction) for hits in found]
     data = search.answer_to_bytes(given_, ("metadata", "text", "vector"))
     assert len(service_pb2.SearchResponse.FromString(data).plans) <= 1, "a shared plan is sent once"
-    for got, want in zip(search.answer_from_bytes(data), given_, strict=True):
+    for got, want in zip(search.answer_from_bytes(data, ("metadata",)), given_, strict=True):
         assert (got.complete, got.incomplete_reason, got.searched_fraction) == (reason is None, reason, fraction)
         assert (got.took_ms, got.plan) == (1.25, plan)
         for a, b in zip(got, want, strict=True):
