@@ -493,7 +493,7 @@ def _fail(headers: Headers, status: bytes | None) -> NoReturn:
                 trailing.append((name, base64.b64decode(value + b"=" * (-len(value) % 4))))
             except binascii.Error:
                 raise Elsewhere from None
-        elif not name.startswith((":", "grpc-")):
+        elif name != "content-type" and not name.startswith((":", "grpc-")):
             trailing.append((name, value.decode("ascii", "replace")))
     code = _CODES.get(int(status)) if status is not None and status.isdigit() else None
     if code is None or code is grpc.StatusCode.OK:
