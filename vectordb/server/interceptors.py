@@ -80,15 +80,19 @@ class Guard(Wrapper):
     def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         parse, call, serialize = handler.request_deserializer, handler.unary_unary, handler.response_serializer
         enter, leave, asked = self._admission.enter, self._admission.leave, reader_of(method.rpartition("/")[2])
+        checked, limit = self._checked, self._limit
 
         def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                message, size = _parsed(parse, data), len(data)
+                message, size = parse(data), len(data)
                 ticket = enter(asked(message, size), size, context)
                 try:
-                    return self._checked(serialize(call(message, context)))
+                    response = serialize(call(message, context))
+                    return response if len(response) <= limit else checked(response)
                 finally:
                     leave(ticket)
+            except DecodeError:
+                fail(context, method, _unreadable())
             except Exception as error:
                 fail(context, method, error)
 
@@ -180,11 +184,14 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
     try:
         return parse(data)
     except DecodeError:
-        raise InvalidArgument(
-            "the request cannot be read: it is no message of its type, has text that is not UTF-8, or is nested too "
-            "deep",
-            field="request",
-        ) from None
+        raise _unreadable() from None
+
+
+def _unreadable() -> InvalidArgument:
+    return InvalidArgument(
+        "the request cannot be read: it is no message of its type, has text that is not UTF-8, or is nested too deep",
+        field="request",
+    )
 
 
 def fail(context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:

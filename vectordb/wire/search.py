@@ -195,19 +195,14 @@ def answer_to_bytes(results: Sequence[SearchResult], include: Sequence[str]) -> 
     plans: dict[int, tuple[int, Plan]] = {}
     for result in results:
         plan = result.plan
-        number, _ = plans.setdefault(id(plan), (len(plans), plan))
-        data = _result_to_bytes(result, number, include)
-        parts += (b"\x0a", varint(len(data)), data)
-    for _, plan in plans.values():
-        data = plan_to_bytes(plan)
-        parts += (b"\x12", varint(len(data)), data)
-    return b"".join(parts)
-
-
-def _result_to_bytes(result: SearchResult, plan: int, include: Sequence[str]) -> bytes:
-    parts: list[bytes] = []
-    hits = list(result)
-    if hits:
+        known = plans.get(id(plan))
+        if known is None:
+            known = plans[id(plan)] = len(plans), plan
+        end = _end_to_bytes(result, known[0])
+        hits = list(result)
+        if not hits:
+            parts += (b"\x0a", varint(len(end)), end)
+            continue
         ids, scores, metadata, texts, vectors = zip(*hits, strict=True)
         rows = types_pb2.Rows()
         if include:
@@ -218,16 +213,23 @@ def _result_to_bytes(result: SearchResult, plan: int, include: Sequence[str]) ->
         packed = array("f", scores)
         if not LITTLE:
             packed.byteswap()
-        parts += (b"\x0a", varint(len(data)), data, b"\x12", varint(4 * len(packed)), packed.tobytes())
-    if result.complete:
-        parts.append(_COMPLETE.pack(b"\x18\x01\x29", result.searched_fraction, b"\x31", result.took_ms))
-    else:
-        reason = (result.incomplete_reason or "").encode()
-        parts += (b"\x22", varint(len(reason)), reason)
-        parts.append(_INCOMPLETE.pack(b"\x29", result.searched_fraction, b"\x31", result.took_ms))
-    if plan:
-        parts += (b"\x38", varint(plan))
+        size, sized = varint(len(data)), varint(4 * len(packed))
+        whole = 2 + len(size) + len(data) + len(sized) + 4 * len(packed) + len(end)
+        parts += (b"\x0a", varint(whole), b"\x0a", size, data, b"\x12", sized, packed.tobytes(), end)
+    for _, plan in plans.values():
+        data = plan_to_bytes(plan)
+        parts += (b"\x12", varint(len(data)), data)
     return b"".join(parts)
+
+
+def _end_to_bytes(result: SearchResult, plan: int) -> bytes:
+    """All of a result but its hits."""
+    number = b"\x38" + varint(plan) if plan else b""
+    if result.complete:
+        return _COMPLETE.pack(b"\x18\x01\x29", result.searched_fraction, b"\x31", result.took_ms) + number
+    reason = (result.incomplete_reason or "").encode()
+    rest = _INCOMPLETE.pack(b"\x29", result.searched_fraction, b"\x31", result.took_ms)
+    return b"".join((b"\x22", varint(len(reason)), reason, rest, number))
 
 
 class _PlanLater:
