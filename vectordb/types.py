@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
@@ -262,22 +262,31 @@ class SearchResult(Sequence[Hit]):
         took_ms: Wall time in the engine, in milliseconds.
     """
 
-    __slots__ = ("_hits", "complete", "incomplete_reason", "plan", "searched_fraction", "took_ms")
+    __slots__ = ("_hits", "_plan", "complete", "incomplete_reason", "searched_fraction", "took_ms")
 
     def __init__(
         self,
         hits: list[Hit],
-        plan: Plan,
+        plan: Plan | Callable[[], Plan],
         took_ms: float,
         incomplete_reason: str | None = None,
         searched_fraction: float = 1.0,
     ) -> None:
         self._hits = hits
-        self.plan = plan
+        # What gives it, where it was read from a message: few look at it.
+        self._plan = plan
         self.took_ms = took_ms
         self.complete = incomplete_reason is None
         self.incomplete_reason = incomplete_reason
         self.searched_fraction = searched_fraction
+
+    @property
+    def plan(self) -> Plan:
+        return self._plan if isinstance(self._plan, Plan) else self._plan()
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._plan = plan
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

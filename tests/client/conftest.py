@@ -20,7 +20,8 @@ from vectordb.types import Record
 from vectordb.wire import requests as wire
 from vectordb.wire.config import config_to_message
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
-from vectordb.wire.results import records_to_message, search_response_to_message, write_result_to_message
+from vectordb.wire.results import records_to_message, write_result_to_message
+from vectordb.wire.search import answer_to_bytes
 from vectordb.wire.stats import info_to_message, plan_to_message, stats_to_message
 from vectordb_proto.v1 import service_pb2
 from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceServicer, add_VectorDBServiceServicer_to_server
@@ -163,7 +164,7 @@ class FakeServicer(VectorDBServiceServicer):
     def Search(self, message: Any, context: Any) -> Any:  # noqa: N802
         with self._rpc("Search", message, context):
             found = self.backend.search(message.collection, wire.search_from_message(message))
-        return search_response_to_message(found)
+        return service_pb2.SearchResponse.FromString(answer_to_bytes(found, message.include))
 
     def Explain(self, message: Any, context: Any) -> Any:  # noqa: N802
         answer = service_pb2.ExplainResponse()

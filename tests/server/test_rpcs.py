@@ -25,6 +25,7 @@ from vectordb.requests import (
 from vectordb.types import CollectionConfig, Durability
 from vectordb.wire import requests, results, stats
 from vectordb.wire.config import config_from_message
+from vectordb.wire.search import answer_from_bytes
 from vectordb_proto.v1 import service_pb2 as pb
 
 
@@ -78,7 +79,8 @@ def test_searches_of_many_queries_are_one_call(served):
     served.stub.Write(requests.write_to_message("docs", a_write()))
     queries = np.array([[1, 0, 0], [0, -1, 0]], np.float32)
     search = SearchRequest(queries, limit=2, where=col("n") < 4, include=("metadata", "vector"), allow_partial=True)
-    found = results.search_response_from_message(served.stub.Search(requests.search_to_message("docs", search)))
+    data = served.stub.Search(requests.search_to_message("docs", search)).SerializeToString()
+    found = answer_from_bytes(data, search.include)
     assert [result.ids for result in found] == [["r3", "r2"], ["r0", "r1"]]
     assert found[0].scores == [10.0, 7.0]
     assert found[1][0].metadata == {"n": 0}

@@ -48,7 +48,10 @@ STANDING, CALM, TARGET = 0.2, 1.0, 0.005
 _LONGEST_DELAY, _SHORTEST_DELAY = 5.0, 0.005
 _WINDOW = 0.1
 _KINDS = 4096
-_FOREVER = 1e9
+_MEASURED = 8
+"""The first so many calls of a kind, and later one in so many, have their processor time measured."""
+FOREVER = 1e9
+"""Seconds beyond which there is no deadline: grpc then says that it is centuries away."""
 
 
 class Waiter(Protocol):
@@ -69,21 +72,44 @@ class Bounds:
     max_queued_bytes: int = 512 << 20
 
 
+class _Average:
+    """What calls of one kind cost: seconds of a place, and of a processor. A lost change does not matter."""
+
+    __slots__ = ("calls", "computed", "guessed", "took")
+
+    def __init__(self, took: float, computed: float) -> None:
+        self.took, self.computed = took, computed
+        self.calls = 0
+        self.guessed = True
+
+    def learn(self, took: float, computed: float | None) -> None:
+        if self.guessed:
+            self.guessed = False
+            self.took, self.computed = took, took if computed is None else computed
+            return
+        self.took += 0.2 * (took - self.took)
+        if computed is not None:
+            self.computed += 0.2 * (computed - self.computed)
+
+
 class Ticket:
-    """One call's place, or its place in the queue."""
+    """One call's place, or its place in the queue. ``begun``: the processor time at its beginning; ``None``: it is not
+    measured."""
 
-    __slots__ = ("begun", "cost", "gate", "granted", "heavy", "kind", "number", "room", "size", "started")
+    __slots__ = ("average", "begun", "cost", "gate", "granted", "heavy", "number", "room", "size", "started")
 
-    def __init__(self, kind: tuple[Any, ...], cost: float, room: _Room, size: int) -> None:
-        self.kind = kind
-        self.cost = cost
+    begun: float | None
+    gate: threading.Lock
+    number: int
+    started: float
+
+    def __init__(self, average: _Average, room: _Room, size: int) -> None:
+        self.average = average
+        self.cost = average.took
         self.room = room
         self.size = size
-        self.heavy = room.splits and cost > HEAVY
-        self.started = self.begun = 0.0
-        self.number = 0
+        self.heavy = room.splits and average.took > HEAVY
         self.granted = False
-        self.gate: Any = None
 
 
 class _Room:
@@ -128,15 +154,6 @@ class _Room:
 
     def has_place(self, heavy: bool) -> bool:
         return self.running < self.places and not (heavy and self.heavy_running >= self.heavy_places)
-
-    def take(self, ticket: Ticket, now: float) -> None:
-        self.running += 1
-        self.heavy_running += ticket.heavy
-        ticket.started = now
-
-    def give_back(self, ticket: Ticket) -> None:
-        self.running -= 1
-        self.heavy_running -= ticket.heavy
 
     def queue(self, ticket: Ticket, now: float) -> None:
         self.queues[ticket.heavy].append(ticket)
@@ -209,7 +226,7 @@ class Admission:
         self._number = 0  # guarded by self._lock
         self._closed = False  # guarded by self._lock
         # A lost average does not matter: not guarded.
-        self._averages: dict[tuple[Any, ...], tuple[float, float]] = {}
+        self._averages: dict[tuple[Any, ...], _Average] = {}
         self.shed: Counter[str] = Counter()
 
     @property
@@ -240,14 +257,18 @@ class Admission:
             DeadlineExceeded: Its time ran out while it waited. Unavailable: The server stops.
         """
         kind, guess, work = ask
-        known = self._averages.get(kind)
-        cost, computed = known if known is not None else (guess, guess)
-        room = self._quick if work is Work.BUSY and computed < QUICK else self._rooms[work]
-        ticket = Ticket(kind, cost, room, size)
+        average = self._averages.get(kind)
+        if average is None:
+            average = self._first_of(kind, guess)
+        room = self._quick if work is Work.BUSY and average.computed < QUICK else self._rooms[work]
+        ticket = Ticket(average, room, size)
+        heavy = ticket.heavy
         with self._lock:
-            if not room.queues[ticket.heavy] and room.has_place(ticket.heavy):
-                room.take(ticket, self._clock())
-                ticket.begun = self._computed()
+            if not room.queues[heavy] and room.running < room.places and not (heavy and not room.has_place(True)):
+                room.running += 1
+                room.heavy_running += heavy
+                ticket.started = self._clock()
+                self._measure(ticket)
                 return ticket
             left = until_deadline(context)
             self._check(ticket, left)
@@ -260,22 +281,26 @@ class Admission:
         if not context.is_active():
             self.leave(ticket, measured=False)
             raise Unavailable("the call was broken off while it waited")
-        ticket.begun = self._computed()
+        self._measure(ticket)
         return ticket
 
     def leave(self, ticket: Ticket, measured: bool = True) -> None:
         """The call is over; ``measured``: what it took says something about its kind."""
         room, now = ticket.room, self._clock()
         if measured:
-            self._learn(ticket.kind, now - ticket.started, self._computed() - ticket.begun)
+            begun = ticket.begun
+            ticket.average.learn(now - ticket.started, None if begun is None else self._computed() - begun)
         with self._lock:
-            room.give_back(ticket)
+            room.running -= 1
+            room.heavy_running -= ticket.heavy
             if room.since is None:
                 return
             room.measure(ticket.cost, now)
             while (chosen := room.next_one()) is not None:
                 room.unqueue(chosen)
-                room.take(chosen, now)
+                room.running += 1
+                room.heavy_running += chosen.heavy
+                chosen.started = now
                 chosen.granted = True
                 chosen.gate.release()
 
@@ -329,17 +354,21 @@ class Admission:
         if not ticket.granted:
             raise Unavailable("the server is stopping; try again in a moment", retry_after=1.0)
 
-    def _learn(self, kind: tuple[Any, ...], took: float, computed: float) -> None:
-        known = self._averages.get(kind)
-        if known is None:
-            if len(self._averages) >= _KINDS:
-                self._averages.clear()
-            self._averages[kind] = took, computed
-        else:
-            self._averages[kind] = known[0] + 0.2 * (took - known[0]), known[1] + 0.2 * (computed - known[1])
+    def _first_of(self, kind: tuple[Any, ...], guess: float) -> _Average:
+        if len(self._averages) >= _KINDS:
+            self._averages.clear()
+        average = self._averages[kind] = _Average(guess, guess)
+        return average
+
+    def _measure(self, ticket: Ticket) -> None:
+        """Notes the processor time at a call's beginning, where it is a call to be measured: asking for it is a system
+        call, and the average of some is as good as that of all."""
+        average = ticket.average
+        average.calls = calls = average.calls + 1
+        ticket.begun = self._computed() if calls <= _MEASURED or not calls % _MEASURED else None
 
 
 def until_deadline(context: Waiter) -> float | None:
     """Seconds until the call's deadline; None without one, of which grpc says that it is centuries away."""
     left = context.time_remaining()
-    return None if left is None or left > _FOREVER else left
+    return None if left is None or left > FOREVER else left

@@ -31,50 +31,56 @@ _READ = frozenset({REQUEST_ID_KEY, POLICY_KEY, "traceparent", "tracestate"})
 
 
 class Call:
-    """One call. ``started`` is as of ``time.perf_counter``; ``named`` where its id came with it."""
+    """One call.
 
-    __slots__ = ("_policies", "named", "request_id", "rpc", "started", "trace")
+    Attributes:
+        started: As of ``time.perf_counter``.
+        named: Whether its id came with it.
+        policies: The row policies that the caller binds itself to, serialized: equal for equal callers.
+    """
+
+    __slots__ = ("_request_id", "named", "policies", "rpc", "started", "trace")
 
     def __init__(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         self.started = time.perf_counter()
         self.rpc = rpc
-        self.request_id = ""
+        self._request_id = ""
         self.trace: dict[str, str] | None = None
-        self._policies: tuple[bytes, ...] = ()
+        self.policies: tuple[bytes, ...] = ()
         for name, value in metadata:
             if name not in _READ:
                 continue
             if name == POLICY_KEY:
                 # On the wire it is base64, which some transports leave to their users. All count that are sent: one
                 # that a proxy adds cannot be taken back by the client's.
-                self._policies += (value if isinstance(value, bytes) else _decoded(value),)
+                self.policies += (value if isinstance(value, bytes) else _decoded(value),)
             elif isinstance(value, bytes):
                 continue
             elif name == REQUEST_ID_KEY:
                 # Anything else could forge lines of the log.
-                self.request_id = value if _FIT.fullmatch(value) else ""
+                self._request_id = value if _FIT.fullmatch(value) else ""
             else:
                 self.trace = {**(self.trace or {}), name: value}
-        self.named = self.request_id != ""
-        if not self.named:
-            self.request_id = f"{_PREFIX}-{next(_COUNT):x}"
+        self.named = self._request_id != ""
+
+    @property
+    def request_id(self) -> str:
+        """What it is called in the log. Made when it is first asked for, by the thread that answers the call."""
+        if not self._request_id:
+            self._request_id = f"{_PREFIX}-{next(_COUNT):x}"
+        return self._request_id
 
     @property
     def policy(self) -> Filter | None:
-        """The row policy that the caller binds itself to.
+        """What meets all of ``policies``.
 
         Raises:
             InvalidFilter: It cannot be read.
         """
         policy: Filter | None = None
-        for data in self._policies:
+        for data in self.policies:
             policy = joined(policy, policy_from_bytes(data))
         return policy
-
-    @property
-    def policies(self) -> tuple[bytes, ...]:
-        """What it was read from: equal for equal callers."""
-        return self._policies
 
 
 def _decoded(value: str) -> bytes:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
+
+from vectordb.wire.search import Asked, Shape, shape_of
 
 _GUESS = 0.002
 _LIGHT_IDS = 64
 """A ``Get`` of at most so many ids is a light call."""
-_WIDTHS = ("ef", "nprobe")
 
 
 class Work(Enum):
@@ -51,20 +53,27 @@ def reader_of(rpc: str) -> Reader:
     return lambda message, size: other
 
 
-def _search(message: Any, size: int) -> Ask:
-    dim = message.dim
-    queries = len(message.vectors) // (4 * dim) if dim else len(message.texts)
-    width = message.limit
-    for name in _WIDTHS if message.params else ():
-        if name in message.params:
-            width = max(width, int(message.params[name].int_value))
-    exact, filtered = message.exact, message.HasField("where")
-    kind = (message.collection, exact, filtered, message.filter_mode, queries.bit_length(), width.bit_length())
-    return Ask(kind, queries * (0.005 if exact or filtered else 0.0002 + 2e-6 * width), Work.BUSY)
+def _search(asked: Asked, size: int) -> Ask:
+    request, shape = asked
+    return _searched(shape, len(request.texts) if request.vectors is None else len(request.vectors))
+
+
+def _searched(shape: Shape, queries: int) -> Ask:
+    return _ask(shape, queries.bit_length())
+
+
+@lru_cache(maxsize=1024)
+def _ask(shape: Shape, bits: int) -> Ask:
+    """What up to 2 ** bits queries of one shape ask for."""
+    collection, exact, filtered, mode, width = shape
+    guess = 0.005 if exact or filtered else 0.0002 + 2e-6 * width
+    return Ask((collection, exact, filtered, mode, bits, width.bit_length()), (1 << bits) * guess, Work.BUSY)
 
 
 def _explain(message: Any, size: int) -> Ask:
-    kind, guess, _ = _search(message.search, size)
+    search = message.search
+    queries = len(search.vectors) // (4 * search.dim) if search.dim else len(search.texts)
+    kind, guess, _ = _searched(shape_of(search), queries)
     return Ask(("Explain", message.analyze, *kind), guess, Work.BUSY)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -24,6 +24,7 @@ from vectordb.server.calls import CALL
 from vectordb.server.cost import reader_of
 from vectordb.server.streams import Streams
 from vectordb.wire.errors import DETAILS_KEY, REQUEST_ID_KEY, error_to_status
+from vectordb.wire.search import search_from_bytes
 from vectordb_proto.v1 import service_pb2, service_pb2_grpc
 
 log = logging.getLogger("vectordb.server")
@@ -34,6 +35,10 @@ _LONG = frozenset({"Optimize", "Reindex", "Backup", "Verify", "Repair", "Erase"}
 """Calls with one message each way that may hold a thread for long; streams may anyway."""
 _Behaviour = Callable[..., Any]
 T = TypeVar("T")
+
+
+_CODECS: Mapping[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {"Search": (search_from_bytes, bytes)}
+"""What reads the requests and writes the answers of RPCs that do without protobuf's objects."""
 
 
 class Wrapper(ABC):
@@ -75,15 +80,19 @@ class Guard(Wrapper):
     def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         parse, call, serialize = handler.request_deserializer, handler.unary_unary, handler.response_serializer
         enter, leave, asked = self._admission.enter, self._admission.leave, reader_of(method.rpartition("/")[2])
+        checked, limit = self._checked, self._limit
 
         def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                message, size = _parsed(parse, data), len(data)
+                message, size = parse(data), len(data)
                 ticket = enter(asked(message, size), size, context)
                 try:
-                    return self._checked(serialize(call(message, context)))
+                    response = serialize(call(message, context))
+                    return response if len(response) <= limit else checked(response)
                 finally:
                     leave(ticket)
+            except DecodeError:
+                fail(context, method, _unreadable())
             except Exception as error:
                 fail(context, method, error)
 
@@ -175,11 +184,14 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
     try:
         return parse(data)
     except DecodeError:
-        raise InvalidArgument(
-            "the request cannot be read: it is no message of its type, has text that is not UTF-8, or is nested too "
-            "deep",
-            field="request",
-        ) from None
+        raise _unreadable() from None
+
+
+def _unreadable() -> InvalidArgument:
+    return InvalidArgument(
+        "the request cannot be read: it is no message of its type, has text that is not UTF-8, or is nested too deep",
+        field="request",
+    )
 
 
 def fail(context: grpc.ServicerContext, method: str, error: Exception) -> NoReturn:
@@ -219,6 +231,9 @@ def wrapped_handlers(servicer: Any, wrappers: Sequence[Wrapper]) -> dict[str, gr
     service_pb2_grpc.add_VectorDBServiceServicer_to_server(servicer, collected)
     handlers = {}
     for name, handler in collected.found.items():
+        if name in _CODECS:
+            parse, serialize = _CODECS[name]
+            handler = grpc.unary_unary_rpc_method_handler(handler.unary_unary, parse, serialize)
         for wrapper in wrappers:
             handler = wrapper.wrap(f"/{SERVICE}/{name}", handler)
         handlers[name] = handler

@@ -50,7 +50,7 @@ _KEEPALIVE_TIMEOUT_MS = 20_000
 
 
 _ends = threading.Lock()
-"""Held for the moment in which a call ends, or is told what to do then."""
+"""Held for the moment in which a call is told what to do at its end, or is about to do it."""
 
 
 class _Abortion(Exception):
@@ -87,14 +87,20 @@ class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         with _ends:
-            if self.active:
-                self._callbacks = (*self._callbacks, callback)
-            return self.active
+            if not self.active:
+                return False
+            self._callbacks = (*self._callbacks, callback)
+        if not self.is_active():
+            # It ended just now, and may not have seen this one.
+            self.end()
+        return True
 
     def end(self) -> None:
         """The client has its answer, or will not have one."""
+        self.active = False
+        if not self._callbacks:
+            return
         with _ends:
-            self.active = False
             callbacks, self._callbacks = self._callbacks, ()
         for callback in callbacks:
             try:

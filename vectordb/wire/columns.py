@@ -14,7 +14,7 @@ from vectordb.requests import Rows
 from vectordb_proto.v1 import types_pb2
 
 _FLOATS = np.dtype("<f4")
-_LITTLE = sys.byteorder == "little"
+LITTLE = sys.byteorder == "little"
 MAX_DIM = (1 << 32) - 1
 
 
@@ -47,7 +47,7 @@ def vectors_from_bytes(data: bytes, dim: int, field: str, rows: int | None = Non
             expected=4 * dim * rows,
         )
     array = np.frombuffer(data, _FLOATS).reshape(rows, dim)
-    return array if _LITTLE else array.astype(np.float32)
+    return array if LITTLE else array.astype(np.float32)
 
 
 def bitmap_to_bytes(present: NDArray[np.bool_] | Sequence[bool]) -> bytes:

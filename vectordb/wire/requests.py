@@ -7,7 +7,6 @@ is the message's ``collection``. All raise ``InvalidArgument`` for what cannot b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from vectordb.errors import InvalidArgument
@@ -242,24 +241,10 @@ def search_from_message(message: service_pb2.SearchRequest) -> SearchRequest:
     if message.dim or message.vectors or not message.texts:
         vectors = vectors_from_bytes(message.vectors, message.dim, "vectors")
         message.ClearField("vectors")
-    if message.texts:
-        # Texts differ from one search to the next: nothing to gain from keeping them.
-        return SearchRequest(vectors, *_settings(message))
-    rest = message.SerializeToString()
-    return SearchRequest(vectors, *(_kept_settings(rest) if len(rest) <= _KEPT_BYTES else _settings(message)))
+    return SearchRequest(vectors, *search_settings(message))
 
 
-_KEPT_BYTES = 2_048
-"""Longer requests (filters with many values) are not kept."""
-
-
-@lru_cache(maxsize=256)
-def _kept_settings(data: bytes) -> tuple[Any, ...]:
-    """Searches that differ in their vectors alone, as most do, are read once."""
-    return _settings(service_pb2.SearchRequest.FromString(data))
-
-
-def _settings(message: service_pb2.SearchRequest) -> tuple[Any, ...]:
+def search_settings(message: service_pb2.SearchRequest) -> tuple[Any, ...]:
     """The fields of ``SearchRequest`` after the vectors, in order. Nobody changes them."""
     return (
         message.limit,

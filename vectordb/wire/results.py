@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from vectordb.encoding import decode_metadata, encode_metadata
 from vectordb.errors import Internal
 from vectordb.requests import Rows
-from vectordb.types import Metadata, Record, SearchResult, WriteResult, hits_of
+from vectordb.types import Metadata, Record, WriteResult
 from vectordb.wire.columns import bitmap_to_bytes, rows_from_message, texts_to_message, vectors_to_bytes
-from vectordb.wire.stats import plan_from_message, plan_to_message
 from vectordb_proto.v1 import service_pb2, types_pb2
 
 _NIL = b"\xc0"
@@ -43,61 +42,18 @@ def records_to_message(records: Sequence[Record], message: types_pb2.Records) ->
         return
     rows = [(r.id, r.vector, r.metadata, r.text, r.version) for r in records]
     ids, vectors, metadata, texts, versions = zip(*rows, strict=True)
-    _columns_to_message(message.rows, ids, vectors, metadata, texts)
+    columns_to_message(message.rows, ids, vectors, metadata, texts)
     message.versions.extend(versions)
 
 
 def records_from_message(message: types_pb2.Records) -> list[Record]:
     """The records of a message, with what was asked for."""
-    ids, columns = _columns_from_message(message.rows)
+    ids, columns = columns_from_message(message.rows)
     names = ("vector", "metadata", "text", "version")
-    return list(starmap(Record, _rows(ids, (*columns, list(message.versions)), names)))
+    return list(starmap(Record, rows_of(ids, (*columns, list(message.versions)), names)))
 
 
-def search_response_to_message(results: Sequence[SearchResult]) -> service_pb2.SearchResponse:
-    """The answers to all queries of a request. Plans that are one object are sent once."""
-    message = service_pb2.SearchResponse()
-    numbers: dict[int, int] = {}
-    for result in results:
-        entry = message.results.add()
-        if result:
-            ids, scores, metadata, texts, vectors = zip(*result, strict=True)
-            _columns_to_message(entry.hits, ids, vectors, metadata, texts)
-            entry.scores.extend(scores)
-        if result.complete:
-            entry.complete = True
-        else:
-            entry.incomplete_reason = result.incomplete_reason or ""
-        entry.searched_fraction = result.searched_fraction
-        entry.took_ms = result.took_ms
-        number = numbers.get(id(result.plan))
-        if number is None:
-            number = numbers[id(result.plan)] = len(message.plans)
-            plan_to_message(result.plan, message.plans.add())
-        entry.plan = number
-    return message
-
-
-def search_response_from_message(message: service_pb2.SearchResponse) -> list[SearchResult]:
-    """One result a query.
-
-    Raises:
-        Internal: The answer is not well formed.
-    """
-    plans = [plan_from_message(plan) for plan in message.plans]
-    results = []
-    for entry in message.results:
-        if entry.plan >= len(plans) or entry.complete == entry.HasField("incomplete_reason"):
-            raise Internal("the server's answer to a search is not well formed; are both of one release?")
-        ids, (vectors, metadata, texts) = _columns_from_message(entry.hits)
-        columns = (list(entry.scores), metadata, texts, vectors)
-        hits = hits_of(_rows(ids, columns, ("score", "metadata", "text", "vector")))
-        reason = entry.incomplete_reason if entry.HasField("incomplete_reason") else None
-        results.append(SearchResult(hits, plans[entry.plan], entry.took_ms, reason, entry.searched_fraction))
-    return results
-
-
-def _columns_to_message(
+def columns_to_message(
     message: types_pb2.Rows,
     ids: Sequence[str],
     vectors: Sequence[NDArray[np.float32] | None],
@@ -132,7 +88,7 @@ def _is_empty(column: Sequence[Any]) -> bool:
     return column[0] is None and set(map(type, column)) == _NONE
 
 
-def _columns_from_message(message: types_pb2.Rows) -> tuple[list[str], tuple[Any, Any, Any]]:
+def columns_from_message(message: types_pb2.Rows) -> tuple[list[str], tuple[Any, Any, Any]]:
     """Ids, and the columns of vectors, metadata and texts, ``None`` where they were not asked for."""
     rows: Rows = rows_from_message(message)
     vectors: list[Any] | None = None
@@ -146,7 +102,7 @@ def _columns_from_message(message: types_pb2.Rows) -> tuple[list[str], tuple[Any
     return rows.ids, (vectors, metadata, rows.texts)
 
 
-def _rows(ids: list[str], columns: Sequence[Sequence[Any] | None], names: Sequence[str]) -> Any:
+def rows_of(ids: list[str], columns: Sequence[Sequence[Any] | None], names: Sequence[str]) -> Any:
     """The rows of columns as tuples, ``None`` for a missing column.
 
     Raises:

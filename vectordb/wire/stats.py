@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from struct import Struct
 from typing import Any
 
 from vectordb.types import (
@@ -25,8 +26,10 @@ from vectordb.wire.config import (
     quantization_to_message,
 )
 from vectordb.wire.values import enum_from_number, enum_to_number, optional, params_from_message, params_to_message
+from vectordb.wire.varints import varint
 from vectordb_proto.v1 import types_pb2
 
+_DOUBLE = Struct("<d")
 _RECALL = ("recall", "recall_low", "recall_sampled")
 _SEGMENT = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
 _BACKUP = ("id", "created", "files", "total_bytes", "new_bytes")
@@ -51,6 +54,56 @@ def plan_to_message(plan: Plan, message: types_pb2.Plan) -> None:
     if plan.recall is not None:
         for name in _RECALL:
             setattr(message, name, getattr(plan, name))
+
+
+def plan_to_bytes(plan: Plan) -> bytes:
+    """A plan as a serialized message."""
+    if plan.recall is not None:
+        return _explained_to_bytes(plan)
+    parts: list[bytes] = []
+    for segment in plan.segments:
+        name, strategy, rows, estimated, matched, scored, fallback, filtered, params, reason, cost, others = segment
+        if reason is not None or cost or others:
+            return _explained_to_bytes(plan)
+        # As _unmeasured has it.
+        given = (*params.items(), *map(type, params.values())) if params else ()
+        data = _segment_bytes((name, strategy, rows, estimated, matched, fallback, filtered, given))
+        if scored:
+            data += b"\x30" + varint(scored)
+        parts += (b"\x0a", varint(len(data)), data)
+    mode = plan.filter_mode
+    parts += (_AUTO if mode is FilterMode.AUTO else _mode(mode), b"\x18", varint(plan.version))
+    for name, milliseconds in plan.timings_ms.items():
+        parts += (_timing(name), _DOUBLE.pack(milliseconds))
+    return b"".join(parts)
+
+
+def _mode(mode: FilterMode) -> bytes:
+    return b"\x10" + varint(enum_to_number(mode))
+
+
+_AUTO = _mode(FilterMode.AUTO)
+
+
+def _explained_to_bytes(plan: Plan) -> bytes:
+    message = types_pb2.Plan()
+    plan_to_message(plan, message)
+    data: bytes = message.SerializeToString()
+    return data
+
+
+@lru_cache(maxsize=512)
+def _segment_bytes(unmeasured: tuple[Any, ...]) -> bytes:
+    data: bytes = _segment_message(unmeasured).SerializeToString()
+    return data
+
+
+@lru_cache(maxsize=64)
+def _timing(name: str) -> bytes:
+    """The entry of a stage's milliseconds, without the number at its end."""
+    key = name.encode()
+    entry = b"".join((b"\x0a", varint(len(key)), key, b"\x11"))
+    return b"".join((b"\x22", varint(len(entry) + _DOUBLE.size), entry))
 
 
 def _unmeasured(segment: SegmentPlan) -> tuple[Any, ...]:

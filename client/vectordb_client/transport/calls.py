@@ -15,10 +15,12 @@ from vectordb.errors import ResourceExhausted
 from vectordb.wire import requests as wire
 from vectordb.wire.config import config_from_message
 from vectordb.wire.reports import erasure_from_message, repair_from_message, verify_from_message
-from vectordb.wire.results import records_from_message, search_response_from_message, write_result_from_message
+from vectordb.wire.results import records_from_message, write_result_from_message
+from vectordb.wire.search import answer_from_bytes, search_to_bytes
 from vectordb.wire.stats import backup_from_message, info_from_message, plan_from_message, stats_from_message
 from vectordb.wire.values import whole
 from vectordb_proto.v1 import service_pb2
+from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
@@ -59,6 +61,7 @@ RELEASE_TIMEOUT = 2.0
 MAX_MESSAGE_BYTES = (1 << 31) - (1 << 20)
 """protobuf cannot serialize 2 GiB; some room is left for ids and framing."""
 _MAX_SECONDS = 1e8
+SEARCH = f"/{service_pb2.DESCRIPTOR.services_by_name['VectorDBService'].full_name}/Search"
 
 
 @dataclass(slots=True)
@@ -67,8 +70,9 @@ class Call(Generic[T]):
 
     Attributes:
         rpc: Name of the method of ``vectordb.v1.VectorDBService``.
-        message: The request; where it has ``timeout_seconds``, :meth:`shorten` lowers it for a repeat.
-        read: From the response message to the answer.
+        message: The request, of a search as bytes; where it has ``timeout_seconds``, :meth:`shorten` lowers it for a
+            repeat.
+        read: From the response message, of a search its bytes, to the answer.
         timeout: Seconds for all attempts together, or ``None``.
         idempotent: Whether repeating the call is harmless even if it was carried out.
         grace: Seconds by which the channel waits longer than ``timeout``.
@@ -90,8 +94,20 @@ class Call(Generic[T]):
         """Before a repeat: the server may take only what is left."""
         # Zero would be refused as a wrong timeout.
         if remaining is not None and self.grace and math.isfinite(remaining):
+            if isinstance(self.message, bytes):
+                message = service_pb2.SearchRequest.FromString(self.message)
+                message.timeout_seconds = max(remaining, 1e-3)
+                self.message = message.SerializeToString()
+                return
             target = self.message.search if self.rpc == "Explain" else self.message
             target.timeout_seconds = max(remaining, 1e-3)
+
+
+def stub_of(channel: Any) -> Any:
+    """What makes the calls of this protocol over a channel of grpc."""
+    stub = VectorDBServiceStub(channel)
+    stub.Search = channel.unary_unary(SEARCH, _registered_method=True)
+    return stub
 
 
 class Limits:
@@ -219,8 +235,8 @@ def close_scan(cursor: str) -> Call[None]:
 def search(collection: str, request: SearchRequest) -> Call[list[SearchResult]]:
     return Call(
         "Search",
-        wire.search_to_message(collection, request),
-        search_response_from_message,
+        search_to_bytes(collection, request),
+        lambda data: answer_from_bytes(data, request.include),
         request.timeout,
         grace=PARTIAL_GRACE if request.allow_partial else GRACE,
     )

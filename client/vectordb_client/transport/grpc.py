@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -16,12 +16,12 @@ from vectordb.errors import Closed, VectorDBError
 from vectordb_client.transport import calls
 from vectordb_client.transport.base import ForkGuarded, closed, forked
 from vectordb_client.transport.bulk import bulk_write
-from vectordb_client.transport.calls import Call, Limits
+from vectordb_client.transport.calls import SEARCH, Call, Limits, stub_of
 from vectordb_client.transport.channel import OPTIONS, Metadata, ServerOptions, credentials, traced, within_policy
+from vectordb_client.transport.direct import DirectCalls, Elsewhere
 from vectordb_client.transport.pages import Pages, Releaser
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
-from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
@@ -69,7 +69,8 @@ class GrpcBackend(ForkGuarded):
             self._channel = grpc.insecure_channel(options.address, OPTIONS)
         else:
             self._channel = grpc.secure_channel(options.address, credentials(options.tls), OPTIONS)
-        self.stub = VectorDBServiceStub(self._channel)
+        self.stub = stub_of(self._channel)
+        self._direct = DirectCalls(options.address) if _may_be_direct(options) else None
         self.releaser = Releaser(self, self.stub, self._metadata)
         super().__init__()
 
@@ -100,12 +101,21 @@ class GrpcBackend(ForkGuarded):
             raise self._gone(self.options.address)
         if not first:
             call.shorten(clock.remaining())
-        method = getattr(self.stub, call.rpc)
         try:
-            message = method(call.message, timeout=call.deadline(clock), metadata=traced(self._metadata))
+            message = self._asked(call, clock)
         except (grpc.RpcError, ValueError) as error:
             raise self.error(error, call.timeout) from None
         return call.read(message)
+
+    def _asked(self, call: Call[T], clock: Clock) -> Any:
+        """The answer's message."""
+        metadata = traced(self._metadata)
+        if self._direct is not None and call.rpc == "Search":
+            try:
+                return self._direct.call(SEARCH, call.message, call.deadline(clock), metadata)
+            except Elsewhere:
+                pass
+        return getattr(self.stub, call.rpc)(call.message, timeout=call.deadline(clock), metadata=metadata)
 
     def error(self, error: BaseException, timeout: float | None = None) -> VectorDBError:
         """What went wrong with a call, in this library's terms. ``ValueError`` is grpc's for a closed channel."""
@@ -203,11 +213,17 @@ class GrpcBackend(ForkGuarded):
             self._closing.set()
             self.releaser.stop()
             self._channel.close()
+            if self._direct is not None:
+                self._direct.close()
 
     def _abandon(self) -> None:
         self._gone = forked
         self._closing = threading.Event()
         self._closing.set()
+
+
+def _may_be_direct(options: ServerOptions) -> bool:
+    return options.tls is None and DirectCalls.reaches(options.address)
 
 
 class _Narrowed(GrpcBackend):
@@ -216,7 +232,7 @@ class _Narrowed(GrpcBackend):
     def __init__(self, whole: GrpcBackend, policy: Filter) -> None:
         self._whole = whole
         self.options, self.limits, self.stub = whole.options, whole.limits, whole.stub
-        self._policy, self._closing = whole._policy, whole._closing
+        self._policy, self._closing, self._direct = whole._policy, whole._closing, whole._direct
         self._metadata = within_policy(whole._metadata, policy)
         self.releaser = Releaser(self, self.stub, self._metadata)
 

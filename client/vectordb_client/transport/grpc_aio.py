@@ -12,11 +12,10 @@ import grpc
 from vectordb.errors import Closed, VectorDBError
 from vectordb_client.transport import calls
 from vectordb_client.transport.base import ForkGuarded, Pending, closed, forked
-from vectordb_client.transport.calls import Call, Limits
+from vectordb_client.transport.calls import Call, Limits, stub_of
 from vectordb_client.transport.channel import OPTIONS, ServerOptions, credentials, traced, within_policy
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
-from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
@@ -63,7 +62,7 @@ class AioBackend(ForkGuarded):
             self._channel = grpc.aio.insecure_channel(options.address, OPTIONS)
         else:
             self._channel = grpc.aio.secure_channel(options.address, credentials(options.tls), OPTIONS)
-        self._stub = VectorDBServiceStub(self._channel)
+        self._stub = stub_of(self._channel)
         super().__init__()
 
     # Calling

@@ -12,6 +12,7 @@ import pytest
 from vectordb.errors import DeadlineExceeded, ResourceExhausted, Unavailable, VectorDBError
 from vectordb.server.admission import CALM, HEAVY, QUICK, STANDING, Admission, Bounds, Ticket
 from vectordb.server.cost import Ask, Work, reader_of
+from vectordb.wire.search import search_from_bytes
 from vectordb_proto.v1 import service_pb2 as pb
 
 CALL = Ask(("call",), 0.1, Work.BUSY)
@@ -287,7 +288,9 @@ def test_closing_ends_what_waits() -> None:
 
 def test_what_messages_ask_for() -> None:
     def asked(rpc: str, message: Any) -> Ask:
-        return reader_of(rpc)(message, message.ByteSize())
+        read = search_from_bytes if rpc == "Search" else type(message).FromString
+        data = message.SerializeToString()
+        return reader_of(rpc)(read(data), len(data))
 
     one = pb.SearchRequest(collection="docs", dim=2, vectors=bytes(8), limit=10)
     many = pb.SearchRequest(collection="docs", dim=2, vectors=bytes(8000), limit=10)

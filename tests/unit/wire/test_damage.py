@@ -27,7 +27,7 @@ from vectordb.types import (
     FieldType,
     Record,
 )
-from vectordb.wire import errors, requests, results
+from vectordb.wire import errors, requests, results, search
 from vectordb_proto.v1 import service_pb2, types_pb2
 
 TEXT = st.text(max_size=8)
@@ -73,6 +73,20 @@ def test_no_bytes_raise_anything_but_typed_errors(data):
             continue
         with contextlib.suppress(InvalidArgument):
             read(message)
+
+
+@given(damaged())
+def test_searches_are_read_from_bytes_as_from_messages(data):
+    def read(way):
+        try:
+            asked = way(data)
+        except (DecodeError, InvalidArgument) as error:
+            return type(error)
+        found = None if asked.vectors is None else (asked.vectors.shape, asked.vectors.tobytes())
+        return found, [getattr(asked, name) for name in SearchRequest.__slots__[1:]]
+
+    message = read(lambda data: requests.search_from_message(service_pb2.SearchRequest.FromString(data)))
+    assert repr(read(lambda data: search.search_from_bytes(data).request)) == repr(message)
 
 
 FACT = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.lists(TEXT, max_size=3)

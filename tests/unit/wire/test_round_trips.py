@@ -48,7 +48,7 @@ from vectordb.types import (
     Tuning,
     WriteResult,
 )
-from vectordb.wire import columns, filters, requests, results, stats
+from vectordb.wire import columns, filters, requests, results, search, stats
 from vectordb_proto.v1 import filter_pb2, service_pb2, types_pb2
 
 TEXT = st.text(max_size=8)
@@ -171,20 +171,24 @@ def test_searches(shape, limit, where, mode, min_score, params, timeout, flag, w
     request = SearchRequest(
         vectors, limit, where, mode, flag, min_score, params, timeout, not flag, ("text",), "x", *words
     )
-    got = requests.search_from_message(again(requests.search_to_message("c", request)))
-    np.testing.assert_array_equal(got.vectors, vectors)
-    assert got.vectors.dtype == np.float32
-    got.vectors = request.vectors = np.zeros(0, np.float32)
-    assert [getattr(got, name) for name in SearchRequest.__slots__[1:]] == [
-        getattr(request, name) for name in SearchRequest.__slots__[1:]
-    ]
-    assert {k: type(v) for k, v in (got.params or {}).items()} == {k: type(v) for k, v in (params or {}).items()}
+    message, data = requests.search_to_message("c", request), search.search_to_bytes("c", request)
+    assert service_pb2.SearchRequest.FromString(data) == message
+    asked = search.search_from_bytes(data)
+    assert asked.shape == search.shape_of(message)
+    for got in (requests.search_from_message(again(message)), asked.request):
+        np.testing.assert_array_equal(got.vectors, vectors)
+        assert got.vectors.dtype == np.float32
+        assert [getattr(got, name) for name in SearchRequest.__slots__[1:]] == [
+            getattr(request, name) for name in SearchRequest.__slots__[1:]
+        ]
+        assert {k: type(v) for k, v in (got.params or {}).items()} == {k: type(v) for k, v in (params or {}).items()}
 
 
 @given(st.lists(TEXT, min_size=1, max_size=3).map(tuple), INT64)
 def test_searches_by_text_alone(texts, limit):
     request = SearchRequest(None, limit, texts=texts)
     assert requests.search_from_message(again(requests.search_to_message("c", request))) == request
+    assert search.search_from_bytes(search.search_to_bytes("c", request)).request == request
 
 
 def test_a_fusion_that_says_nothing_is_the_default():
@@ -249,9 +253,9 @@ PLAN = st.builds(
 @given(st.lists(st.lists(HIT, max_size=4), max_size=3), PLAN, st.none() | TEXT, st.floats(0, 1))
 def test_search_results(found, plan, reason, fraction):
     given_ = [SearchResult(hits, plan, 1.25, reason, fraction) for hits in found]
-    message = again(results.search_response_to_message(given_))
-    assert len(message.plans) <= 1, "a shared plan is sent once"
-    for got, want in zip(results.search_response_from_message(message), given_, strict=True):
+    data = search.answer_to_bytes(given_, ("metadata", "text", "vector"))
+    assert len(service_pb2.SearchResponse.FromString(data).plans) <= 1, "a shared plan is sent once"
+    for got, want in zip(search.answer_from_bytes(data, ("metadata",)), given_, strict=True):
         assert (got.complete, got.incomplete_reason, got.searched_fraction) == (reason is None, reason, fraction)
         assert (got.took_ms, got.plan) == (1.25, plan)
         for a, b in zip(got, want, strict=True):
@@ -281,7 +285,7 @@ def test_metadata_that_comes_encoded_travels_as_it_is():
 def test_searches_that_differ_in_their_vectors_alone_are_read_once():
     def got(vector, values):
         request = SearchRequest(np.array([vector], np.float32), where=Condition("a", Op.IN, values), params={"ef": 9})
-        return requests.search_from_message(again(requests.search_to_message("c", request)))
+        return search.search_from_bytes(search.search_to_bytes("c", request)).request
 
     first, second = got([1, 2], [1]), got([3, 4], [1])
     assert (first.vectors.tolist(), second.vectors.tolist()) == ([[1, 2]], [[3, 4]])
@@ -289,6 +293,19 @@ def test_searches_that_differ_in_their_vectors_alone_are_read_once():
     assert got([1, 2], [2]).where == Condition("a", Op.IN, [2])
     many = list(range(10_000))
     assert got([1, 2], many).where is not got([1, 2], many).where, "long ones are not kept"
+
+
+@pytest.mark.parametrize("value", [1, True, 1.0])
+def test_searches_alike_but_for_a_type_are_kept_apart(value):
+    for options in ({"params": {"ef": value}}, {"timeout": value}, {"limit": value}):
+        request = SearchRequest(np.ones((1, 2), np.float32), **options)
+        try:
+            message = requests.search_to_message("c", request)
+        except InvalidArgument:
+            with pytest.raises(InvalidArgument):
+                search.search_to_bytes("c", request)
+        else:
+            assert service_pb2.SearchRequest.FromString(search.search_to_bytes("c", request)) == message
 
 
 @pytest.mark.parametrize("value", [1, True, 1.0])
@@ -401,6 +418,9 @@ def test_columns_that_do_not_fit_name_the_field(message, field):
 def test_what_a_message_cannot_hold_is_refused_by_name(options, field):
     with pytest.raises(InvalidArgument) as caught:
         requests.search_to_message("c", SearchRequest(np.ones((1, 2), np.float32), **options))
+    assert caught.value.field == field
+    with pytest.raises(InvalidArgument) as caught:
+        search.search_to_bytes("c", SearchRequest(np.ones((1, 2), np.float32), **options))
     assert caught.value.field == field
 
 

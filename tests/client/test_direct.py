@@ -1,0 +1,302 @@
+"""Searches over sockets of the client's own: against servers of gRPC, and against peers that do not keep to it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vectordb.errors import Closed
+from vectordb_client import connect
+from vectordb_client.transport.direct import DirectCalls, Elsewhere, Failed
+from vectordb_client.transport.hpack import BadHeaders, headers_of, literal
+
+_SERVICE = "test.Echo"
+_PATH = f"/{_SERVICE}/Call"
+_SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_BEGUN = b"\x88" + literal("content-type", b"application/grpc")
+_OK = literal("grpc-status", b"0")
+
+
+def _echo(data: bytes, context: grpc.ServicerContext) -> bytes:
+    if data == b"wait":
+        time.sleep(1.0)
+    if data.startswith(b"fail"):
+        context.set_trailing_metadata((("some-bin", bytes(range(50))), ("x-name", "value")))
+        context.abort(grpc.StatusCode.NOT_FOUND, "nichts für 50 %\n")
+    if data == b"told":
+        left = context.time_remaining()
+        told = [str(None if left is None or left > 1e6 else round(left)), context.peer().partition(":")[0]]
+        return "\n".join([*told, *sorted(f"{k}={v!r}" for k, v in context.invocation_metadata())]).encode()
+    return data
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def echo(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
+    """The address of a server that gives messages back."""
+    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 8 << 20)])
+    handler = grpc.unary_unary_rpc_method_handler(_echo)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, {"Call": handler})])
+    if request.param == "unix":
+        address = f"unix:{tmp_path}/echo"
+        server.add_insecure_port(address)
+    else:
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield address
+    server.stop(0).wait()
+
+
+@pytest.fixture
+def direct(echo: str) -> Iterator[DirectCalls]:
+    calls = DirectCalls(echo)
+    yield calls
+    calls.close()
+
+
+def test_messages_of_all_sizes(direct: DirectCalls) -> None:
+    # Around the sizes of frames and of windows, twice over each, and past what a connection may send at once.
+    for size in (0, 1, 16_378, 16_379, 16_380, 65_529, 65_530, 65_531, 70_000, 4 << 20, 3):
+        data = np.random.default_rng(size).bytes(size)
+        for _ in range(2):
+            assert direct.call(_PATH, data, 20.0, ()) == data
+    assert len(direct._open) == 1, "one connection was enough"
+
+
+def test_statuses_come_with_their_details(direct: DirectCalls) -> None:
+    for _ in range(2):
+        with pytest.raises(Failed) as caught:
+            direct.call(_PATH, b"fail", 5.0, ())
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert caught.value.details() == "nichts für 50 %\n"
+        assert dict(caught.value.trailing_metadata()) == {"some-bin": bytes(range(50)), "x-name": "value"}
+    with pytest.raises(Failed) as caught:
+        direct.call("/test.Echo/Other", b"", 5.0, ())
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(Failed) as caught:
+        direct.call(_PATH, bytes(9 << 20), 20.0, ())
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert direct.call(_PATH, b"on", 5.0, ()) == b"on"
+
+
+def test_metadata_and_time_arrive(direct: DirectCalls) -> None:
+    metadata = (("authorization", "Bearer key"), ("policy-bin", bytes(range(200))), ("x-long", "x" * 500))
+    told = direct.call(_PATH, b"told", 30.5, metadata).decode().split("\n")
+    assert told[0] in ("30", "31")
+    for name, value in metadata:
+        assert f"{name}={value!r}" in told
+    assert direct.call(_PATH, b"told", None, ()).decode().split("\n")[0] == "None"
+    assert direct.call(_PATH, b"told", 200_000.0, ()).decode().split("\n")[0] in ("199999", "200000")
+
+
+def test_time_runs_out(direct: DirectCalls) -> None:
+    started = time.monotonic()
+    with pytest.raises(Failed) as caught:
+        direct.call(_PATH, b"wait", 0.1, ())
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert 0.09 < time.monotonic() - started < 0.9
+    assert direct.call(_PATH, b"next", 5.0, ()) == b"next"
+    assert direct.call(_PATH, b"wait", None, ()) == b"wait"
+
+
+def test_calls_of_many_threads(direct: DirectCalls) -> None:
+    def ask(number: int) -> None:
+        for turn in range(20):
+            data = f"{number} {turn}".encode() * (1 + 5000 * (turn % 2))
+            assert direct.call(_PATH, data, 20.0, ()) == data
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(ask, range(12)))
+    assert 1 <= len(direct._open) <= 6
+
+
+def test_closing_wakes_who_waits(direct: DirectCalls) -> None:
+    def ask() -> None:
+        with pytest.raises(Elsewhere):
+            direct.call(_PATH, b"wait", 20.0, ())
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        while not direct._open:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        started = time.monotonic()
+        direct.close()
+        asked.result(5)
+    assert time.monotonic() - started < 0.8
+    with pytest.raises(Elsewhere):
+        direct.call(_PATH, b"", 1.0, ())
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    calls = DirectCalls(f"127.0.0.1:{port}")
+    for _ in range(2):
+        with pytest.raises(Elsewhere):
+            calls.call(_PATH, b"", 1.0, ())
+
+
+@contextlib.contextmanager
+def peer(*answers: bytes) -> Iterator[DirectCalls]:
+    """A client of a peer that sends the bytes of a connection, whatever it is sent, and closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65_536):
+                        pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        calls = DirectCalls(f"127.0.0.1:{listening.getsockname()[1]}")
+        try:
+            yield calls
+        finally:
+            calls.close()
+
+
+def _frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
+    return struct.pack(">I", len(data))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + data
+
+
+def _answer(data: bytes = b"\x00\x00\x00\x00\x02hi", trailers: bytes = _OK) -> bytes:
+    return _SETTINGS + _frame(1, 4, 1, _BEGUN) + _frame(0, 0, 1, data) + _frame(1, 5, 1, trailers)
+
+
+def test_what_a_peer_may_send_besides() -> None:
+    ping, window = _frame(6, 0, 0, b"12345678"), _frame(8, 0, 0, b"\x00\x00\xff\xff")
+    unknown, old = _frame(77, 0, 0, b"?"), _frame(3, 0, 99, b"\x00\x00\x00\x08")
+    split = _frame(1, 4, 1, _BEGUN) + _frame(0, 0, 1, b"\x00\x00\x00") + ping + _frame(0, 0, 1, b"\x00\x02hi")
+    with peer(ping + window + unknown + _SETTINGS + old + split + _frame(1, 5, 1, _OK)) as calls:
+        assert calls.call(_PATH, b"", 5.0, ()) == b"hi"
+
+
+def test_a_server_that_goes_away_answers_what_it_knows_of() -> None:
+    away = _frame(7, 0, 0, struct.pack(">II", 1, 0))
+    with peer(away + _answer(), _answer()) as calls:
+        assert [calls.call(_PATH, b"", 5.0, ()) for _ in range(2)] == [b"hi", b"hi"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        _SETTINGS,
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        _frame(7, 0, 0, struct.pack(">II", 0, 0)) + _answer(),
+        _SETTINGS + _frame(3, 0, 1, b"\x00\x00\x00\x08"),
+        _SETTINGS + _frame(1, 5, 1, literal(":status", b"502")),
+        _SETTINGS + _frame(1, 5, 1, b"\x88"),
+        _SETTINGS + _frame(1, 0, 1, _BEGUN),
+        _SETTINGS + _frame(1, 4, 1, b"\xbe"),
+        _SETTINGS + _frame(1, 4, 1, _BEGUN) + _frame(0, 1, 1, b"\x00\x00\x00\x00\x00"),
+        _answer(b"\x01\x00\x00\x00\x02hi"),
+        _answer(b"\x00\x00\x00\x00\x09hi"),
+        _answer(b""),
+        _answer(trailers=literal("grpc-status", b"999")),
+        _answer(trailers=literal("grpc-status", b"high")),
+    ],
+)
+def test_what_is_not_understood_goes_elsewhere(answer: bytes) -> None:
+    with peer(answer) as calls, pytest.raises(Elsewhere):
+        calls.call(_PATH, b"", 5.0, ())
+    assert not calls._open
+
+
+@given(st.binary(max_size=40), st.integers(0, 60), st.data())
+def test_damaged_answers_end_somehow(noise: bytes, place: int, data: st.DataObject) -> None:
+    whole = bytearray(_answer())
+    whole[place : place + data.draw(st.integers(0, len(noise)))] = noise
+    with peer(bytes(whole)) as calls, contextlib.suppress(Elsewhere, Failed):
+        assert isinstance(calls.call(_PATH, b"", 1.0, ()), bytes)
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [("localhost:1", True), ("[::1]:5", True), ("unix:/a", True), ("dns:///a:1", False), ("name", False)],
+)
+def test_addresses(address: str, reached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert DirectCalls.reaches(address) is reached
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
+    assert DirectCalls.reaches(address) is (reached and address.startswith("unix:"))
+
+
+def test_searches_go_directly_and_survive_a_restart(server: Any) -> None:
+    def agents() -> set[str]:
+        told = zip(server.servicer.calls, server.servicer.metadata, strict=True)
+        return {metadata["user-agent"].partition("/")[0] for (rpc, _), metadata in told if rpc == "Search"}
+
+    with connect(server.address) as db:
+        docs = db.create_collection("docs", 2, exist_ok=True)
+        docs.upsert(["a"], [[1.0, 2.0]])
+        assert docs.search([1.0, 2.0]).ids == ["a"]
+        assert agents() == {"vectordb-client"}
+        server.stop()
+        server.start()
+        assert docs.search([1.0, 2.0]).ids == ["a"]
+        assert docs.search([1.0, 2.0]).plan == docs.search([1.0, 2.0]).plan
+    with pytest.raises(Closed):
+        docs.search([1.0, 2.0])
+
+
+# Header blocks
+
+
+def test_blocks_of_the_rfc() -> None:
+    # RFC 7541, C.2 and C.4.1.
+    assert headers_of(bytes.fromhex("400a637573746f6d2d6b65790d637573746f6d2d686561646572")) == (
+        ("custom-key", b"custom-header"),
+    )
+    assert headers_of(bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff")) == (
+        (":method", b"GET"),
+        (":scheme", b"http"),
+        (":path", b"/"),
+        (":authority", b"www.example.com"),
+    )
+    # C.6.1, whose entries are all literal.
+    block = (
+        "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3"
+    )
+    assert headers_of(bytes.fromhex(block)) == (
+        (":status", b"302"),
+        ("cache-control", b"private"),
+        ("date", b"Mon, 21 Oct 2013 20:13:21 GMT"),
+        ("location", b"https://www.example.com"),
+    )
+
+
+@given(st.lists(st.tuples(st.from_regex(r"\A[a-z-]{1,200}\Z"), st.binary(max_size=400)), max_size=4))
+def test_literals_are_read_back(headers: list[tuple[str, bytes]]) -> None:
+    assert headers_of(b"".join(literal(name, value) for name, value in headers)) == tuple(headers)
+
+
+@given(st.binary(max_size=60))
+def test_no_block_raises_anything_else(block: bytes) -> None:
+    with contextlib.suppress(BadHeaders):
+        headers_of(block)
+
+
+@pytest.mark.parametrize("block", ["80", "be", "3fe11f", "00ff", "0001", "000185ffffffff7f", "ffffffffffffff7f"])
+def test_blocks_that_need_a_table_or_are_damaged(block: str) -> None:
+    with pytest.raises(BadHeaders):
+        headers_of(bytes.fromhex(block))

@@ -1,0 +1,24 @@
+"""Whole numbers as protobuf has them on the wire."""
+
+from __future__ import annotations
+
+
+def varint(number: int) -> bytes:
+    """A whole number of 0 or more: seven bits a byte, the lowest first."""
+    if number < _KEPT:
+        return _SMALL[number]
+    return _made(number)
+
+
+def _made(number: int) -> bytes:
+    data = bytearray()
+    while number > 127:
+        data.append(number & 127 | 128)
+        number >>= 7
+    data.append(number)
+    return bytes(data)
+
+
+_KEPT = 2_048
+"""Sizes of messages are mostly smaller, and are asked for ten times a search."""
+_SMALL = [_made(number) for number in range(_KEPT)]
