@@ -200,9 +200,14 @@ def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
     rows = part.rows_of(positions)
     if part.dead:
         rows = rows[part.alive(rows)][: step.rescored]
-        if len(rows) <= run.limit:
-            return False
-    distances = run.final_distances(0, part.vectors_at(rows))
+    return _take(run, number, rows)
+
+
+def _take(run: Run, number: int, rows: NDArray[np.int64]) -> bool:
+    """Adds the candidates of the only query, where these are more than enough and the cut falls between two scores."""
+    if len(rows) <= run.limit:
+        return False
+    distances = run.final_distances(0, run.parts[number].vectors_at(rows))
     order = distances.argsort(kind="stable")
     distances = distances.take(order)
     if distances[run.limit - 1] == distances[-1]:
@@ -221,14 +226,8 @@ def _matching_at_once(run: Run, number: int, facts: PartFacts, step: Step, selec
     if positions[-1] >= 0:
         # Set bits are those of living rows.
         passed = positions[(bits[positions >> 3] >> (positions & 7)) & 1 == 1]
-        rows = part.rows_of(passed[: step.rescored])
-        if len(rows) > run.limit:
-            distances = run.final_distances(0, part.vectors_at(rows))
-            order = distances.argsort(kind="stable")
-            distances = distances.take(order)
-            if distances[run.limit - 1] != distances[-1]:
-                run.found[0].append(Found(number, rows.take(order), distances))
-                return report
+        if _take(run, number, part.rows_of(passed[: step.rescored])):
+            return report
     state = _Search(run, number, facts, step, selection, report)
     retry = _judge(state, 0, positions, step.k)
     if retry is None:
