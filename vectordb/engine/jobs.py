@@ -7,6 +7,7 @@ readers see it; what happened to the rows meanwhile is carried over under the co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -19,6 +20,7 @@ from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index, carry_over, extendable, seal
 from vectordb.segments.columns import SealOptions
 from vectordb.segments.opening import INDEX
+from vectordb.segments.store import text_ref
 from vectordb.storage import keys
 
 if TYPE_CHECKING:
@@ -99,8 +101,15 @@ def trained_file(store: SegmentStore | None, form: Form, segments: Iterable[Segm
     """The file of the newest saved index of a form, whose trained state another build may take over."""
     if store is None:
         return None
-    files = [store.path(s.ref) / INDEX for s in segments if form.fits(s)]
-    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+    newest, found = -1, None
+    for segment in segments:
+        if form.fits(segment):
+            path = store.path(segment.ref) / INDEX
+            # Another thread may have merged it away by now.
+            with suppress(FileNotFoundError):
+                made = path.stat().st_mtime_ns
+                newest, found = max((newest, found), (made, path), key=lambda pair: pair[0])
+    return found
 
 
 def seal_tail(shop: Workshop) -> None:
@@ -172,11 +181,19 @@ def _merge(
 def _mend(shop: Workshop, sources: Sequence[Segment]) -> bool:
     """Checks what is about to be merged, since a merge gives what it reads new checksums, and mends what is damaged."""
     store = shop.store
-    damaged = [] if store is None else [s for s in sources if store.verify(s.name, shop.is_moot)]
+    damaged = [] if store is None else [s for s in sources if _damage(store, s, shop.is_moot)]
     for segment in damaged:
         assert store is not None
         rebuild_segment(shop.live, shop.storage, store, segment, shop.cancelled)
     return bool(damaged)
+
+
+def _damage(store: SegmentStore, segment: Segment, cancelled: Callable[[], bool]) -> list[str]:
+    """What is wrong with the columns and the words of a segment."""
+    problems = store.verify(segment.name, cancelled)
+    if not problems and segment.data.info.documents != 0:
+        problems = store.verify(text_ref(segment.name), cancelled)
+    return problems
 
 
 def index_segment(shop: Workshop, at: int) -> None:
