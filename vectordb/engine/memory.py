@@ -21,8 +21,6 @@ the system sees in it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import mmap
 import os
 import threading
 import time
@@ -30,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from vectordb.engine.allocator import give_back, private_bytes
 from vectordb.errors import InvalidArgument, ResourceExhausted
 from vectordb.index.base import capabilities_of
 from vectordb.sizes import parse_size, sizes_text
@@ -62,7 +61,8 @@ class MemoryBudget:
 
     Args:
         limit: Bytes; None for none.
-        count: Counts what is in memory, by kind; asked at most every 50 ms, and again after each claim that ended.
+        count: Counts what is in memory, by kind; asked at most every 50 ms, and again after each build. Between, what
+            writes leave behind is added.
         own_process: The process has nothing else in it.
     """
 
@@ -83,7 +83,9 @@ class MemoryBudget:
         """Bytes that count against the limit, now or a moment ago."""
         now = time.monotonic()
         if now - self._at > _AGE:
-            self._known, self._at = sum(self._count().values()), now
+            known = sum(self._count().values())
+            with self._lock:
+                self._known, self._at = known, now
         used = self._known + sum(self._claims.values())
         if self._measured and self.limit is not None:
             used = max(used, private_bytes())
@@ -125,7 +127,8 @@ class MemoryBudget:
             if not fits():
                 mend = "write less at a time, try again in a moment, or raise it"
                 raise self._exhausted(f"a write of {sizes_text(size)}", need, mend, retry_after=_RETRY_AFTER)
-        with self._claimed("writes", need):
+        # What is searched and what is stored stay, as given it goes.
+        with self._claimed("writes", need, leaves=2 * size):
             yield
 
     @contextlib.contextmanager
@@ -138,8 +141,17 @@ class MemoryBudget:
         left = self.left
         if left is not None and need > left:
             raise self._exhausted(what, need, "free memory, raise it, or choose a smaller quantization")
-        with self._claimed("builds", need):
-            yield
+        try:
+            with self._claimed("builds", need):
+                yield
+        finally:
+            self._at = 0.0  # what it left behind is counted at the next look
+            self.settle()
+
+    def settle(self) -> None:
+        """After what took much memory for a while: has the C library give it back, where there is a limit to keep."""
+        if self.limit is not None:
+            give_back()
 
     def allows(self, need: int) -> bool:
         """Whether so many more bytes fit."""
@@ -166,7 +178,7 @@ class MemoryBudget:
         )
 
     @contextlib.contextmanager
-    def _claimed(self, kind: str, need: int) -> Iterator[None]:
+    def _claimed(self, kind: str, need: int, leaves: int = 0) -> Iterator[None]:
         with self._lock:
             self._claims[kind] += need
         try:
@@ -174,7 +186,7 @@ class MemoryBudget:
         finally:
             with self._lock:
                 self._claims[kind] -= need
-            self._at = 0.0  # what it left behind is counted at the next look
+                self._known += leaves
 
 
 def settled_limit(given: int | str | None) -> int | None:
@@ -203,22 +215,6 @@ def available_bytes(root: Path = Path("/sys/fs/cgroup")) -> int:
         with contextlib.suppress(OSError, ValueError):
             machine = min(machine, int((root / name).read_text()))
     return machine
-
-
-def private_bytes() -> int:
-    """Resident memory of this process that belongs to no file; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            _, resident, shared, *_ = map(int, file.read().split())
-    except (OSError, ValueError):
-        return 0
-    return (resident - shared) * mmap.PAGESIZE
-
-
-def give_back() -> None:
-    """Has the C library return to the system what was freed: it keeps the arenas of ended builds."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def build_bytes(rows: int, dim: int, quantization: QuantizationSpec | None) -> int:

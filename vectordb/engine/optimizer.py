@@ -282,6 +282,7 @@ class Optimizer:
         finally:
             with self._changed:
                 work.sealing = False
+            self._resources.memory.settle()
         self._sweep(live)
         return True
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vectordb.engine.allocator import bound_holes
 from vectordb.engine.memory import (
     STORAGE_SHARE,
     TAIL_SHARE,
@@ -108,7 +109,10 @@ class Resources:
             found = collection_bytes(list(lives.values()), in_memory=folder is None)
             return {"storage": storage.memory_bytes(), **found}
 
-        self.memory = MemoryBudget(demands.memory_bytes, count, own_process=demands.own_process)
+        limit = demands.memory_bytes
+        if limit is not None:
+            bound_holes(limit)
+        self.memory = MemoryBudget(limit, count, own_process=demands.own_process)
         self.relief: Relief = lambda done, timeout: None
 
     def adopt(self, live: LiveCollection) -> None:
