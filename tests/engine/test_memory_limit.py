@@ -13,8 +13,8 @@ import pytest
 
 LIMIT = 64 << 20
 SLACK = 12 << 20
-"""What is not counted: copies of the rows of one write, arenas of the C library, caches of Python. Five runs on two busy
-processors peaked at 51 to 65 MiB."""
+"""What is not counted: copies of the rows of one write, arenas of the C library, caches of Python. Five runs on two
+busy processors peaked at 51 to 65 MiB."""
 LONG_SECONDS = float(os.environ.get("VECTORDB_MEMORY_SECONDS", "1800"))
 
 

@@ -1,9 +1,9 @@
 """What the C library keeps of what was freed, and how it is made to give it back.
 
-Blocks from a threshold on come from the system one by one and go back to it when they are freed; smaller ones come from
-arenas, which keep their holes. glibc raises that threshold, up to 32 MiB, to the size of the largest such block that was
-ever freed: from then on rows, graphs and merged columns come from arenas too, one a thread. Measured under a limit of
-64 MiB (``tests/engine/memory_child.py``): of 95 MB of private memory 74 MB were holes.
+Blocks from a threshold on come from the system one by one and go back to it when they are freed; smaller ones come
+from arenas, which keep their holes. glibc raises that threshold, up to 32 MiB, to the size of the largest such block
+that was ever freed: from then on rows, graphs and merged columns come from arenas too, one a thread. Measured under a
+limit of 64 MiB (``tests/engine/memory_child.py``): of 95 MB of private memory up to 74 MB were holes.
 """
 
 from __future__ import annotations
