@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
     from vectordb.engine.resources import Resources
-    from vectordb.index.base import IndexKind
     from vectordb.index.calibration import Calibration
     from vectordb.segments.segment import Segment, SegmentView
     from vectordb.segments.store import SegmentStore
@@ -79,12 +78,13 @@ class Workshop:
             progress=lambda fraction: self.progress(share * fraction),
         )
 
-    def build_options(self, *, done: float) -> BuildOptions:
-        """``done``: how much of the job precedes the build."""
+    def build_options(self, form: Form, *, done: float) -> BuildOptions:
+        """For an index of a form; ``done``: how much of the job precedes the build."""
         return BuildOptions(
-            params=self.form.resolved.params,
-            quantization=self.form.resolved.quantization,
-            trained=None if self.learn_anew else trained_file(self.store, self.form, self.live.segments),
+            params=form.resolved.params,
+            quantization=form.resolved.quantization,
+            trained=None if self.learn_anew else trained_file(self.store, form, self.live.segments),
+            lean=self.resources.builds_lean(form),
             threads=self.threads,
             more_threads=self.more_threads,
             cancelled=self.is_moot,
@@ -144,8 +144,8 @@ def merge_segments(shop: Workshop, start: int, stop: int, most_dead: float) -> N
         views = [s.view(version) for s in sources]
     form = shop.form if shop.form.kind is not None and any(s.built is not None for s in sources) else None
     try:
-        with shop.resources.merge(sources, sum(view.dead for view in views), form):
-            _merge(shop, sources, views, most_dead, None if form is None else form.kind)
+        with shop.resources.merge(sources, sum(view.dead for view in views), form) as affordable:
+            _merge(shop, sources, views, most_dead, affordable)
     finally:
         with live.lock:
             live.merging = frozenset()
@@ -156,13 +156,14 @@ def _merge(
     sources: Sequence[Segment],
     views: Sequence[SegmentView],
     most_dead: float,
-    kind: IndexKind | None,
+    form: Form | None,
 ) -> None:
-    """``kind``: of the index that the new segment gets at once; None for none."""
+    """``form``: of the index that the new segment gets at once; None for none."""
     if _mend(shop, sources):
         raise BuildCancelled
+    kind = None if form is None else form.kind
     share = 1.0 if kind is None else 0.1
-    options = shop.build_options(done=share)
+    options = shop.build_options(form or shop.form, done=share)
     base = None
     if kind is not None and not shop.learn_anew and views[0].dead < max(1.0, most_dead * views[0].rows):
         base = extendable(views, kind, options)
@@ -202,8 +203,10 @@ def index_segment(shop: Workshop, at: int) -> None:
     segment = live.segments[at]
     if shop.form.kind is None:
         return
-    options = shop.build_options(done=0.0)
-    with shop.resources.index(segment, shop.form):
+    with shop.resources.index(segment, shop.form) as form:
+        if form is not shop.form and form.fits(segment) and not shop.learn_anew:
+            raise BuildCancelled  # it has what there is memory for
+        options = shop.build_options(form, done=0.0)
         indexed = build_index(segment, shop.store, shop.form.kind, options, calibrate=shop.calibrate)
     failpoints.hit("index.built")
     with live.manifest_lock:

@@ -11,7 +11,9 @@ Vectors, ids, postings and the indexes of kinds that map (``Capabilities.maps``)
 drops as it likes: they are shown, but are no memory that anybody could run out of.
 
 Builds have what the rest leaves. Merges are kept so small that the index of what they make can be built in a third of
-the limit; an index whose build does not fit is not built, and the reason told by ``stats``. An index that does not map
+the limit; an index whose build does not fit is
+built over codes where its kind can and the user chose no quantization (``Capabilities.lean``; ``stats`` shows it, and
+``optimize`` builds it in full once that fits), else not at all, and ``stats`` says why. An index that does not map
 is not loaded where it does not fit: its segment is searched exactly.
 
 Where the process is the database's own (the server's), what counts is the larger of this and the private memory that
@@ -54,6 +56,8 @@ _BUILD_ROW = 400
 """Bytes that a build needs a row beside its vector: links, levels, locks, and what calibration looks at."""
 _BUILD_FORM = {"fp16": 0.5, "sq8": 0.25, "pq": 0.25, "rabitq": 0.25, "binary": 0.25}
 """Share of the float32 vectors that a build holds, by quantization; all of them without one."""
+_LINKED_FIRST = {"pq": 1.1, "rabitq": 1.1}
+"""The same of graphs that link full rows before they keep codes of them."""
 
 
 class MemoryBudget:
@@ -158,11 +162,11 @@ class MemoryBudget:
         left = self.left
         return left is None or need <= left
 
-    def most_segment_bytes(self, dim: int, quantization: QuantizationSpec | None) -> int | None:
+    def most_segment_bytes(self, dim: int, quantization: QuantizationSpec | None, family: str = "") -> int | None:
         """Raw vector bytes of the largest segment whose index can be built; None without a limit."""
         if self.limit is None:
             return None
-        row = build_bytes(1, dim, quantization)
+        row = build_bytes(1, dim, quantization, family)
         return int(BUILD_SHARE * self.limit / row) * 4 * dim
 
     def _exhausted(self, what: str, need: int, mend: str, **facts: float) -> ResourceExhausted:
@@ -217,9 +221,11 @@ def available_bytes(root: Path = Path("/sys/fs/cgroup")) -> int:
     return machine
 
 
-def build_bytes(rows: int, dim: int, quantization: QuantizationSpec | None) -> int:
-    """About what the build of an index needs, the vectors themselves being mapped."""
+def build_bytes(rows: int, dim: int, quantization: QuantizationSpec | None, family: str = "") -> int:
+    """About what the build of an index needs, the vectors themselves being mapped. ``family``: of its kind."""
     share = 1.0 if quantization is None else _BUILD_FORM.get(quantization.kind, 1.0)
+    if quantization is not None and family == "graph":
+        share = _LINKED_FIRST.get(quantization.kind, share)
     return int(rows * (4 * dim * share + _BUILD_ROW))
 
 
@@ -235,11 +241,15 @@ def unmapped_bytes(segment: Segment, *, in_memory: bool) -> int:
     """What of a segment the system cannot drop; of a database in memory all."""
     if in_memory:
         return segment.memory_bytes()
-    size = segment.changes.nbytes + segment.data.matching.nbytes
+    return segment.changes.nbytes + segment.data.matching.nbytes + unmapped_index_bytes(segment, in_memory=False)
+
+
+def unmapped_index_bytes(segment: Segment, *, in_memory: bool) -> int:
+    """What of a segment's index the system cannot drop."""
     built = segment.built
-    if built is not None and not capabilities_of(built.index, built.kind).maps:
-        size += built.index.memory_bytes()
-    return size
+    if built is None or (capabilities_of(built.index, built.kind).maps and not in_memory):
+        return 0
+    return built.index.memory_bytes()
 
 
 def collection_bytes(lives: Iterable[LiveCollection], *, in_memory: bool) -> dict[str, int]:
@@ -247,6 +257,9 @@ def collection_bytes(lives: Iterable[LiveCollection], *, in_memory: bool) -> dic
     found = {"tail": 0, "segments": 0}
     for live in lives:
         found["tail"] += live.tail.memory_bytes()
-        for segment in (*live.segments, *live.shadows.values()):
+        for segment in live.segments:
             found["segments"] += unmapped_bytes(segment, in_memory=in_memory)
+        for shadow in live.shadows.values():
+            # All but the index is shared with what serves.
+            found["segments"] += unmapped_index_bytes(shadow, in_memory=in_memory)
     return found

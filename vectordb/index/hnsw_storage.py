@@ -80,11 +80,30 @@ def choose_storage(rows: Rows, metric: Metric, cancelled: Callable[[], bool]) ->
     return Storage(half, exponent)
 
 
+def _halved(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return block.astype(np.float16).astype(np.float32)
+
+
 def half_ceiling(rows: Rows, metric: Metric, exponent: int, cancelled: Callable[[], bool]) -> float:
-    """Recall of exact search at half precision, measured with rows of the data as queries: 0 to 1.
+    """:func:`ceiling` at half precision."""
+    return ceiling(rows, metric, exponent, cancelled, _halved)
+
+
+def ceiling(
+    rows: Rows,
+    metric: Metric,
+    exponent: int,
+    cancelled: Callable[[], bool],
+    rounding: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> float:
+    """Recall of exact search over rounded rows, measured with rows of the data as queries: 0 to 1.
 
     A row counts as found if its true score is as good as that of the last true neighbour. Prepared vectors under
     cosine are compared by Euclidean distance, as the graph does (``faiss_hnsw``).
+
+    Args:
+        rounding: What becomes of scaled rows float32[n, d] when they are stored.
 
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
@@ -100,8 +119,7 @@ def half_ceiling(rows: Rows, metric: Metric, exponent: int, cancelled: Callable[
     true, half = _Best(len(queries), keep), _Best(len(queries), keep)
     for start, raw in rows.blocks(cancelled):
         block = Storage(True, exponent).scaled(raw)
-        with np.errstate(over="ignore"):
-            rounded = block.astype(np.float16).astype(np.float32)
+        rounded = rounding(block)
         if not np.isfinite(rounded).all():
             return 0.0
         true.add(*native.nearest(scaled_queries, block, min(keep, len(block)), native_metric), start)
