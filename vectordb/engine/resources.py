@@ -216,7 +216,7 @@ class Resources:
         tuning = live.config.tuning
         if live.form.kind is None:
             return tuning
-        most = self.memory.most_segment_bytes(live.config.dim, *_codes(_least(live.form)))
+        most = self.memory.most_segment_bytes(live.config.dim, *_codes(live.form))
         return tuning if most is None else replace(tuning, max_segment_bytes=min(tuning.max_segment_bytes, most))
 
 
