@@ -343,7 +343,12 @@ class SearchResult(Sequence[Hit]):
 
 @dataclass(frozen=True, slots=True)
 class SegmentStats(_Readable):
-    """One sealed segment: its name, rows (dead ones included), dead rows, index kind, and sizes in bytes."""
+    """One sealed segment: its name, rows (dead ones included), dead rows, index kind, and sizes in bytes.
+
+    Attributes:
+        quantization: The codes that its index searches, or ``None``: also ``sq8`` where the collection has none and
+            ``memory_limit`` did not suffice to build it in full.
+    """
 
     name: str
     rows: int
@@ -351,6 +356,7 @@ class SegmentStats(_Readable):
     index: str
     memory_bytes: int
     disk_bytes: int
+    quantization: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +405,8 @@ class CollectionStats(_Readable):
         version: The last committed version.
         index, quantization: What searches use now; during a reindex the old form.
         scrub: What the background check of its files found.
+        memory: ``memory_bytes`` by kind: ``tail``, ``segments`` (what the system cannot drop: changes, cached filters,
+            indexes that are not mapped) and ``mapped`` (files that it reads in and drops as it likes).
     """
 
     rows: int
@@ -413,6 +421,7 @@ class CollectionStats(_Readable):
     optimizer: OptimizerStats
     quantization: QuantizationSpec | None = None
     scrub: ScrubStats = ScrubStats()
+    memory: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,7 +447,13 @@ class BackupInfo(_Readable):
 
 @dataclass(frozen=True, slots=True)
 class DatabaseInfo(_Readable):
-    """What a database is: release and format versions, its folder (or ``":memory:"``), its collections."""
+    """What a database is: release and format versions, its folder (or ``":memory:"``), its collections.
+
+    Attributes:
+        memory: Bytes that count against ``memory_limit``, by kind, over all open collections: ``storage``, ``tail``,
+            ``segments``, ``builds``, ``writes``.
+        memory_limit: The limit in bytes, or ``None``.
+    """
 
     version: str
     format_version: int
@@ -446,3 +461,5 @@ class DatabaseInfo(_Readable):
     collections: tuple[str, ...]
     durability: Durability
     read_only_reason: str | None = None
+    memory: Mapping[str, int] = field(default_factory=dict)
+    memory_limit: int | None = None

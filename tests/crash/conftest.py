@@ -236,6 +236,8 @@ class Ground:
             return self._come_and_go
         if subject == "reindex":
             return self._cancel if name == "reindex.dropped" else self._reindex
+        if subject == "erase":
+            return lambda db: db["k"].optimize(erase=True)
         if subject == "backup":
             return lambda db: db.backup(self.backups)
         return lambda db: db["k"].optimize(wait=self.rng.random() < 0.5)

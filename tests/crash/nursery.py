@@ -17,6 +17,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ import vectordb
 import vectordb.cli.serve
 import vectordb.engine.backup
 import vectordb.engine.database
+import vectordb.engine.repair
 import vectordb.server.app
 import vectordb.server.sharing
 import vectordb_client
@@ -33,6 +35,7 @@ import vectordb_client.transport.grpc
 from vectordb import errors, failpoints
 from vectordb.index.registry import get_kind
 from vectordb.metric import Metric, distances, scores
+from vectordb.storage import rocks
 
 for _kind in ("flat", "hnsw"):
     get_kind(_kind)
@@ -63,6 +66,21 @@ def serve(folder: str) -> None:
 def restore(destination: str, folder: str) -> None:
     """``vectordb restore``."""
     vectordb.engine.backup.restore(destination, Path(folder))
+
+
+def repair(folder: str) -> None:
+    """``vectordb repair --yes``."""
+    say(rebuilt=vectordb.engine.repair.repair_folder(Path(folder), accept_loss=True).rebuilt)
+
+
+def erase(folder: str, ids: list[str]) -> None:
+    """Deletes records of collection ``docs`` and erases them, and says the receipt. Tables are not compressed, so that
+    a search for bytes finds what they hold."""
+    none = rocks.rocksdict.DBCompressionType.none
+    rocks.rocksdict.DBCompressionType = SimpleNamespace(none=none, lz4=none, zstd=none)
+    with vectordb.Database(folder, scrub_bytes_per_second=0) as db:
+        receipt = db["docs"].delete(ids, erase=True) if ids else db["docs"].optimize(erase=True)
+        say(receipt=int(receipt))
 
 
 def insert(folder: str, name: str) -> None:
@@ -113,7 +131,7 @@ def _compared(collection: Any, records: dict[str, tuple[Any, Any, Any]]) -> str:
     return "right"
 
 
-_TASKS = {f.__name__: f for f in (serve, restore, insert, examine)}
+_TASKS = {f.__name__: f for f in (serve, restore, repair, erase, insert, examine)}
 
 
 def _born(task: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ from vectordb_client import connect
 
 SOURCE = Path(vectordb.__file__).parent
 OPENING = [n for n in failpoints.NAMES if n.startswith(("open.", "recover."))]
+ELSEWHERE = [n for n in failpoints.NAMES if n.startswith("repair.")] + ["restore.fetched"]
+"""Those that ``test_killed_care.py`` and the last test here kill at."""
 RARE = {"commit.piece", "acked.replace", "index.built", "reindex.swap", "reindex.swapped"}
 _LATEST = {"commit": 40, "storage": 60, "acked": 40}
 """The last hit at which the process is killed, by the first word of the name; 3 elsewhere."""
@@ -39,7 +41,7 @@ def test_every_place_in_the_code_is_named_once_and_every_name_has_a_place() -> N
 
 
 @pytest.mark.rounds(3, 50)
-@pytest.mark.parametrize("name", [n for n in failpoints.NAMES if n not in OPENING and n != "restore.fetched"])
+@pytest.mark.parametrize("name", [n for n in failpoints.NAMES if n not in OPENING + ELSEWHERE])
 def test_killed_at_work(name: str, rounds: Any, nursery: Any, fast_path: Path, oracle: SimpleNamespace) -> None:
     ground = None
     for round in rounds:

@@ -34,12 +34,13 @@ def _damage(folder: Path, how: str, rng: random.Random) -> str:
 @pytest.mark.rounds(8, 5_000)
 def test_nothing_acknowledged_is_lost(rounds: Any, nursery: Any, tmp_path: Path, oracle: SimpleNamespace) -> None:
     """On a disk, not in memory: with syncs as slow as they are."""
-    ground, calls = None, 0
+    ground, done_rounds, acknowledged = None, 0, 0
     for round in rounds:
         if round.number % 100 == 0 or ground is None:
             shutil.rmtree(tmp_path, ignore_errors=True)
             tmp_path.mkdir()
             ground = oracle.Ground(tmp_path, round.rng, large=2)
+        before = sum(w.calls for w in ground.writers)
         server, address = nursery.serve(ground.folder)
         end = time.monotonic() + round.rng.uniform(0.05, 1.2)
         ask = round.rng.random() < 0.3
@@ -56,10 +57,14 @@ def test_nothing_acknowledged_is_lost(rounds: Any, nursery: Any, tmp_path: Path,
         if round.number % 3:
             done = _damage(ground.folder, ("bit flipped", "segments deleted")[round.number % 2], round.rng)
             problems += ground.problems(deep=False)
-        calls = sum(w.calls for w in ground.writers)
+        calls = sum(w.calls for w in ground.writers) - before
         print(f"{calls} calls, {sum(len(w.known) for w in ground.writers)} records, damage: {done}")
         assert problems == [], f"damage: {done}"
-    assert calls > 5 * rounds.count or rounds.count == 5_000
+        done_rounds, acknowledged = done_rounds + 1, acknowledged + calls
+    if not done_rounds:
+        pytest.skip("the ledger has all rounds")
+    # Else it would have been shown of nothing. A few rounds may all be short ones.
+    assert acknowledged > (5 * done_rounds if done_rounds >= 8 else 0)
 
 
 @pytest.mark.rounds(10, 100)

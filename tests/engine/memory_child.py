@@ -20,7 +20,7 @@ import vectordb
 import vectordb.index.faiss_hnsw
 import vectordb.storage.rocks
 from vectordb import errors
-from vectordb.engine.memory import give_back, private_bytes
+from vectordb.engine.allocator import give_back, private_bytes
 
 DIM, BATCH = 768, 250
 

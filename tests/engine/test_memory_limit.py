@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 LIMIT = 64 << 20
-SLACK = 48 << 20
-"""What is not counted: copies of the rows of one write, arenas of the C library, caches of Python."""
+SLACK = 12 << 20
+"""What is not counted: copies of the rows of one write, arenas of the C library, caches of Python. Five runs on two
+busy processors peaked at 51 to 65 MiB."""
 LONG_SECONDS = float(os.environ.get("VECTORDB_MEMORY_SECONDS", "1800"))
 
 
@@ -36,7 +37,7 @@ def check(report: dict[str, Any]) -> None:
     assert report["refused"] >= 1
     assert report["indexed"] == report["rows"]
     assert report["filled_peak"] < LIMIT + SLACK
-    assert report["opened_peak"] < LIMIT + SLACK
+    assert report["opened_peak"] < LIMIT // 2
 
 
 def test_twice_the_limit_is_loaded_and_served(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -12,9 +13,13 @@ import pytest
 
 from vectordb import Database, errors
 from vectordb.engine import scrub
+from vectordb.engine.backup import restore
+from vectordb.engine.jobs import trained_file
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.scrub import read_all
 from vectordb.engine.verify import verify_folder
+from vectordb.segments import store as store_module
+from vectordb.segments.store import SegmentStore
 from vectordb.storage.base import Family
 from vectordb.storage.rocks import RocksStorage
 
@@ -88,6 +93,121 @@ def test_a_merge_never_passes_damage_on(tmp_path: Path) -> None:
         docs.optimize()
         assert len(docs.stats().segments) == 1
         assert db.verify().problems == ()
+
+
+def test_a_merge_never_passes_damaged_words_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Database(tmp_path / "db", scrub_bytes_per_second=0) as db:
+        docs = fill(db)
+        flip(next((tmp_path / "db" / "segments").glob("*/text/text.bin")))
+        docs.upsert([f"more{i}" for i in range(300)], np.ones((300, DIM)))
+        docs.optimize()
+        assert "was rebuilt from storage" in caplog.text
+        assert len(docs.stats().segments) == 1
+        assert db.verify().problems == ()
+        assert docs.search_text("word7").ids == ["r7"]
+
+
+@pytest.mark.parametrize("moment", ["before", "while", "after"])
+def test_a_segment_that_is_merged_away_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before a file of it is read, while one is read, and after all were."""
+    with Database(tmp_path / "db", scrub_bytes_per_second=0) as db:
+        docs = fill(db)
+        engine = engine_of(db)
+        live = engine._live("docs")
+        old = live.segments[0]
+        docs.upsert([f"more{i}" for i in range(300)], np.ones((300, DIM)))
+        reached = []
+
+        def away() -> None:
+            if not reached:  # the merge checks its sources too
+                reached.append(moment)
+                docs.optimize()
+                assert old not in live.segments
+
+        facts, verify, read = SegmentStore._facts, SegmentStore.verify, store_module.checksum
+
+        def before(self: Any, ref: str, cancelled: Any) -> Any:
+            away()
+            return verify(self, ref, cancelled)
+
+        def during(path: Path, cancelled: Any) -> str:
+            away()
+            return read(path, cancelled)
+
+        asked: list[str] = []
+
+        def after(self: Any, ref: str) -> Any:
+            asked.append(ref)
+            if len(asked) == 2:
+                away()
+            return facts(self, ref)
+
+        if moment == "before":
+            monkeypatch.setattr(SegmentStore, "verify", before)
+        elif moment == "while":
+            monkeypatch.setattr(store_module, "checksum", during)
+        else:
+            monkeypatch.setattr(SegmentStore, "_facts", after)
+        engine._scrubber._attempt(live)
+        monkeypatch.undo()
+        assert reached == [moment]
+        stats = docs.stats().scrub
+        assert (stats.passes, stats.damaged, stats.error) == (1, 0, None)
+        assert caplog.text == ""
+        assert engine._scrubber.scrub(live) == []
+
+
+@pytest.mark.parametrize("gone", ["segment.json", "vectors.f32", "text", "index-*/index.json", ""])
+def test_what_is_missing_of_a_serving_segment_is_mended(tmp_path: Path, gone: str) -> None:
+    """A file, a folder in it, the folder itself: by a pass, and by what a check of the open database finds."""
+    folder = tmp_path / "db"
+    for mend in ("scrub", "repair"):
+        with Database(folder, scrub_bytes_per_second=0) as db:
+            docs = fill(db) if mend == "scrub" else db["docs"]
+            before = docs.search(np.ones(DIM), exact=True).ids
+            (segment,) = docs.stats().segments
+            (path,) = (folder / "segments").glob(f"{segment.name}/{gone}" if gone else segment.name)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            if mend == "scrub":
+                engine = engine_of(db)
+                assert len(engine._scrubber.scrub(engine._live("docs"))) >= 1
+            else:
+                assert db.verify().problems != ()
+                assert db.repair().rebuilt != ()
+            docs.optimize()
+            scrubbed = docs.stats().scrub
+            assert scrubbed.rebuilt == scrubbed.damaged >= 1
+            assert docs.stats().segments[0].index == "hnsw"
+            assert docs.search(np.ones(DIM), exact=True).ids == before
+            assert docs.search_text("word7").ids == ["r7"]
+            assert db.verify().problems == ()
+
+
+def test_a_backup_of_a_database_that_lacks_a_segment_restores_whole(tmp_path: Path) -> None:
+    with Database(tmp_path / "db", scrub_bytes_per_second=0) as db:
+        docs = fill(db)
+        shutil.rmtree(tmp_path / "db" / "segments" / docs.stats().segments[0].name)
+        db.backup(tmp_path / "backups")
+    restore(str(tmp_path / "backups"), tmp_path / "again")
+    with Database(tmp_path / "again") as db:
+        assert db["docs"].count() == 900
+        assert db["docs"].search_text("word7").ids == ["r7"]
+
+
+def test_a_reindex_survives_that_an_index_it_would_learn_from_is_merged_away(tmp_path: Path) -> None:
+    with Database(tmp_path / "db", scrub_bytes_per_second=0) as db:
+        docs = fill(db)
+        live = engine_of(db)._live("docs")
+        docs.upsert([f"more{i}" for i in range(300)], np.ones((300, DIM)))
+        stale = list(live.segments)
+        docs.optimize()
+        assert trained_file(engine_of(db)._segments, live.form, stale) is None
+        assert trained_file(engine_of(db)._segments, live.form, [*stale, *live.segments]) is not None
 
 
 def test_damage_to_storage_is_counted_and_told(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ def command(
     )
     if facts["read_only_reason"]:
         typer.secho(f"read-only: {facts['read_only_reason']}", fg="red")
+    limit = "no limit" if facts["memory_limit"] is None else f"a limit of {size(facts['memory_limit'])}"
+    kinds = ", ".join(f"{kind} {size(count)}" for kind, count in facts["memory"].items())
+    typer.echo(f"memory under {limit}: {kinds}")
     rows = [_row(collection) for collection in facts["collections"]]
     if not rows:
         typer.echo("no collections")
@@ -67,6 +70,7 @@ def describe(target: str, api_key: str | None = None) -> dict[str, Any]:
                     "tail_rows": stats.tail_rows,
                     "version": stats.version,
                     "memory_bytes": stats.memory_bytes,
+                    "memory": dict(stats.memory),
                     "disk_bytes": stats.disk_bytes,
                     "segments": [{key: segment[key] for key in segment.keys()} for segment in stats.segments],  # noqa: SIM118
                     "optimizer": {
@@ -82,6 +86,8 @@ def describe(target: str, api_key: str | None = None) -> dict[str, Any]:
         "path": info.path,
         "durability": info.durability.value,
         "read_only_reason": info.read_only_reason,
+        "memory": dict(info.memory),
+        "memory_limit": info.memory_limit,
         "collections": collections,
     }
 

@@ -68,7 +68,12 @@ def stage(
 
 
 def _link(source: Path, target: Path) -> None:
-    """Hard-links the files of one segment or index; of a segment not those of its indexes, which are named apart."""
+    """Hard-links the files of one segment or index; of a segment not those of its indexes, which are named apart.
+
+    One whose folder is missing is left out: a check finds that, and opening a restored folder makes it anew.
+    """
+    if not source.is_dir():
+        return
     target.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         if path.is_file():

@@ -200,6 +200,8 @@ class Engine(Care):
             collections=tuple(self.list_collections()),
             durability=self._durability,
             read_only_reason=self._committer.read_only_reason or self.resources.read_only_reason,
+            memory=self.resources.memory.by_kind(),
+            memory_limit=self.resources.memory.limit,
         )
 
     # Writing

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from vectordb import failpoints
 from vectordb.errors import DeadlineExceeded
 from vectordb.reports import Erasure
 from vectordb.storage import keys
@@ -70,8 +71,10 @@ def erase(
         return end - time.monotonic()
 
     house.optimizer.request(live, True, erase=True, remaining=remaining)
+    failpoints.hit("erase.rewritten")
     _wait_for_snapshots(live, version, remaining)
     live.sweep.run_all(house.storage, live.oldest_version(), _SWEEP_AT_ONCE)
+    failpoints.hit("erase.swept")
     gone = sorted(before - _refs(live))
     files = [f"segments/{ref}" for ref in gone] if house.store is not None else []
     if isinstance(house.storage, RocksStorage) and house.store is not None:
@@ -79,6 +82,7 @@ def erase(
         files += [f"rocksdb/{name}" for name in erase_deleted(house.storage, *span, remaining)]
         files += [f"segments/{name}" for name in house.store.discard_damaged()]
         _wait_for_backups(house.store, remaining)
+        failpoints.hit("erase.discarded")
     live.check_open()
     left = house.folder is not None and (house.folder / QUARANTINE).is_dir()
     facts = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vectordb.index.registry import AUTO, get_kind, resolve
 from vectordb.storage.catalogue import Choice
+from vectordb.types import QuantizationSpec
 
 if TYPE_CHECKING:
     from vectordb.errors import VectorDBError
@@ -27,12 +28,14 @@ class Form:
         choice: Its index and quantization, as given.
         kind: The approximate kind that segments get; None where search stays exact.
         resolved: The choice with all its parameters.
+        lean: The same in codes, for where memory does not suffice to build it; None where the user chose a
+            quantization, or the kind has none to build in.
 
     Raises:
         InvalidArgument: The kind cannot do what is asked. FailedPrecondition: It cannot be loaded.
     """
 
-    __slots__ = ("choice", "config", "kind", "resolved")
+    __slots__ = ("choice", "config", "kind", "lean", "resolved")
 
     def __init__(self, config: CollectionConfig) -> None:
         self.config = config
@@ -41,6 +44,11 @@ class Form:
         kind = get_kind(self.resolved.kind)
         stays_exact = kind.capabilities.exact and self.resolved.quantization is None
         self.kind: IndexKind | None = None if stays_exact else kind
+        self.lean: Form | None = None
+        codes = kind.capabilities.lean
+        able = codes is not None and config.metric in kind.capabilities.quantizations.get(codes, ())
+        if codes is not None and able and config.quantization is None:
+            self.lean = self.of(Choice(config.index, QuantizationSpec(codes, {})))
 
     def of(self, choice: Choice) -> Form:
         """The form that the collection has by another choice. Raises as the class."""
@@ -59,6 +67,10 @@ class Form:
             return False
         info, wanted = segment.built.info, self.resolved
         return (info.kind, info.params, info.quantization) == (wanted.kind, wanted.params, wanted.quantization)
+
+    def is_lean(self, segment: Segment) -> bool:
+        """Whether the index that a segment has is one in codes, for want of memory."""
+        return self.lean is not None and self.lean.fits(segment)
 
     def lacks(self, segment: Segment) -> bool:
         """Whether a segment should have an index of this form and has not."""

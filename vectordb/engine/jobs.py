@@ -7,6 +7,7 @@ readers see it; what happened to the rows meanwhile is carried over under the co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -19,13 +20,13 @@ from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index, carry_over, extendable, seal
 from vectordb.segments.columns import SealOptions
 from vectordb.segments.opening import INDEX
+from vectordb.segments.store import text_ref
 from vectordb.storage import keys
 
 if TYPE_CHECKING:
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
     from vectordb.engine.resources import Resources
-    from vectordb.index.base import IndexKind
     from vectordb.index.calibration import Calibration
     from vectordb.segments.segment import Segment, SegmentView
     from vectordb.segments.store import SegmentStore
@@ -77,12 +78,13 @@ class Workshop:
             progress=lambda fraction: self.progress(share * fraction),
         )
 
-    def build_options(self, *, done: float) -> BuildOptions:
-        """``done``: how much of the job precedes the build."""
+    def build_options(self, form: Form, *, done: float) -> BuildOptions:
+        """For an index of a form; ``done``: how much of the job precedes the build."""
         return BuildOptions(
-            params=self.form.resolved.params,
-            quantization=self.form.resolved.quantization,
-            trained=None if self.learn_anew else trained_file(self.store, self.form, self.live.segments),
+            params=form.resolved.params,
+            quantization=form.resolved.quantization,
+            trained=None if self.learn_anew else trained_file(self.store, form, self.live.segments),
+            lean=self.resources.builds_lean(form),
             threads=self.threads,
             more_threads=self.more_threads,
             cancelled=self.is_moot,
@@ -99,8 +101,15 @@ def trained_file(store: SegmentStore | None, form: Form, segments: Iterable[Segm
     """The file of the newest saved index of a form, whose trained state another build may take over."""
     if store is None:
         return None
-    files = [store.path(s.ref) / INDEX for s in segments if form.fits(s)]
-    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+    newest, found = -1, None
+    for segment in segments:
+        if form.fits(segment):
+            path = store.path(segment.ref) / INDEX
+            # Another thread may have merged it away by now.
+            with suppress(FileNotFoundError):
+                made = path.stat().st_mtime_ns
+                newest, found = max((newest, found), (made, path), key=lambda pair: pair[0])
+    return found
 
 
 def seal_tail(shop: Workshop) -> None:
@@ -135,8 +144,8 @@ def merge_segments(shop: Workshop, start: int, stop: int, most_dead: float) -> N
         views = [s.view(version) for s in sources]
     form = shop.form if shop.form.kind is not None and any(s.built is not None for s in sources) else None
     try:
-        with shop.resources.merge(sources, sum(view.dead for view in views), form):
-            _merge(shop, sources, views, most_dead, None if form is None else form.kind)
+        with shop.resources.merge(sources, sum(view.dead for view in views), form) as affordable:
+            _merge(shop, sources, views, most_dead, affordable)
     finally:
         with live.lock:
             live.merging = frozenset()
@@ -147,13 +156,14 @@ def _merge(
     sources: Sequence[Segment],
     views: Sequence[SegmentView],
     most_dead: float,
-    kind: IndexKind | None,
+    form: Form | None,
 ) -> None:
-    """``kind``: of the index that the new segment gets at once; None for none."""
+    """``form``: of the index that the new segment gets at once; None for none."""
     if _mend(shop, sources):
         raise BuildCancelled
+    kind = None if form is None else form.kind
     share = 1.0 if kind is None else 0.1
-    options = shop.build_options(done=share)
+    options = shop.build_options(form or shop.form, done=share)
     base = None
     if kind is not None and not shop.learn_anew and views[0].dead < max(1.0, most_dead * views[0].rows):
         base = extendable(views, kind, options)
@@ -172,11 +182,19 @@ def _merge(
 def _mend(shop: Workshop, sources: Sequence[Segment]) -> bool:
     """Checks what is about to be merged, since a merge gives what it reads new checksums, and mends what is damaged."""
     store = shop.store
-    damaged = [] if store is None else [s for s in sources if store.verify(s.name, shop.is_moot)]
+    damaged = [] if store is None else [s for s in sources if _damage(store, s, shop.is_moot)]
     for segment in damaged:
         assert store is not None
         rebuild_segment(shop.live, shop.storage, store, segment, shop.cancelled)
     return bool(damaged)
+
+
+def _damage(store: SegmentStore, segment: Segment, cancelled: Callable[[], bool]) -> list[str]:
+    """What is wrong with the columns and the words of a segment."""
+    problems = store.verify(segment.name, cancelled)
+    if not problems and segment.data.info.documents != 0:
+        problems = store.verify(text_ref(segment.name), cancelled)
+    return problems
 
 
 def index_segment(shop: Workshop, at: int) -> None:
@@ -185,8 +203,10 @@ def index_segment(shop: Workshop, at: int) -> None:
     segment = live.segments[at]
     if shop.form.kind is None:
         return
-    options = shop.build_options(done=0.0)
-    with shop.resources.index(segment, shop.form):
+    with shop.resources.index(segment, shop.form) as form:
+        if form is not shop.form and form.fits(segment) and not shop.learn_anew:
+            raise BuildCancelled  # it has what there is memory for
+        options = shop.build_options(form, done=0.0)
         indexed = build_index(segment, shop.store, shop.form.kind, options, calibrate=shop.calibrate)
     failpoints.hit("index.built")
     with live.manifest_lock:

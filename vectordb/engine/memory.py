@@ -11,7 +11,9 @@ Vectors, ids, postings and the indexes of kinds that map (``Capabilities.maps``)
 drops as it likes: they are shown, but are no memory that anybody could run out of.
 
 Builds have what the rest leaves. Merges are kept so small that the index of what they make can be built in a third of
-the limit; an index whose build does not fit is not built, and the reason told by ``stats``. An index that does not map
+the limit; an index whose build does not fit is
+built over codes where its kind can and the user chose no quantization (``Capabilities.lean``; ``stats`` shows it, and
+``optimize`` builds it in full once that fits), else not at all, and ``stats`` says why. An index that does not map
 is not loaded where it does not fit: its segment is searched exactly.
 
 Where the process is the database's own (the server's), what counts is the larger of this and the private memory that
@@ -21,8 +23,6 @@ the system sees in it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import mmap
 import os
 import threading
 import time
@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from vectordb.engine.allocator import give_back, private_bytes
 from vectordb.errors import InvalidArgument, ResourceExhausted
 from vectordb.index.base import capabilities_of
 from vectordb.sizes import parse_size, sizes_text
@@ -55,6 +56,8 @@ _BUILD_ROW = 400
 """Bytes that a build needs a row beside its vector: links, levels, locks, and what calibration looks at."""
 _BUILD_FORM = {"fp16": 0.5, "sq8": 0.25, "pq": 0.25, "rabitq": 0.25, "binary": 0.25}
 """Share of the float32 vectors that a build holds, by quantization; all of them without one."""
+_LINKED_FIRST = {"pq": 1.1, "rabitq": 1.1}
+"""The same of graphs that link full rows before they keep codes of them."""
 
 
 class MemoryBudget:
@@ -62,7 +65,8 @@ class MemoryBudget:
 
     Args:
         limit: Bytes; None for none.
-        count: Counts what is in memory, by kind; asked at most every 50 ms, and again after each claim that ended.
+        count: Counts what is in memory, by kind; asked at most every 50 ms, and again after each build. Between, what
+            writes leave behind is added.
         own_process: The process has nothing else in it.
     """
 
@@ -83,7 +87,9 @@ class MemoryBudget:
         """Bytes that count against the limit, now or a moment ago."""
         now = time.monotonic()
         if now - self._at > _AGE:
-            self._known, self._at = sum(self._count().values()), now
+            known = sum(self._count().values())
+            with self._lock:
+                self._known, self._at = known, now
         used = self._known + sum(self._claims.values())
         if self._measured and self.limit is not None:
             used = max(used, private_bytes())
@@ -125,7 +131,8 @@ class MemoryBudget:
             if not fits():
                 mend = "write less at a time, try again in a moment, or raise it"
                 raise self._exhausted(f"a write of {sizes_text(size)}", need, mend, retry_after=_RETRY_AFTER)
-        with self._claimed("writes", need):
+        # What is searched and what is stored stay, as given it goes.
+        with self._claimed("writes", need, leaves=2 * size):
             yield
 
     @contextlib.contextmanager
@@ -138,19 +145,28 @@ class MemoryBudget:
         left = self.left
         if left is not None and need > left:
             raise self._exhausted(what, need, "free memory, raise it, or choose a smaller quantization")
-        with self._claimed("builds", need):
-            yield
+        try:
+            with self._claimed("builds", need):
+                yield
+        finally:
+            self._at = 0.0  # what it left behind is counted at the next look
+            self.settle()
+
+    def settle(self) -> None:
+        """After what took much memory for a while: has the C library give it back, where there is a limit to keep."""
+        if self.limit is not None:
+            give_back()
 
     def allows(self, need: int) -> bool:
         """Whether so many more bytes fit."""
         left = self.left
         return left is None or need <= left
 
-    def most_segment_bytes(self, dim: int, quantization: QuantizationSpec | None) -> int | None:
+    def most_segment_bytes(self, dim: int, quantization: QuantizationSpec | None, family: str = "") -> int | None:
         """Raw vector bytes of the largest segment whose index can be built; None without a limit."""
         if self.limit is None:
             return None
-        row = build_bytes(1, dim, quantization)
+        row = build_bytes(1, dim, quantization, family)
         return int(BUILD_SHARE * self.limit / row) * 4 * dim
 
     def _exhausted(self, what: str, need: int, mend: str, **facts: float) -> ResourceExhausted:
@@ -166,7 +182,7 @@ class MemoryBudget:
         )
 
     @contextlib.contextmanager
-    def _claimed(self, kind: str, need: int) -> Iterator[None]:
+    def _claimed(self, kind: str, need: int, leaves: int = 0) -> Iterator[None]:
         with self._lock:
             self._claims[kind] += need
         try:
@@ -174,7 +190,7 @@ class MemoryBudget:
         finally:
             with self._lock:
                 self._claims[kind] -= need
-            self._at = 0.0  # what it left behind is counted at the next look
+                self._known += leaves
 
 
 def settled_limit(given: int | str | None) -> int | None:
@@ -205,25 +221,11 @@ def available_bytes(root: Path = Path("/sys/fs/cgroup")) -> int:
     return machine
 
 
-def private_bytes() -> int:
-    """Resident memory of this process that belongs to no file; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            _, resident, shared, *_ = map(int, file.read().split())
-    except (OSError, ValueError):
-        return 0
-    return (resident - shared) * mmap.PAGESIZE
-
-
-def give_back() -> None:
-    """Has the C library return to the system what was freed: it keeps the arenas of ended builds."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def build_bytes(rows: int, dim: int, quantization: QuantizationSpec | None) -> int:
-    """About what the build of an index needs, the vectors themselves being mapped."""
+def build_bytes(rows: int, dim: int, quantization: QuantizationSpec | None, family: str = "") -> int:
+    """About what the build of an index needs, the vectors themselves being mapped. ``family``: of its kind."""
     share = 1.0 if quantization is None else _BUILD_FORM.get(quantization.kind, 1.0)
+    if quantization is not None and family == "graph":
+        share = _LINKED_FIRST.get(quantization.kind, share)
     return int(rows * (4 * dim * share + _BUILD_ROW))
 
 
@@ -239,11 +241,15 @@ def unmapped_bytes(segment: Segment, *, in_memory: bool) -> int:
     """What of a segment the system cannot drop; of a database in memory all."""
     if in_memory:
         return segment.memory_bytes()
-    size = segment.changes.nbytes + segment.data.answers_bytes
+    return segment.changes.nbytes + segment.data.answers_bytes + unmapped_index_bytes(segment, in_memory=False)
+
+
+def unmapped_index_bytes(segment: Segment, *, in_memory: bool) -> int:
+    """What of a segment's index the system cannot drop."""
     built = segment.built
-    if built is not None and not capabilities_of(built.index, built.kind).maps:
-        size += built.index.memory_bytes()
-    return size
+    if built is None or (capabilities_of(built.index, built.kind).maps and not in_memory):
+        return 0
+    return built.index.memory_bytes()
 
 
 def collection_bytes(lives: Iterable[LiveCollection], *, in_memory: bool) -> dict[str, int]:
@@ -251,6 +257,9 @@ def collection_bytes(lives: Iterable[LiveCollection], *, in_memory: bool) -> dic
     found = {"tail": 0, "segments": 0}
     for live in lives:
         found["tail"] += live.tail.memory_bytes()
-        for segment in (*live.segments, *live.shadows.values()):
+        for segment in live.segments:
             found["segments"] += unmapped_bytes(segment, in_memory=in_memory)
+        for shadow in live.shadows.values():
+            # All but the index is shared with what serves.
+            found["segments"] += unmapped_index_bytes(shadow, in_memory=in_memory)
     return found

@@ -282,6 +282,7 @@ class Optimizer:
         finally:
             with self._changed:
                 work.sealing = False
+            self._resources.memory.settle()
         self._sweep(live)
         return True
 
@@ -308,6 +309,8 @@ class Optimizer:
             job = next_job(_facts(live, work if asked else None), tuning, asked=full, erase=erasing)
             if job is None and erasing and live.target is None:
                 job = _stale_index(live, work)
+            if job is None and full and live.target is None:
+                job = self._lean_index(live, work)
             if job is None and asked and live.target is not None:
                 # Done once the reindex is, which holds segments that it merges; the usual work goes on.
                 asked = False
@@ -349,6 +352,15 @@ class Optimizer:
             with self._changed:
                 work.building = None
         return True
+
+    def _lean_index(self, live: LiveCollection, work: _Work) -> Index | None:
+        """The next index that was built in codes for want of memory, and for which there is enough by now."""
+        for at, segment in enumerate(live.segments):
+            if segment.lo >= work.upto:
+                break
+            if live.form.is_lean(segment) and self._resources.affords(live.form, segment.vector_count):
+                return Index(at)
+        return None
 
     def _workshop(
         self, live: LiveCollection, form: Form, progress: Callable[[float], None], *, all_processors: bool

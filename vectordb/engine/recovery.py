@@ -302,7 +302,7 @@ def _resumed(
             segment.serve()
             for problem_ in problems:
                 _log.warning("collection %r: %s", reader.config.name, problem_)
-        if target is not None and shadow is not None and target.form.fits(shadow):
+        if target is not None and shadow is not None and (target.form.fits(shadow) or target.form.is_lean(shadow)):
             target.shadows[segment.name] = shadow
         else:
             store.remove(ref)

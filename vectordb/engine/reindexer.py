@@ -214,15 +214,16 @@ class Reindexer:
 
         form = target.form
         assert form.kind is not None, "a form without an index has none to build"
-        options = BuildOptions(
-            params=form.resolved.params,
-            quantization=form.resolved.quantization,
-            trained=trained_file(self._store, form, [*target.shadows.values(), *live.segments]),
-            threads=build_threads(live.config.tuning, target.waited),
-            cancelled=lambda: self._is_moot(live, target),
-            progress=progress,
-        )
-        with self._resources.index(segment, form):
+        with self._resources.index(segment, form) as affordable:
+            options = BuildOptions(
+                params=affordable.resolved.params,
+                quantization=affordable.resolved.quantization,
+                trained=trained_file(self._store, affordable, [*target.shadows.values(), *live.segments]),
+                lean=self._resources.builds_lean(affordable),
+                threads=build_threads(live.config.tuning, target.waited),
+                cancelled=lambda: self._is_moot(live, target),
+                progress=progress,
+            )
             shadow = build_index(
                 segment,
                 self._store,

@@ -20,6 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import vectordb
+from vectordb import failpoints
 from vectordb.engine.damaged import DamagedStore
 from vectordb.engine.database import Engine
 from vectordb.engine.erase import QUARANTINE
@@ -137,6 +138,7 @@ def _format_is_lost(folder: Path) -> bool:
 def _new_format(folder: Path, aside: str) -> list[str]:
     if (folder / FORMAT_FILE).exists():
         _move(folder, FORMAT_FILE, aside)
+    failpoints.hit("repair.format")
     write_format(folder, vectordb.__version__)
     return ["FORMAT"]
 
@@ -169,7 +171,9 @@ def _repair_storage(folder: Path, aside: str, findings: _Findings, *, dry_run: b
         salvage.write(place / _FRESH)
     for path in (place / _FRESH, place, folder / QUARANTINE, folder):
         sync_directory(path)
+    failpoints.hit("repair.written")
     write_marker(folder, {"command": _COMMAND, "aside": aside})
+    failpoints.hit("repair.marked")
     _finish(folder, dry_run=False)
     moved = tuple(f"{aside}/{name}" for name in _REPLACED if (place / name).exists())
     return RepairReport(str(folder), False, ("rocksdb",), moved, tuple(lost))
@@ -213,8 +217,10 @@ def _finish(folder: Path, dry_run: bool) -> list[str]:
             if (folder / name).exists():
                 _move(folder, name, aside)
         fresh.rename(folder / "rocksdb")
+        failpoints.hit("repair.replaced")
         sync_directory(folder)
     remove_marker(folder)
+    failpoints.hit("repair.unmarked")
     return ["rocksdb"]
 
 
@@ -222,6 +228,7 @@ def _move(folder: Path, name: str, aside: str) -> None:
     target = folder / aside / name
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / name).rename(target)
+    failpoints.hit("repair.moved")
     sync_directory(target.parent)
     sync_directory((folder / name).parent)
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vectordb.engine.allocator import bound_holes
 from vectordb.engine.memory import (
     STORAGE_SHARE,
     TAIL_SHARE,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from vectordb.index.base import IndexKind
     from vectordb.segments.segment import Segment
     from vectordb.storage.base import Storage
-    from vectordb.types import Tuning
+    from vectordb.types import QuantizationSpec, Tuning
 
 _LOSING = 0.5
 """A merge that keeps at most this share of its rows gives back more disk than it takes."""
@@ -108,7 +109,10 @@ class Resources:
             found = collection_bytes(list(lives.values()), in_memory=folder is None)
             return {"storage": storage.memory_bytes(), **found}
 
-        self.memory = MemoryBudget(demands.memory_bytes, count, own_process=demands.own_process)
+        limit = demands.memory_bytes
+        if limit is not None:
+            bound_holes(limit)
+        self.memory = MemoryBudget(limit, count, own_process=demands.own_process)
         self.relief: Relief = lambda done, timeout: None
 
     def adopt(self, live: LiveCollection) -> None:
@@ -150,8 +154,9 @@ class Resources:
             self.disk.check_job(live.tail.memory_bytes(), frees=False)
 
     @contextlib.contextmanager
-    def merge(self, segments: Iterable[Segment], dead: int, form: Form | None) -> Iterator[None]:
-        """Around a merge of segments with so many dead rows; ``form``: that of the index to build. Raises likewise."""
+    def merge(self, segments: Iterable[Segment], dead: int, form: Form | None) -> Iterator[Form | None]:
+        """Around a merge of segments with so many dead rows; ``form``: that of the index to build. Gives the form that
+        there is memory for. Raises likewise."""
         segments = list(segments)
         rows = max(1, sum(s.rows for s in segments))
         if self.disk is not None:
@@ -159,22 +164,40 @@ class Resources:
             self.disk.check_job(int(kept * sum(s.disk_bytes for s in segments)), frees=kept <= _LOSING)
         need = merge_bytes(segments)
         if form is not None:
-            need = max(need, _build_bytes(form, sum(s.vector_count for s in segments)))
+            vectors = sum(s.vector_count for s in segments)
+            form = self._affordable(form, vectors)
+            need = max(need, _build_bytes(form, vectors))
         with self.memory.build("a merge of segments", need):
-            yield
+            yield form
 
     @contextlib.contextmanager
-    def index(self, segment: Segment, form: Form) -> Iterator[None]:
-        """Around the build of an index. Raises as :meth:`write`."""
+    def index(self, segment: Segment, form: Form) -> Iterator[Form]:
+        """Around the build of an index. Gives the form that there is memory for. Raises as :meth:`write`."""
+        form = self._affordable(form, segment.vector_count)
         need = _build_bytes(form, segment.vector_count)
         if self.disk is not None:
             self.disk.check_job(need, frees=False)
         with self.memory.build(f"the index of {segment.vector_count} vectors", need):
-            yield
+            yield form
+
+    def _affordable(self, form: Form, vectors: int) -> Form:
+        """A form, or the same in codes where its index of so many vectors does not fit into the memory that is left."""
+        return form if form.lean is None or self.affords(form, vectors) else form.lean
+
+    def affords(self, form: Form, vectors: int) -> bool:
+        """Whether there is memory to build an index of so many vectors in just this form."""
+        return self.memory.allows(_build_bytes(form, vectors))
+
+    def builds_lean(self, form: Form) -> bool:
+        """Whether a build is to hold codes alone: where memory is short, and they are what is kept in the end."""
+        quantization = form.resolved.quantization
+        if self.memory.limit is None or form.kind is None or quantization is None:
+            return False
+        return form.kind.capabilities.lean == quantization.kind
 
     def _may_index(self, live: LiveCollection, segment: Segment) -> bool:
         """Whether the limit could ever hold the build of a segment's index."""
-        return self.memory.limit is None or _build_bytes(live.form, segment.vector_count) < self.memory.limit
+        return self.memory.limit is None or _build_bytes(_least(live.form), segment.vector_count) < self.memory.limit
 
     def hindrance(self, live: LiveCollection) -> str | None:
         """Why segments stay without an index, or None."""
@@ -182,7 +205,7 @@ class Resources:
         left = [s for s in live.segments if s.built is None and form.wants_index(s) and not self._may_index(live, s)]
         if not left:
             return None
-        need = max(_build_bytes(form, s.vector_count) for s in left)
+        need = max(_build_bytes(_least(form), s.vector_count) for s in left)
         return (
             f"{len(left)} segments are searched without an index: building one needs up to {sizes_text(need)}, more "
             f"than memory_limit = {sizes_text(self.memory.limit or 0)}; raise it, or choose a smaller quantization"
@@ -193,9 +216,19 @@ class Resources:
         tuning = live.config.tuning
         if live.form.kind is None:
             return tuning
-        most = self.memory.most_segment_bytes(live.config.dim, live.form.resolved.quantization)
+        most = self.memory.most_segment_bytes(live.config.dim, *_codes(live.form))
         return tuning if most is None else replace(tuning, max_segment_bytes=min(tuning.max_segment_bytes, most))
 
 
 def _build_bytes(form: Form, rows: int) -> int:
-    return build_bytes(rows, form.config.dim, form.resolved.quantization)
+    return build_bytes(rows, form.config.dim, *_codes(form))
+
+
+def _codes(form: Form) -> tuple[QuantizationSpec | None, str]:
+    """What tells how much of the rows a build holds: the quantization, and the family of the kind."""
+    return form.resolved.quantization, "" if form.kind is None else form.kind.capabilities.family
+
+
+def _least(form: Form) -> Form:
+    """The form that needs the least memory of those that a segment may get."""
+    return form if form.lean is None else form.lean

@@ -130,10 +130,14 @@ class Scrubber:
             refs.append(text_ref(segment.name))
         problems = [problem for ref in refs for problem in self._store.verify(ref, pace.chunk)]
         index = self._store.verify(segment.ref, pace.chunk) if segment.ref != segment.name and not problems else []
-        # One that was merged away meanwhile is missing by right.
-        if not (problems or index) or segment not in live.segments:
+        if not (problems or index):
             return []
-        self.mend(live, segment, problems, index)
+        # What serves in its place now: nothing where it was merged away meanwhile, and so is missing by right; itself
+        # with another index where one was built, and the old one is.
+        now = next((s for s in live.segments if s.name == segment.name), None)
+        if now is None or (not problems and now.ref != segment.ref):
+            return []
+        self.mend(live, now, problems, index)
         return problems + index
 
     def mend(self, live: LiveCollection, segment: Segment, problems: list[str], index: list[str]) -> bool:

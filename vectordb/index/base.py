@@ -90,6 +90,8 @@ class Capabilities:
             need not stay in memory.
         maps: A loaded index is mapped from its file, which the system reads and drops as it likes: hardly any of it
             counts as memory.
+        lean: The quantization that a build may be done in from the start (``BuildOptions.lean``), holding codes alone;
+            None where all are made from full rows.
         builds_apart: ``build`` and ``extended`` cannot be cancelled inside their calls (training, another library's
             build) or hold the GIL: they run in a process of their own (``index/apart.py``).
     """
@@ -110,6 +112,7 @@ class Capabilities:
     max_dim: int = 65_536
     compressed: bool = False
     maps: bool = False
+    lean: str | None = None
     builds_apart: bool = False
 
     @property
@@ -196,6 +199,7 @@ class BuildOptions:
         quantization: The quantization with all its parameters (``quantization.resolve``), or None.
         trained: File of a saved index of this kind, parameters and quantization over earlier rows of the collection:
             a kind that trains (centroids, codebooks) takes over its trained state while that fits the new rows.
+        lean: Hold nothing but codes while building, where ``Capabilities.lean`` is this quantization.
         threads: Native threads to use.
         more_threads: How many more there are as of now, since somebody began to wait: a kind that builds in slices may
             use them from the next slice on.
@@ -206,6 +210,7 @@ class BuildOptions:
     params: Params = field(default_factory=dict)
     quantization: QuantizationSpec | None = None
     trained: Path | None = None
+    lean: bool = False
     threads: int = 1
     more_threads: Callable[[], int] = lambda: 0
     cancelled: Callable[[], bool] = lambda: False

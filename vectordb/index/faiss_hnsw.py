@@ -307,6 +307,7 @@ class HnswKind:
         quantizations=dict.fromkeys(("fp16", "sq8", "pq", "rabitq"), frozenset({Metric.COSINE, Metric.DOT, Metric.L2})),
         filtered=True,
         extends=True,
+        lean=hnsw_codes.LEAN,
         build_params={
             "m": Parameter(int, 16, 2, 128, "links a row and level (twice as many on the ground level)"),
             "ef_construction": Parameter(int, 200, 8, 4096, "beam width while building: slower, better graphs"),

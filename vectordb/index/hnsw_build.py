@@ -48,13 +48,18 @@ def build(vectors: NDArray[np.float32], metric: Metric, options: BuildOptions, s
     """A new graph over prepared vectors float32[n, d].
 
     Under a quantization the graph is built over rows as they are, at half precision where that is harmless, and the
-    codes put in their place when it stands: links made by what codes say would be worse ones.
+    codes put in their place when it stands: links made by what codes say would be worse ones. A lean build links the
+    codes of ``sq8``.
 
     Raises:
         BuildCancelled: ``options.cancelled()`` turned true.
     """
     groups = grouped(vectors, options.cancelled)
     rows = Rows(vectors) if groups is None else Rows(vectors, groups.rows[groups.starts[:-1]].astype(np.int64))
+    if options.lean and shape.codec.name == hnsw_codes.LEAN and rows.count:
+        made = hnsw_codes.lean((shape.m, shape.ef_construction), vectors, rows, metric, options)
+        _add(made.native, rows, made.storage, options)
+        return made._replace(groups=groups)
     if shape.codec.name == "fp16":
         exponent = choose_exponent(largest_component(rows, options.cancelled))
         storage = Storage.floats(Precision.HALF, exponent)
@@ -110,6 +115,9 @@ def extend(
         _add(native, rows, graph.storage, options)
         return grown
     hnsw_codes.require_fit(graph, vectors[shape[0] :], metric, len(vectors))
+    if options.lean and graph.codec.name == hnsw_codes.LEAN:
+        _add(native, rows, graph.storage, options)
+        return grown
     held = vectors[: shape[0]]
     nodes = (
         Rows(held) if graph.groups is None else Rows(held, graph.groups.rows[graph.groups.starts[:-1]].astype(np.int64))

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_Rounding = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
+
+
 class Precision(StrEnum):
     """How a component is stored."""
 
@@ -183,8 +186,22 @@ def _harmless(
     ]
 
 
-def _fetched(storage: Storage, keep: int) -> int:
-    return math.ceil(OVERSAMPLING * keep) + _SLACK if storage.precision is Precision.BYTE else keep
+class _Form(NamedTuple):
+    """A way of keeping rows: what is left of rows and of queries, and how many candidates are scored for a limit."""
+
+    rows: _Rounding
+    queries: _Rounding
+    fetched: Callable[[int], int]
+
+
+def _form(storage: Storage, metric: Metric) -> _Form:
+    if storage.precision is not Precision.BYTE:
+        return _Form(storage.rounded, storage.scaled, lambda limit: limit)
+    return _Form(
+        storage.rounded,
+        lambda queries: storage.query(queries, metric)[0],
+        lambda limit: math.ceil(OVERSAMPLING * limit) + _SLACK,
+    )
 
 
 def ceilings(rows: Rows, metric: Metric, candidates: Sequence[Storage], cancelled: Callable[[], bool]) -> list[float]:
@@ -196,30 +213,43 @@ def ceilings(rows: Rows, metric: Metric, candidates: Sequence[Storage], cancelle
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
+    forms = [_form(storage, metric) for storage in candidates]
+    return _recalls(rows, metric, candidates[-1].exponent, forms, cancelled)
+
+
+def ceiling(rows: Rows, metric: Metric, exponent: int, cancelled: Callable[[], bool], rounding: _Rounding) -> float:
+    """The same of rows that are multiplied by ``2 ** exponent`` and rounded.
+
+    Raises:
+        BuildCancelled: ``cancelled()`` turned true.
+    """
+    scaled = Storage.floats(Precision.SINGLE, exponent).scaled
+    form = _Form(lambda block: rounding(scaled(block)), scaled, lambda limit: limit)
+    return _recalls(rows, metric, exponent, [form], cancelled)[0]
+
+
+def _recalls(
+    rows: Rows, metric: Metric, exponent: int, forms: Sequence[_Form], cancelled: Callable[[], bool]
+) -> list[float]:
     count = rows.count
     if not count:
-        return [1.0] * len(candidates)
+        return [1.0] * len(forms)
     native_metric = Metric.L2 if metric is Metric.COSINE else metric
     sample = np.unique(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(np.int64))
     queries = rows.take(sample)
     keep = min(_NEIGHBOURS + 1, count)  # the query itself is among them
     # Single precision, at the scale of a float, is the truth.
-    exact = Storage.floats(Precision.SINGLE, candidates[-1].exponent)
-    every = [exact, *candidates]
-    scaled = [
-        storage.query(queries, metric)[0] if storage.precision is Precision.BYTE else storage.scaled(queries)
-        for storage in every
-    ]
-    bests = [_Best(len(queries), min(count, _fetched(storage, keep))) for storage in every]
+    every = [_form(Storage.floats(Precision.SINGLE, exponent), metric), *forms]
+    asked = [form.queries(queries) for form in every]
+    bests = [_Best(len(queries), min(count, form.fetched(keep))) for form in every]
     overflown = [False] * len(every)
     for start, raw in rows.blocks(cancelled):
-        for number, storage in enumerate(every):
-            block = storage.rounded(raw)
+        for number, form in enumerate(every):
+            block = form.rows(raw)
             overflown[number] |= not np.isfinite(block).all()
-            if overflown[number]:
-                continue
-            wanted = min(bests[number].keep, len(block))
-            bests[number].add(*native.nearest(scaled[number], block, wanted, native_metric), start)
+            if not overflown[number]:
+                wanted = min(bests[number].keep, len(block))
+                bests[number].add(*native.nearest(asked[number], block, wanted, native_metric), start)
     sign = -1.0 if metric.higher_is_better else 1.0
     found = [0.0] * len(every)
     for place, query in enumerate(queries):

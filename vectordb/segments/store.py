@@ -130,23 +130,28 @@ class SegmentStore:
     def verify(self, ref: str, cancelled: Callable[[], bool] = lambda: False) -> list[str]:
         """What is wrong with one folder, by reading every byte; stamps it when nothing is.
 
+        A file that is missing or that the disk does not give is wrong like any other, also where it goes away while it
+        is read: whether it went by right, because its segment was merged away meanwhile, only the caller can tell.
+
         Raises:
             InterruptedError: ``cancelled`` turned true.
         """
+        problems: list[str] = []
         try:
             before, files = self._facts(ref)
+            for name, entry in files.items():
+                path = self.root / ref / name
+                size = before[name][0]
+                if size != entry.size:
+                    problems.append(f"'{path}' has {size} bytes instead of {entry.size}")
+                elif checksum(path, cancelled) != entry.checksum:
+                    problems.append(f"'{path}' does not meet its checksum")
+            if not problems and self._facts(ref)[0] == before:
+                self._write_stamp(ref, before)
+        except InterruptedError:
+            raise
         except (Corruption, OSError) as err:
-            return [str(err)]
-        problems: list[str] = []
-        for name, entry in files.items():
-            path = self.root / ref / name
-            size = before[name][0]
-            if size != entry.size:
-                problems.append(f"'{path}' has {size} bytes instead of {entry.size}")
-            elif checksum(path, cancelled) != entry.checksum:
-                problems.append(f"'{path}' does not meet its checksum")
-        if not problems and self._facts(ref)[0] == before:
-            self._write_stamp(ref, before)
+            problems.append(str(err))
         return problems
 
     def remove(self, ref: str) -> None:

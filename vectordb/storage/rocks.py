@@ -296,7 +296,8 @@ class RocksStorage:
         with self._gate:
             total: int = self._cache.get_usage()
             for rdict in self._families.values():
-                for name in ("rocksdb.cur-size-all-mem-tables", "rocksdb.estimate-table-readers-mem"):
+                # Those that were flushed and that a scan still reads are among them.
+                for name in ("rocksdb.size-all-mem-tables", "rocksdb.estimate-table-readers-mem"):
                     total += rdict.property_int_value(name) or 0
             return total
 

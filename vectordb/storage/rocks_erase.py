@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from vectordb import failpoints
 from vectordb.errors import DeadlineExceeded
 from vectordb.storage.base import Family
 
@@ -44,6 +45,7 @@ def erase_deleted(storage: RocksStorage, start: bytes, end: bytes, remaining: Ca
     """
     before = _names(storage)
     storage.flush()
+    failpoints.hit("erase.flushed")
     names = _names(storage)
     log = max((name for name in names if name.endswith(".log")), key=_number, default="")
     apart = {table["name"] for table in storage.tables() if table["start_key"] >= end or table["end_key"] < start}
@@ -58,11 +60,13 @@ def erase_deleted(storage: RocksStorage, start: bytes, end: bytes, remaining: Ca
         inside = [t for t in storage.tables() if t["start_key"] < end and t["end_key"] >= start]
         if not any(table["num_deletions"] for table in inside if _number(table["name"]) <= newest):
             break
+    failpoints.hit("erase.compacted")
     # The manifest that noted the compaction began with the tables of before: one more change begins with those of now.
     batch = storage.batch()
     batch.delete(Family.META, _NO_KEY)
     storage.write(batch)
     storage.flush()
+    failpoints.hit("erase.manifest")
     while left := old & _names(storage):
         if remaining() <= 0:
             raise DeadlineExceeded(

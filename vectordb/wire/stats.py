@@ -170,7 +170,9 @@ def stats_to_message(stats: CollectionStats, message: types_pb2.CollectionStats)
     index_to_message(stats.index, message.index)
     quantization_to_message(stats.quantization, message.quantization)
     for segment in stats.segments:
-        message.segments.add(**{name: getattr(segment, name) for name in _SEGMENT})
+        entry = message.segments.add(**{name: getattr(segment, name) for name in _SEGMENT})
+        if segment.quantization is not None:
+            entry.quantization = segment.quantization
     optimizer = stats.optimizer
     message.optimizer.state = optimizer.state
     message.optimizer.progress = optimizer.progress
@@ -181,6 +183,7 @@ def stats_to_message(stats: CollectionStats, message: types_pb2.CollectionStats)
         setattr(message.scrub, name, getattr(stats.scrub, name))
     if stats.scrub.error is not None:
         message.scrub.error = stats.scrub.error
+    message.memory.update(stats.memory)
 
 
 def stats_from_message(message: types_pb2.CollectionStats) -> CollectionStats:
@@ -189,12 +192,18 @@ def stats_from_message(message: types_pb2.CollectionStats) -> CollectionStats:
     return CollectionStats(
         **{name: getattr(message, name) for name in _COLLECTION},
         index=index_from_message(message.index),
-        segments=tuple(SegmentStats(*[getattr(entry, name) for name in _SEGMENT]) for entry in message.segments),
+        segments=tuple(
+            SegmentStats(
+                **{name: getattr(entry, name) for name in _SEGMENT}, quantization=optional(entry, "quantization")
+            )
+            for entry in message.segments
+        ),
         optimizer=OptimizerStats(
             optimizer.state, optimizer.progress, optimizer.pending_bytes, optional(optimizer, "error")
         ),
         quantization=quantization_from_message(message),
         scrub=_scrub_from_message(message.scrub),
+        memory=dict(message.memory),
     )
 
 
@@ -211,6 +220,9 @@ def info_to_message(info: DatabaseInfo, message: types_pb2.DatabaseInfo) -> None
     message.durability = enum_to_number(info.durability)  # type: ignore[assignment,unused-ignore]
     if info.read_only_reason is not None:
         message.read_only_reason = info.read_only_reason
+    message.memory.update(info.memory)
+    if info.memory_limit is not None:
+        message.memory_limit = info.memory_limit
 
 
 def info_from_message(message: types_pb2.DatabaseInfo) -> DatabaseInfo:
@@ -222,6 +234,8 @@ def info_from_message(message: types_pb2.DatabaseInfo) -> DatabaseInfo:
         collections=tuple(message.collections),
         durability=enum_from_number(Durability, message.durability, "durability", Durability.SYNC),
         read_only_reason=optional(message, "read_only_reason"),
+        memory=dict(message.memory),
+        memory_limit=optional(message, "memory_limit"),
     )
 
 

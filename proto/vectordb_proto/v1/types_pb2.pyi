@@ -288,20 +288,22 @@ class SearchResult(_message.Message):
     def __init__(self, hits: _Optional[_Union[Rows, _Mapping]] = ..., scores: _Optional[_Iterable[float]] = ..., complete: bool = ..., incomplete_reason: _Optional[str] = ..., searched_fraction: _Optional[float] = ..., took_ms: _Optional[float] = ..., plan: _Optional[int] = ...) -> None: ...
 
 class SegmentStats(_message.Message):
-    __slots__ = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
+    __slots__ = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes", "quantization")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     rows: int
     deleted: int
     index: str
     memory_bytes: int
     disk_bytes: int
-    def __init__(self, name: _Optional[str] = ..., rows: _Optional[int] = ..., deleted: _Optional[int] = ..., index: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
+    quantization: str
+    def __init__(self, name: _Optional[str] = ..., rows: _Optional[int] = ..., deleted: _Optional[int] = ..., index: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., quantization: _Optional[str] = ...) -> None: ...
 
 class OptimizerStats(_message.Message):
     __slots__ = ("state", "progress", "pending_bytes", "error")
@@ -316,7 +318,14 @@ class OptimizerStats(_message.Message):
     def __init__(self, state: _Optional[str] = ..., progress: _Optional[float] = ..., pending_bytes: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class CollectionStats(_message.Message):
-    __slots__ = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes", "index", "segments", "optimizer", "quantization", "scrub")
+    __slots__ = ("rows", "deleted", "indexed_rows", "tail_rows", "version", "memory_bytes", "disk_bytes", "index", "segments", "optimizer", "quantization", "scrub", "memory")
+    class MemoryEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     INDEXED_ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -329,6 +338,7 @@ class CollectionStats(_message.Message):
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     SCRUB_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     rows: int
     deleted: int
     indexed_rows: int
@@ -341,7 +351,8 @@ class CollectionStats(_message.Message):
     optimizer: OptimizerStats
     quantization: QuantizationSpec
     scrub: ScrubStats
-    def __init__(self, rows: _Optional[int] = ..., deleted: _Optional[int] = ..., indexed_rows: _Optional[int] = ..., tail_rows: _Optional[int] = ..., version: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., segments: _Optional[_Iterable[_Union[SegmentStats, _Mapping]]] = ..., optimizer: _Optional[_Union[OptimizerStats, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ..., scrub: _Optional[_Union[ScrubStats, _Mapping]] = ...) -> None: ...
+    memory: _containers.ScalarMap[str, int]
+    def __init__(self, rows: _Optional[int] = ..., deleted: _Optional[int] = ..., indexed_rows: _Optional[int] = ..., tail_rows: _Optional[int] = ..., version: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., index: _Optional[_Union[IndexSpec, _Mapping]] = ..., segments: _Optional[_Iterable[_Union[SegmentStats, _Mapping]]] = ..., optimizer: _Optional[_Union[OptimizerStats, _Mapping]] = ..., quantization: _Optional[_Union[QuantizationSpec, _Mapping]] = ..., scrub: _Optional[_Union[ScrubStats, _Mapping]] = ..., memory: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ScrubStats(_message.Message):
     __slots__ = ("passes", "bytes", "damaged", "rebuilt", "error")
@@ -358,20 +369,31 @@ class ScrubStats(_message.Message):
     def __init__(self, passes: _Optional[int] = ..., bytes: _Optional[int] = ..., damaged: _Optional[int] = ..., rebuilt: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class DatabaseInfo(_message.Message):
-    __slots__ = ("version", "format_version", "path", "collections", "durability", "read_only_reason")
+    __slots__ = ("version", "format_version", "path", "collections", "durability", "read_only_reason", "memory", "memory_limit")
+    class MemoryEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     READ_ONLY_REASON_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_LIMIT_FIELD_NUMBER: _ClassVar[int]
     version: str
     format_version: int
     path: str
     collections: _containers.RepeatedScalarFieldContainer[str]
     durability: Durability
     read_only_reason: str
-    def __init__(self, version: _Optional[str] = ..., format_version: _Optional[int] = ..., path: _Optional[str] = ..., collections: _Optional[_Iterable[str]] = ..., durability: _Optional[_Union[Durability, str]] = ..., read_only_reason: _Optional[str] = ...) -> None: ...
+    memory: _containers.ScalarMap[str, int]
+    memory_limit: int
+    def __init__(self, version: _Optional[str] = ..., format_version: _Optional[int] = ..., path: _Optional[str] = ..., collections: _Optional[_Iterable[str]] = ..., durability: _Optional[_Union[Durability, str]] = ..., read_only_reason: _Optional[str] = ..., memory: _Optional[_Mapping[str, int]] = ..., memory_limit: _Optional[int] = ...) -> None: ...
 
 class BackupInfo(_message.Message):
     __slots__ = ("id", "created", "collections", "files", "total_bytes", "new_bytes")

@@ -53,8 +53,9 @@ def test_facts_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ]
     info.command(folder, None, False)
     table = capsys.readouterr().out.splitlines()
-    assert table[1].split()[:4] == ["collection", "rows", "deleted", "dim"]
-    assert [line.split()[0] for line in table[2:]] == ["empty", "films"]
+    assert table[1].startswith("memory under no limit: storage ")
+    assert table[2].split()[:4] == ["collection", "rows", "deleted", "dim"]
+    assert [line.split()[0] for line in table[3:]] == ["empty", "films"]
 
 
 def test_no_database_is_made(tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vectordb.engine import memory
-from vectordb.engine.memory import AUTO_SHARE, MemoryBudget, available_bytes, build_bytes, private_bytes, settled_limit
+from vectordb.engine.allocator import private_bytes
+from vectordb.engine.memory import AUTO_SHARE, MemoryBudget, available_bytes, build_bytes, settled_limit
 from vectordb.errors import InvalidArgument, ResourceExhausted
 from vectordb.types import QuantizationSpec
 
@@ -87,6 +92,72 @@ def test_in_a_process_of_its_own_all_of_it_counts(monkeypatch: pytest.MonkeyPatc
     assert store.budget.used() == 95 * MIB
     assert store.budget.left == 5 * MIB
     assert len(given_back) == 1
+
+
+def test_what_a_write_leaves_behind_is_added_and_not_counted_anew() -> None:
+    counted: list[int] = []
+
+    def count() -> dict[str, int]:
+        counted.append(1)
+        return {"tail": 10 * MIB}
+
+    budget = MemoryBudget(100 * MIB, count, own_process=False)
+    assert budget.used() == 10 * MIB
+    budget._at = time.monotonic() + 3600
+    with budget.write(5 * MIB, lambda done, timeout: None, None):
+        assert budget.used() == 25 * MIB
+    assert budget.used() == 20 * MIB
+    assert len(counted) == 1
+    with budget.build("an index", MIB):
+        pass
+    assert budget.used() == 10 * MIB
+    assert len(counted) == 2
+
+
+def test_after_a_build_memory_is_given_back_where_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[int] = []
+    monkeypatch.setattr(memory, "give_back", lambda: given_back.append(1))
+    for limit, times in ((None, 0), (100 * MIB, 1)):
+        store = Store(monkeypatch, limit=limit)
+        with pytest.raises(ValueError, match="failed"), store.budget.build("an index", MIB):
+            raise ValueError("it failed")
+        assert len(given_back) == times
+
+
+_HOLES = """
+import ctypes, sys
+from vectordb.engine.allocator import bound_holes, private_bytes
+bound_holes(int(sys.argv[1]))
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def block(size):
+    found = libc.malloc(size)
+    ctypes.memset(found, 1, size)
+    return found
+libc.free(block(16 << 20))  # from here on glibc would put blocks of up to 16 MiB into its arena
+large, wedge = [], []
+for _ in range(8):
+    large.append(block(8 << 20))
+    wedge.append(block(64 << 10))  # keeps the arena from shrinking
+before = private_bytes()
+for found in large:
+    libc.free(found)
+print(before - private_bytes())
+"""
+
+
+@pytest.mark.skipif(os.confstr("CS_GNU_LIBC_VERSION") is None, reason="another C library")
+def test_large_blocks_leave_no_holes_under_a_limit() -> None:
+    def returned(limit: int, **more: str) -> int:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | more
+        done = subprocess.run(
+            [sys.executable, "-c", _HOLES, str(limit)], env=environment, capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert returned(64 * MIB) > 60 * MIB
+    assert returned(64 << 30) < 16 * MIB
+    assert returned(64 * MIB, MALLOC_ARENA_MAX="2") < 16 * MIB
 
 
 def test_giving_memory_back_harms_nobody() -> None:
