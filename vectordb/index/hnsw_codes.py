@@ -61,7 +61,7 @@ def encoded(graph: Graph, vectors: NDArray[np.float32], rows: Rows, metric: Metr
         found = store, codes.error(store, graph.codec, space.held_out(vectors)), len(vectors)
     store, error, learned = found
     add(store, graph, rows, metric, options)
-    _swap(graph.native, store)
+    swap(graph.native, store)
     return graph._replace(error=error, learned=learned)
 
 
@@ -82,17 +82,28 @@ def full_rows(graph: Graph, nodes: Rows, metric: Metric, options: BuildOptions) 
     native = graph.native
     space = Space(metric, nodes.dim, graph.storage.exponent, inner=False)
     if graph.storage.half:
-        full = faiss.IndexScalarQuantizer(nodes.dim, faiss.ScalarQuantizer.QT_fp16, space.native_metric)
-        full.train(np.zeros((1, nodes.dim), np.float32))
+        full = scalar_store(nodes.dim, faiss.ScalarQuantizer.QT_fp16, space.native_metric)
     else:
         full = faiss.IndexFlat(nodes.dim, space.native_metric)
-    quiet = BuildOptions(threads=options.threads, cancelled=options.cancelled)
-    codes.add(full, space, nodes, quiet, _BLOCK)
-    store = _swap(native, full)
+    fill(full, space, nodes, options)
+    store = swap(native, full)
     try:
         yield store
     finally:
-        _swap(native, store)
+        swap(native, store)
+
+
+def fill(store: Any, space: Space, rows: Rows, options: BuildOptions) -> None:
+    """Adds rows as they are to a store that learns nothing. Raises BuildCancelled: ``options.cancelled()``."""
+    quiet = BuildOptions(threads=options.threads, cancelled=options.cancelled)
+    codes.add(store, space, rows, quiet, _BLOCK)
+
+
+def scalar_store(dim: int, form: int, native_metric: int) -> Any:
+    """An empty store of rows, each component in a form of faiss's that has nothing to learn."""
+    store = faiss.IndexScalarQuantizer(dim, form, native_metric)
+    store.train(np.zeros((1, dim), np.float32))  # faiss wants the call
+    return store
 
 
 def require_fit(graph: Graph, vectors: NDArray[np.float32], metric: Metric, rows: int) -> None:
@@ -107,7 +118,7 @@ def require_fit(graph: Graph, vectors: NDArray[np.float32], metric: Metric, rows
     codes.require_fit(graph.codec, error, graph.error)
 
 
-def _swap(native: Any, store: Any) -> Any:
+def swap(native: Any, store: Any) -> Any:
     """Gives a graph another store; returns the old one, now the caller's."""
     old = faiss.downcast_index(native.storage)
     native.storage = store
