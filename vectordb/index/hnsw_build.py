@@ -28,10 +28,11 @@ from vectordb.metric import Metric
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SLICE_WORK = 2_048 * 384 * 200
-"""Rows x dims x ef_construction of one uninterruptible add: about 0.5 s of one thread. faiss links the rows of an add
-in batches of 1, 1, 2, 4, ... up to 2 % of the graph, and in the small ones threads wait for each other: slices of 512
-rows a thread took a sixth more processor time than one add of all, of 2,048 a twentieth."""
+_SLICE_WORK = 1_024 * 512 * 200
+"""Rows x (dims + _ROW_WORK) x ef_construction of one uninterruptible add: about 0.3 s of one thread. faiss links the
+rows of an add in batches of 1, 1, 2, 4, ... up to 2 % of the graph, and in the small ones threads wait for each other."""
+_ROW_WORK = 128
+"""Dimensions that cost as much as all else that is done with a row."""
 
 
 class Shape(NamedTuple):
@@ -158,7 +159,7 @@ def _add(native: Any, rows: Rows, form: Storage | Bytes, options: BuildOptions) 
     held = int(native.ntotal)
     order = np.random.default_rng(rows.count).permutation(rows.count)
     shuffled = Rows(rows.vectors, order if rows.picked is None else rows.picked[order])
-    step = max(16, min(8_192, _SLICE_WORK // (rows.dim * int(native.hnsw.efConstruction))))
+    step = max(16, min(4_096, _SLICE_WORK // ((rows.dim + _ROW_WORK) * int(native.hnsw.efConstruction))))
     step *= max(1, options.threads)
     for start in range(0, rows.count, step):
         if options.cancelled():

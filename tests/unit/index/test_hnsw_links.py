@@ -28,7 +28,8 @@ def normal(n: int, dim: int, seed: int = 0) -> Any:
 def test_bytes_reach_as_far_as_they_can() -> None:
     rounded = Bytes(127.0 / 4.0).scaled(np.array([[-4.0, 0.01, 2.0]], np.float32))
     assert rounded.tolist() == [[-127.0, 0.0, 64.0]]
-    assert rounded.dtype == np.float32 and rounded.flags.c_contiguous
+    assert rounded.dtype == np.float32
+    assert rounded.flags.c_contiguous
 
 
 @pytest.mark.parametrize("metric", FLOATS)
