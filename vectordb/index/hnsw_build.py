@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SLICE_WORK = 1_024 * 512 * 200
-"""Rows x (dims + _ROW_WORK) x ef_construction of one uninterruptible add: about 0.3 s of one thread. faiss links the
-rows of an add in batches of 1, 1, 2, 4, ... up to 2 % of the graph, and in the small ones threads wait for each other."""
+"""Rows x (dims + _ROW_WORK) x ef_construction of one uninterruptible add: about 0.3 s of one thread.
+
+faiss links the rows of an add in batches of 1, 1, 2, 4, ... up to 2 % of the graph, and in the small ones threads wait
+for each other.
+"""
 _ROW_WORK = 128
 """Dimensions that cost as much as all else that is done with a row."""
 
