@@ -183,3 +183,35 @@ def test_a_forked_child_cannot_use_its_parents_database(tmp_path: Path) -> None:
         os.close(writer)
         collection.upsert(["c"], np.ones((1, DIM)))
         assert collection.count() == 2
+
+
+def test_a_graph_that_the_awaited_merge_would_throw_away_is_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three segments: the graph of the first is in the making when ``optimize`` is called."""
+    begun, built = threading.Event(), []
+
+    def build_index(segment: Any, store: Any, kind: Any, options: Any, *rest: Any, **more: Any) -> Any:
+        if not begun.is_set():
+            begun.set()
+            _wait(options.cancelled)
+        built.append(segment.rows)
+        return original(segment, store, kind, options, *rest, **more)
+
+    original = jobs.build_index
+    monkeypatch.setattr(jobs, "build_index", build_index)
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", DIM, index={"kind": "hnsw", "m": 4}, seal_bytes=3_200)
+        for start in range(0, 300, 100):
+            ids = [str(i) for i in range(start, start + 100)]
+            collection.upsert(ids, np.random.default_rng(start).standard_normal((100, DIM)))
+            _wait(lambda: collection.stats().tail_rows == 0)
+        assert begun.wait(20.0)
+        collection.optimize()
+        stats = collection.stats()
+        assert [(s.rows, s.index) for s in stats.segments] == [(300, "hnsw")]
+        assert (stats.indexed_rows, stats.optimizer.error) == (300, None)
+        # The first was cancelled within the build, before it came to anything.
+        assert built == [100, 300]
+    with vectordb.Database(tmp_path) as db:
+        assert db["c"].stats().indexed_rows == 300

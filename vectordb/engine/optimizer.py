@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vectordb.engine import jobs
-from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Index, Merge, next_job
+from vectordb.engine.policy import REWRITE_DEAD_ASKED, Index, Job, Merge, next_job
 from vectordb.engine.processors import build_threads, lower_priority
+from vectordb.engine.survey import Outrun, facts_of
 from vectordb.errors import Closed, DeadlineExceeded, Internal, ResourceExhausted, VectorDBError
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
@@ -306,7 +307,9 @@ class Optimizer:
             erasing = asked and work.is_erasing
             full = asked and work.full > work.merged
             tuning = self._resources.tuning(live)
-            job = next_job(_facts(live, work if asked else None), tuning, asked=full, erase=erasing)
+            job = next_job(
+                facts_of(live, (work.upto, work.version) if asked else None), tuning, asked=full, erase=erasing
+            )
             if job is None and erasing and live.target is None:
                 job = _stale_index(live, work)
             if job is None and full and live.target is None:
@@ -314,7 +317,7 @@ class Optimizer:
             if job is None and asked and live.target is not None:
                 # Done once the reindex is, which holds segments that it merges; the usual work goes on.
                 asked = False
-                job = next_job(_facts(live, None), tuning, asked=False)
+                job = next_job(facts_of(live, None), tuning, asked=False)
                 if job is None:
                     return False
             if job is None:
@@ -335,6 +338,7 @@ class Optimizer:
         if not asked:
             more = build_threads(live.config.tuning, True) - shop.threads
             shop = replace(shop, more_threads=lambda: more if work.sealed > work.merged else 0)
+            shop = replace(shop, cancelled=self._cancelled_or_outrun(work, job))
         try:
             if isinstance(job, Merge):
                 # An asked merge leaves no more dead rows than would have it rewritten once more.
@@ -362,35 +366,24 @@ class Optimizer:
                 return Index(at)
         return None
 
+    def _cancelled_or_outrun(self, work: _Work, job: Job) -> Callable[[], bool]:
+        """For a job of the background: true also once somebody waits for a merge that would throw its result away."""
+        live, outrun = work.live, Outrun(work.live, job)
+
+        def cancelled() -> bool:
+            if self._closing or live.is_gone:
+                return True
+            waited = work.sealed if min(work.sealed, work.full) > work.merged else 0
+            return outrun.by(waited, (work.upto, work.version), self._resources.tuning)
+
+        return cancelled
+
     def _workshop(
         self, live: LiveCollection, form: Form, progress: Callable[[float], None], *, all_processors: bool
     ) -> jobs.Workshop:
         threads = build_threads(live.config.tuning, all_processors)
         cancelled = lambda: self._closing or live.is_gone  # noqa: E731
         return jobs.Workshop(live, self._storage, self._store, threads, cancelled, progress, form, self._resources)
-
-
-def _facts(live: LiveCollection, asked: _Work | None) -> list[Facts]:
-    """The segments in offset order; for calls of ``optimize`` those that they are about, as of their version."""
-    with live.lock:
-        segments, parts = live.segments, live.snapshot.parts
-    facts = []
-    for segment, part in zip(segments, parts, strict=False):
-        if asked is not None:
-            if segment.lo >= asked.upto:
-                break
-            part = segment.view(asked.version)
-        facts.append(
-            Facts(
-                bytes=segment.rows * live.row_bytes,
-                rows=segment.rows,
-                dead=part.dead,
-                overlaid=len(part.changed_rows()),
-                wants_index=live.needs_index(segment),
-                held=live.is_held(segment),
-            )
-        )
-    return facts
 
 
 def _stale_index(live: LiveCollection, work: _Work) -> Index | None:

@@ -72,6 +72,22 @@ def next_job(segments: Sequence[Facts], tuning: Tuning, *, asked: bool, erase: b
     return None
 
 
+def is_wasted(job: Job, asked: Job | None, segments: Sequence[Facts], *, extends: bool) -> bool:
+    """Whether what ``job`` makes would be thrown away by what is due since the user called ``optimize``.
+
+    Args:
+        job: What is going on.
+        asked: What :func:`next_job` says with ``asked``, as if nothing were going on.
+        segments: In offset order; there may be more of them than when ``job`` was chosen.
+        extends: The index can grow: a merge keeps it if it is the first one's and over most of the rows.
+    """
+    start, stop = (job.start, job.stop) if isinstance(job, Merge) else (job.at, job.at + 1)
+    if not isinstance(asked, Merge) or not asked.start <= start < stop <= asked.stop or (start, stop) == asked:
+        return False
+    mine, total = (sum(s.rows for s in segments[part]) for part in (slice(start, stop), slice(*asked)))
+    return not extends or start != asked.start or 2 * mine < total
+
+
 def _free(segments: Sequence[Facts]) -> Iterator[tuple[int, Sequence[Facts]]]:
     """The stretches of neighbours that may be merged, each with the place where it begins."""
     for held, group in groupby(enumerate(segments), key=lambda place: place[1].held):

@@ -176,7 +176,7 @@ def first_equal(vectors: NDArray[np.float32], cancelled: Callable[[], bool]) -> 
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
-    hashes = _hashes(vectors, cancelled)
+    hashes = _hashes(Rows(vectors), cancelled)
     count = len(hashes)
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
@@ -193,6 +193,17 @@ def first_equal(vectors: NDArray[np.float32], cancelled: Callable[[], bool]) -> 
         same = (vectors[some].view(np.uint32) == vectors[first[some]].view(np.uint32)).all(axis=1)
         first[some[~same]] = some[~same]
     return first
+
+
+def most_equal(
+    rows: Rows, seen: Callable[[NDArray[np.float32]], NDArray[np.float32]], cancelled: Callable[[], bool]
+) -> int:
+    """How many rows at most are equal bit by bit once ``seen`` has rounded them; 0 of no rows.
+
+    Raises:
+        BuildCancelled: ``cancelled()`` turned true.
+    """
+    return int(np.unique(_hashes(rows, cancelled, seen), return_counts=True)[1].max(initial=0))
 
 
 def _matter(first: NDArray[np.int64]) -> bool:
@@ -215,13 +226,16 @@ def _step(dim: int) -> int:
     return max(1, _BLOCK_BYTES // (4 * max(1, dim)))
 
 
-def _hashes(matrix: NDArray[np.float32], cancelled: Callable[[], bool]) -> NDArray[np.uint64]:
-    """A 64-bit sum hash of the bits of each row: uint64[n]."""
-    count, dim = matrix.shape
-    odd = np.random.default_rng(_SEED).integers(0, 1 << 63, dim, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    out = np.empty(count, np.uint64)
-    for start, block in Rows(matrix).blocks(cancelled):
-        words = np.ascontiguousarray(block).view(np.uint32).astype(np.uint64)
+def _hashes(
+    rows: Rows,
+    cancelled: Callable[[], bool],
+    seen: Callable[[NDArray[np.float32]], NDArray[np.float32]] = np.ascontiguousarray,
+) -> NDArray[np.uint64]:
+    """A 64-bit sum hash of the bits of each row, as ``seen`` makes it of the block that holds it: uint64[n]."""
+    odd = np.random.default_rng(_SEED).integers(0, 1 << 63, rows.dim, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    out = np.empty(rows.count, np.uint64)
+    for start, block in rows.blocks(cancelled):
+        words = seen(block).view(np.uint32).astype(np.uint64)
         words *= odd
         out[start : start + len(block)] = np.add.reduce(words, axis=1, dtype=np.uint64)
     return out

@@ -30,7 +30,7 @@ import numpy as np
 
 from vectordb.index import native
 from vectordb.index.base import CannotExtend
-from vectordb.index.duplicates import Rows
+from vectordb.index.duplicates import HARMLESS, Rows, most_equal
 from vectordb.metric import Metric, scores
 
 if TYPE_CHECKING:
@@ -180,10 +180,19 @@ def _harmless(
     rows: Rows, metric: Metric, candidates: Sequence[Storage], cancelled: Callable[[], bool]
 ) -> list[Storage]:
     """Those that lose too little to matter."""
+    # Rows that become equal would link to each other alone, as equal rows do.
+    candidates = [s for s in candidates if s.precision is not Precision.BYTE or not _merges(s, rows, cancelled)]
+    if not candidates:
+        return []
     found = ceilings(rows, metric, candidates, cancelled)
     return [
         storage for storage, ceiling in zip(candidates, found, strict=True) if ceiling >= CEILINGS[storage.precision]
     ]
+
+
+def _merges(storage: Storage, rows: Rows, cancelled: Callable[[], bool]) -> bool:
+    positive_zero = np.float32(0.0)  # added to a negative zero, whose bits differ
+    return most_equal(rows, lambda block: storage.stored(block) + positive_zero, cancelled) > HARMLESS
 
 
 class _Form(NamedTuple):

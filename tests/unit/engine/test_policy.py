@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Index, Merge, next_job
+from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Index, Job, Merge, is_wasted, next_job
 from vectordb.segments.build import MAX_DEAD
 from vectordb.types import Tuning
 
@@ -51,6 +51,29 @@ def test_table(segments: list[Facts], asked: bool, job: object) -> None:
     if segments == [_facts(16, dead=0.001)]:
         job = None if segments[0].dead < REWRITE_DEAD_ASKED * segments[0].rows else job
     assert next_job(segments, TUNING, asked=asked) == job
+
+
+@pytest.mark.parametrize(
+    ("job", "asked", "extends", "wasted"),
+    [
+        (Index(0), Merge(0, 3), True, True),
+        (Index(0), Merge(0, 2), True, False),  # 16 of 32: the merge extends it
+        (Index(0), Merge(0, 2), False, True),
+        (Index(1), Merge(0, 2), True, True),
+        (Index(3), Merge(0, 3), True, False),  # not among them
+        (Merge(0, 2), Merge(0, 3), True, False),
+        (Merge(1, 3), Merge(0, 3), True, True),
+        (Merge(0, 3), Merge(0, 3), False, False),  # the same
+        (Merge(0, 1), Merge(0, 1), False, False),
+        (Merge(2, 4), Merge(0, 3), True, False),
+        (Index(0), Index(0), False, False),
+        (Index(0), None, False, False),
+    ],
+)
+def test_what_a_merge_that_is_waited_for_would_throw_away(
+    job: Job, asked: Job | None, extends: bool, wasted: bool
+) -> None:
+    assert is_wasted(job, asked, [_facts(16)] * 4, extends=extends) is wasted
 
 
 @given(

@@ -28,7 +28,7 @@ def test_first_equal_rows() -> None:
 
 
 def test_equal_hashes_are_not_equal_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_hashes", lambda vectors, cancelled: np.zeros(len(vectors), np.uint64))
+    monkeypatch.setattr(duplicates, "_hashes", lambda rows, cancelled: np.zeros(rows.count, np.uint64))
     rows = np.array([0, 0, 2, 0, 4])
     np.testing.assert_array_equal(first_equal(of([7, 7, 1, 7, 2]), never), rows)
 
