@@ -207,7 +207,7 @@ class Admission:
         busy = _Room(min(workers, bounds.max_searches or workers), splits=True)
         self._rooms = {Work.LIGHT: _Room(max(2, workers // 2)), Work.WAITING: _Room(workers), Work.BUSY: busy}
         self._quick = _Room(workers)
-        self.arrivals = Arrivals(workers, busy.places + busy.most, lambda: busy.running + busy.waiting, clock)
+        self.arrivals = Arrivals(workers, busy.places, lambda: busy.running + busy.waiting, clock)
         self._all = (*self._rooms.values(), self._quick)
         self._number = 0  # guarded by self._lock
         self._closed = False  # guarded by self._lock

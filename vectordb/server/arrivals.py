@@ -7,8 +7,8 @@ call that computes as soon as they know of it, and again when it has been answer
 crowd     the calls that have come and are not answered, without those that the room of long computations has: these
           do not need the interpreter. A call whose message has not come within ``PATIENCE`` is left out until it has:
           a stalled client keeps nobody waiting
-standing  more of them than ``calm`` on average (over some sixteen arrivals and answers: the interpreter takes them up
-          in fits), for ``STANDING`` seconds without a break. Then only ``strict`` are let in, until
+standing  more of them than ``calm`` on average (of about ``_MEMORY`` seconds: the interpreter takes them up in
+          fits), for ``STANDING`` seconds without a break. Then only ``strict`` are let in, until
           none has been refused for ``CALM`` seconds
 
 Who is refused is decided at arrival, before the message is read, and said by whoever handles the call: the request has
@@ -18,6 +18,7 @@ second: one after the other, half as fast.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -28,7 +29,7 @@ from typing import Any
 STANDING, CALM = 0.2, 1.0
 PATIENCE = 0.1
 _WINDOW = 0.1
-_WEIGHT = 1 / 16
+_MEMORY = 0.1
 _SPACING = 2.0
 """A refusal costs up to as much as an answer, and those that were answered come again by themselves."""
 _SHORTEST_DELAY, _LONGEST_DELAY = 0.005, 5.0
@@ -69,7 +70,7 @@ class Arrivals:
         # All guarded by self._lock.
         self._present = 0
         self._unread: deque[Arrival] = deque()
-        self._average = 0.0
+        self._average, self._looked, self._seen = 0.0, 0.0, 0
         self._since: float | None = None
         self._strict_until = 0.0
         self._rate, self._window, self._answered = 0.0, 0.0, 0
@@ -123,8 +124,8 @@ class Arrivals:
 
     def _look(self, now: float) -> int:
         """The crowd; noted is since when it has been one, on average."""
-        crowd = self.crowd
-        self._average += _WEIGHT * (crowd - self._average)
+        self._average += (1.0 - math.exp((self._looked - now) / _MEMORY)) * (self._seen - self._average)
+        self._looked, self._seen = now, (crowd := self.crowd)
         if self._average <= self.calm:
             self._since = None
         elif self._since is None:

@@ -340,15 +340,18 @@ class NativeServer:
     def _take(self, method: _Method, call: Call) -> tuple[_Method, Call] | None:
         """Notes a call; refuses it, or hands it to the pool of its method, or returns it."""
         if self._stopping:
-            return self._refuse(call, Unavailable("the server is stopping; another may answer", retry_after=1.0))
+            self._refuse(call, Unavailable("the server is stopping; another may answer", retry_after=1.0))
+            return None
         size, limit = len(call.data), self._most_bytes
         if size > limit:
             text = f"the message has {size} bytes, more than the server's max_message_bytes = {limit}"
-            return self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
+            self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
+            return None
         limit = self._most_calls
         if len(self._calls) >= limit:
             text = f"{limit} calls run or wait, as many as max_pending_calls allows; try again later"
-            return self._refuse(call, ResourceExhausted(text, limit=limit, retry_after=0.5))
+            self._refuse(call, ResourceExhausted(text, limit=limit, retry_after=0.5))
+            return None
         self._calls[call.number] = call
         if call.number in self._ended_early:
             call.end()
