@@ -8,8 +8,8 @@ crowd     the calls that have come and are not answered, without those that the 
           do not need the interpreter. A call whose message has not come within ``PATIENCE`` is left out until it has:
           a stalled client keeps nobody waiting
 standing  more of them than ``calm`` on average (of about ``_MEMORY`` seconds: the interpreter takes them up in
-          fits), for ``STANDING`` seconds without a break. Then only ``strict`` are let in, until
-          none has been refused for ``CALM`` seconds
+          fits), for ``STANDING`` seconds without a break. Then only ``strict`` are let in, until for ``CALM`` seconds
+          they and those that were refused and are to come again have not been more than ``calm``
 
 Who is refused is decided at arrival, before the message is read, and said by whoever handles the call: the request has
 its id, its count and its check of the key as always. The time to come again follows from how many were answered a
@@ -75,6 +75,7 @@ class Arrivals:
         self._strict_until = 0.0
         self._rate, self._window, self._answered = 0.0, 0.0, 0
         self._horizon = 0.0
+        self._away: deque[float] = deque()  # when those that were refused are to come again
 
     @property
     def crowd(self) -> int:
@@ -90,8 +91,13 @@ class Arrivals:
             if self._since is not None and now - self._since > STANDING:
                 self._strict_until = now + CALM
             if now < self._strict_until and crowd >= self.strict:
-                self._strict_until = now + CALM
-                return Arrival(now, self._promised(now))
+                delay = self._promised(now)
+                self._away.append(now + delay)
+                while self._away[0] <= now:
+                    self._away.popleft()
+                if crowd + len(self._away) > self.calm:
+                    self._strict_until = now + CALM
+                return Arrival(now, delay)
             arrival = Arrival(now, None)
             self._present += 1
             self._unread.append(arrival)
