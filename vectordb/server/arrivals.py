@@ -86,7 +86,6 @@ class Arrivals:
         """A call has arrived; :meth:`begin` and :meth:`end` follow."""
         now = self._clock()
         with self._lock:
-            self._forget_stalled(now)
             crowd = self._look(now)
             if self._since is not None and now - self._since > STANDING:
                 self._strict_until = now + CALM
@@ -130,7 +129,8 @@ class Arrivals:
 
     def _look(self, now: float) -> int:
         """The crowd; noted is since when it has been one, on average."""
-        self._average += (1.0 - math.exp((self._looked - now) / _MEMORY)) * (self._seen - self._average)
+        self._average += _share(now - self._looked) * (self._seen - self._average)
+        self._forget_stalled(now)
         self._looked, self._seen = now, (crowd := self.crowd)
         if self._average <= self.calm:
             self._since = None
@@ -145,6 +145,7 @@ class Arrivals:
             if not arrival.begun and arrival.counted:
                 arrival.counted = False
                 self._present -= 1
+                self._average -= _share(now - arrival.at)  # what it was of it
 
     def _promised(self, now: float) -> float:
         """When it is this one's turn, the others that were refused being served before."""
@@ -153,6 +154,11 @@ class Arrivals:
             start = now + _LONGEST_DELAY
         self._horizon = start + _SPACING / max(self._rate, 1.0)
         return max(_SHORTEST_DELAY, start - now)
+
+
+def _share(seconds: float) -> float:
+    """What the last seconds are of the average."""
+    return 1.0 - math.exp(-seconds / _MEMORY)
 
 
 class _Here(threading.local):
