@@ -8,7 +8,8 @@ refusal says. Just before and after, as many as saturate it are measured once mo
     refused     within 50 ms, at the p99
     memory      the server's resident bytes grow by less than 10 %
 
-and every answer is right. Run it on an otherwise idle machine: clients and server share it.
+and every answer is right. ``--seconds 1800`` is the long form. Run it on an otherwise idle machine: clients and server
+share it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ ENOUGH = 0.9
 """The fewest clients that get so much of the most answers a second are those that saturate."""
 TIMES = 10
 BARS = {"accepted": 3.0, "refused_ms": 50.0, "memory": 1.1}
+_LONGEST_STEP = 10.0
 _ASKED = 2000
 """So many different searches."""
 
@@ -62,7 +64,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench overload", description=__doc__)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of the overload; each step before has a fifth")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of the overload; each other stage has a fifth, at most 10"
+    )
     parser.add_argument("--workers", type=int, default=8, help="the server's max_workers")
     parser.add_argument("--indexed", action="store_true", help="searches by the index, not exact ones")
     parser.add_argument("--out", type=Path, help="JSON file")
@@ -84,12 +88,13 @@ def main(arguments: Sequence[str]) -> None:
         messages = Path(scratch) / "messages.npy"
         np.save(messages, _messages(base, exact=not options.indexed))
         with Crowd(server.address, messages, exact=not options.indexed) as crowd:
-            steps = saturated(crowd, server.pid, options.seconds / 5)
+            step = min(options.seconds / 5, _LONGEST_STEP)
+            steps = saturated(crowd, server.pid, step)
             clients = steps[-1].clients
-            usual = [stage(crowd, server.pid, clients, options.seconds / 5)]
+            usual = [stage(crowd, server.pid, clients, step)]
             before = resident(server.pid)
             over = stage(crowd, server.pid, TIMES * clients, options.seconds)
-            usual.append(stage(crowd, server.pid, clients, options.seconds / 5))
+            usual.append(stage(crowd, server.pid, clients, step))
     bars = {
         "accepted": over.p99_ms / (sum(each.p99_ms for each in usual) / len(usual)),
         "refused_ms": over.refused_p99_ms,

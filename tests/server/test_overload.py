@@ -285,4 +285,6 @@ def test_overload_for_long(tmp_path: Path) -> None:
         assert wrong == []
         assert outcomes["answered"] > 100
         settled = seen[len(seen) // 4 :]
+        slope = float(np.polyfit(np.linspace(0, 0.75 * SECONDS / 60, len(settled)), settled, 1)[0])
+        print(f"{dict(outcomes)}; memory grew by {slope / 2**20:+.3f} MiB a minute at {max(settled) / 2**20:.0f} MiB")
         assert max(settled) < 1.1 * min(settled)
