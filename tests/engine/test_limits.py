@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,34 @@ def test_a_write_larger_than_the_limit_is_refused_and_smaller_ones_are_not(tmp_p
         )
         assert collection.count() == len(rows)
         assert collection.search(rows[5], limit=1)[0].id == "5"
+
+
+def test_the_wait_for_memory_is_of_the_writes_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(tmp_path, memory_limit="64 MiB") as db:
+        collection = db.create_collection("c", 2)
+        resources, committer = db._backend.resources, db._backend._committer  # type: ignore[attr-defined]
+        used, waited = [64 * MIB], list[float]()
+
+        def relief(done: Callable[[], bool], timeout: float | None) -> None:
+            time.sleep(0.2)
+            used[0] = 0
+
+        def submit(call: Any, timeout: float | None, seconds: float = 0.0) -> Any:
+            waited.append(seconds)
+            return inner(call, timeout, seconds)
+
+        inner = committer.submit
+        monkeypatch.setattr(committer, "submit", submit)
+        monkeypatch.setattr(resources.memory, "used", lambda: used[0])
+        monkeypatch.setattr(resources, "relief", relief)
+        with pytest.raises(errors.DeadlineExceeded, match="nothing was written") as caught:
+            collection.upsert(["a"], [[1, 0]], timeout=0.1)
+        assert caught.value.timeout == 0.1
+        assert (waited, collection.count()) == ([], 0)
+        used[0] = 64 * MIB
+        collection.upsert(["a"], [[1, 0]], timeout=30)
+        assert collection.count() == 1
+        assert waited[0] >= 0.2
 
 
 def test_indexes_are_built_in_pieces_that_fit(tmp_path: Path) -> None:

@@ -116,8 +116,12 @@ def test_slow_operations_are_logged_with_their_plan(
         with pytest.raises(errors.DimensionMismatch):
             docs._backend.search("docs", _bad_search())
         docs.delete(["one-id"])
+        assert docs.delete(["b"], erase=True) == 1
+        docs.optimize(erase=True)
     by_operation = {line["operation"]: line for line in slow_lines}
-    assert set(by_operation) == {"create_collection", "upsert", "search", "count", "scan", "delete"}
+    assert set(by_operation) == {"create_collection", "upsert", "search", "count", "scan", "delete", "erase"}
+    erasures = [line for line in slow_lines if line["operation"] == "erase"]
+    assert [(line["rows"], line.get("ids")) for line in erasures] == [(1, 1), (0, None)]
     search = next(line for line in slow_lines if line.get("filter"))
     assert search["filter"] == "year >= ? and lang in ?x2"
     assert search["plan"][0]["segment"] == "tail"

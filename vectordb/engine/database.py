@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import build_lag, collection_stats
 from vectordb.engine.resources import Resources, settled
 from vectordb.engine.scrub import DEFAULT_RATE, Scrubber, check_rate
-from vectordb.engine.writer import Call, Committer, Operation, Syncs, outcome_unknown
+from vectordb.engine.writer import Call, Committer, Syncs, outcome_unknown
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
 from vectordb.requests import (
@@ -207,40 +208,33 @@ class Engine(Care):
     # Writing
 
     def write(self, collection: str, request: WriteRequest) -> WriteResult:
-        live = self._live(collection)
+        started, live = time.monotonic(), self._live(collection)
         checks.check_timeout(request.timeout)
         # Before they are checked, for which they are copied.
         size = request.rows.size()
         with self.resources.write(size, frees=False, timeout=request.timeout):
             rows, operation = writes.rows_written(live, request, size)
-            count, version = self._submit(live, operation, request, rows.size)
+            count, version = self._submit(Call(live, operation, _key(request), rows.size), request.timeout, started)
         return WriteResult(count, version, rows.ids)
 
     def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int:
-        live = self._live(collection)
+        started, live = time.monotonic(), self._live(collection)
         checks.check_timeout(request.timeout)
         operation, size = writes.metadata_updated(live, request), len(request.set or b"")
         with self.resources.write(size, frees=False, timeout=request.timeout):
-            return self._submit(live, operation, request, size)[0]
+            return self._submit(Call(live, operation, _key(request), size), request.timeout, started)[0]
 
     def delete(self, collection: str, request: DeleteRequest) -> int:
-        live = self._live(collection)
+        started, live = time.monotonic(), self._live(collection)
         checks.check_timeout(request.timeout)
         operation = writes.rows_deleted(live, request)
         with self.resources.write(0, frees=True):
-            return self._submit(live, operation, request, 0)[0]
+            return self._submit(Call(live, operation, _key(request), 0), request.timeout, started)[0]
 
-    def _submit(
-        self,
-        live: LiveCollection,
-        operation: Operation,
-        request: WriteRequest | UpdateMetadataRequest | DeleteRequest,
-        size: int,
-    ) -> tuple[int, int]:
-        checks.check_idempotency_key(request.idempotency_key)
-        key = scoped_key(request.policy, request.idempotency_key)
-        waited = self._optimizer.slow_down(live, request.timeout)
-        return self._committer.submit(Call(live, operation, key, size), request.timeout, waited)
+    def _submit(self, call: Call, timeout: float | None, started: float) -> tuple[int, int]:
+        """Commits a call of a request that began at ``started``: what it waited for memory is of its time."""
+        self._optimizer.slow_down(call.collection, None if timeout is None else timeout - (time.monotonic() - started))
+        return self._committer.submit(call, timeout, time.monotonic() - started)
 
     # Reading
 
@@ -389,6 +383,11 @@ class Database(_Face):
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _key(request: WriteRequest | UpdateMetadataRequest | DeleteRequest) -> str | None:
+    checks.check_idempotency_key(request.idempotency_key)
+    return scoped_key(request.policy, request.idempotency_key)
 
 
 def _abandon_all() -> None:

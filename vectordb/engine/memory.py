@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from vectordb.engine.allocator import give_back, private_bytes
-from vectordb.errors import InvalidArgument, ResourceExhausted
+from vectordb.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from vectordb.index.base import capabilities_of
 from vectordb.sizes import parse_size, sizes_text
 
@@ -112,7 +112,7 @@ class MemoryBudget:
             timeout: Seconds that the request has.
 
         Raises:
-            ResourceExhausted: There was none after that either.
+            ResourceExhausted: There was none after that either. DeadlineExceeded: That took all its time.
         """
         limit = self.limit
         if limit is None:
@@ -127,7 +127,11 @@ class MemoryBudget:
         if need > limit:
             raise self._exhausted(f"a write of {sizes_text(size)}", need, "split it, use bulk_upsert, or raise it")
         if not fits():
+            started = time.monotonic()
             wait(fits, timeout)
+            if timeout is not None and time.monotonic() - started >= timeout:
+                what = f"the write waited {timeout} s for memory and was withdrawn; nothing was written"
+                raise DeadlineExceeded(what, timeout=timeout)
             if not fits():
                 mend = "write less at a time, try again in a moment, or raise it"
                 raise self._exhausted(f"a write of {sizes_text(size)}", need, mend, retry_after=_RETRY_AFTER)

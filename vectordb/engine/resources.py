@@ -138,7 +138,7 @@ class Resources:
         """Around a write of so many bytes; ``frees``: a deletion.
 
         Raises:
-            ResourceExhausted: Disk or memory do not suffice.
+            ResourceExhausted: Disk or memory do not suffice. DeadlineExceeded: The wait for memory took all its time.
         """
         if self.disk is not None:
             self.disk.check_write(size, frees=frees)

@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vectordb.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from vectordb.server.arrivals import Arrivals
 from vectordb.server.cost import Ask, Work
 
 HEAVY, QUICK = 0.25, 0.003
@@ -204,8 +205,9 @@ class Admission:
     """The rooms of one server. Thread-safe.
 
     Attributes:
-        shed: Calls refused, by reason: ``calls``, ``seconds``, ``bytes``, ``deadline``, ``standing``. Of calls whose
-            time ran out while they waited: ``expired``.
+        arrivals: Calls that compute, from their arrival on.
+        shed: Calls refused, by reason: ``crowd``, ``calls``, ``seconds``, ``bytes``, ``deadline``, ``standing``. Of
+            calls whose time ran out while they waited: ``expired``.
     """
 
     def __init__(
@@ -222,6 +224,7 @@ class Admission:
         busy = _Room(min(workers, bounds.max_searches or workers), splits=True)
         self._rooms = {Work.LIGHT: _Room(max(2, workers // 2)), Work.WAITING: _Room(workers), Work.BUSY: busy}
         self._quick = _Room(workers)
+        self.arrivals = Arrivals(workers, busy.places, lambda: busy.running + busy.waiting, clock)
         self._all = (*self._rooms.values(), self._quick)
         self._number = 0  # guarded by self._lock
         self._closed = False  # guarded by self._lock
@@ -304,6 +307,12 @@ class Admission:
                 chosen.granted = True
                 chosen.gate.release()
 
+    def crowded(self, delay: float) -> ResourceExhausted:
+        """The refusal of a call that ``arrivals`` did not let in."""
+        self.shed["crowd"] += 1
+        most = self.arrivals.strict
+        return _overloaded("crowd", f"calls keep coming, and {most} at a time are carried out of those", delay)
+
     def close(self) -> None:
         """Calls that wait, and that come from now on, end as ``Unavailable``."""
         with self._lock:
@@ -337,12 +346,7 @@ class Admission:
     def _refuse(self, ticket: Ticket, reason: str, what: str) -> None:
         self.shed[reason] += 1
         delay = ticket.room.promised(ticket.cost, self._clock())
-        raise ResourceExhausted(
-            f"the server is overloaded: {what}; try again in {delay:.2g} s",
-            reason=reason,
-            admitted=False,
-            retry_after=delay,
-        )
+        raise _overloaded(reason, what, delay)
 
     def _wait(self, ticket: Ticket, left: float | None) -> None:
         if not ticket.gate.acquire(timeout=-1 if left is None else max(0.0, left)):
@@ -366,6 +370,15 @@ class Admission:
         average = ticket.average
         average.calls = calls = average.calls + 1
         ticket.begun = self._computed() if calls <= _MEASURED or not calls % _MEASURED else None
+
+
+def _overloaded(reason: str, what: str, delay: float) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"the server is overloaded: {what}; try again in {delay:.2g} s",
+        reason=reason,
+        admitted=False,
+        retry_after=delay,
+    )
 
 
 def until_deadline(context: Waiter) -> float | None:

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.requests import Backend
 from vectordb.server.admission import Admission, Bounds
+from vectordb.server.arrivals import ArrivalPool
 from vectordb.server.audit import AuditLog
 from vectordb.server.authentication import Authentication
 from vectordb.server.config import Config
@@ -87,8 +88,10 @@ class Server:
         # Many threads and few places: a call that waits, is refused, or whose message never comes holds only a thread.
         threads = config.max_pending_calls + _REFUSING
         self._pool = ThreadPoolExecutor(threads, "vectordb-rpc")
+        self._computing = ArrivalPool(self._admission.arrivals, threads, "vectordb-compute")
         # From the innermost outwards.
-        wrappers: list[Wrapper] = [Guard(self._admission, self._streams, self._long_pool, config.max_message_bytes)]
+        pools = self._long_pool, self._computing
+        wrappers: list[Wrapper] = [Guard(self._admission, self._streams, *pools, config.max_message_bytes)]
         if self._keys is not None or self._audit is not None:
             wrappers.append(Authentication(self._keys, self._audit))
         if self._metrics is not None:
@@ -199,6 +202,7 @@ class Server:
     def _close_pools(self) -> None:
         self._stopping.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._computing.shutdown(wait=False, cancel_futures=True)
         self._long_pool.shutdown(wait=False, cancel_futures=True)
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:

@@ -113,3 +113,5 @@ _READERS: dict[str, Reader] = {
     "Scan": _scan,
 }
 _LIGHT = frozenset({"GetCollection", "ListCollections", "GetInfo", "CloseScan", "GetStats", "CancelReindex"})
+COMPUTING = frozenset({"Search", "Explain", "Count", "Scan"})
+"""Calls that are told of at their arrival (``arrivals.py``)."""

@@ -20,8 +20,9 @@ from google.protobuf.message import DecodeError
 
 from vectordb.errors import Internal, InvalidArgument, ResourceExhausted, VectorDBError
 from vectordb.server.admission import Admission
+from vectordb.server.arrivals import HERE, ArrivalPool
 from vectordb.server.calls import CALL
-from vectordb.server.cost import reader_of
+from vectordb.server.cost import COMPUTING, reader_of
 from vectordb.server.streams import Streams
 from vectordb.wire.errors import DETAILS_KEY, REQUEST_ID_KEY, error_to_status
 from vectordb.wire.search import search_from_bytes
@@ -66,20 +67,28 @@ class Guard(Wrapper):
         admission: Places for the others.
         streams: Places for calls that hold a thread for long.
         pool: The threads of those calls, so that they never keep short ones waiting.
+        computing: The threads of calls that compute, which tells of their arrival.
         max_message_bytes: Longer answers are ``ResourceExhausted``.
     """
 
     def __init__(
-        self, admission: Admission, streams: Streams, pool: ThreadPoolExecutor, max_message_bytes: int
+        self,
+        admission: Admission,
+        streams: Streams,
+        pool: ThreadPoolExecutor,
+        computing: ArrivalPool,
+        max_message_bytes: int,
     ) -> None:
         self._admission = admission
+        self._computing = computing
         self._streams = streams
         self._pool = pool
         self._limit = max_message_bytes
 
     def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         parse, call, serialize = handler.request_deserializer, handler.unary_unary, handler.response_serializer
-        enter, leave, asked = self._admission.enter, self._admission.leave, reader_of(method.rpartition("/")[2])
+        rpc, begin = method.rpartition("/")[2], self._computing.arrivals.begin
+        enter, leave, asked = self._admission.enter, self._admission.leave, reader_of(rpc)
         checked, limit = self._checked, self._limit
 
         def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
@@ -96,6 +105,15 @@ class Guard(Wrapper):
             except Exception as error:
                 fail(context, method, error)
 
+        def crowded_answer(data: bytes, context: grpc.ServicerContext) -> bytes:
+            arrival = HERE.arrival
+            if arrival is None:
+                return answer(data, context)
+            if arrival.delay is None:
+                begin(arrival)
+                return answer(data, context)
+            fail(context, method, self._admission.crowded(arrival.delay))
+
         def long_answer(data: bytes, context: grpc.ServicerContext) -> bytes:
             try:
                 with self._streams.entered(context):
@@ -103,8 +121,10 @@ class Guard(Wrapper):
             except Exception as error:
                 fail(context, method, error)
 
-        if method.rpartition("/")[2] in _LONG:
-            return grpc.unary_unary_rpc_method_handler(self._apart(long_answer))
+        if rpc in _LONG:
+            return grpc.unary_unary_rpc_method_handler(_run_by(self._pool, long_answer))
+        if rpc in COMPUTING:
+            return grpc.unary_unary_rpc_method_handler(_run_by(self._computing, crowded_answer))
         return grpc.unary_unary_rpc_method_handler(answer)
 
     def _stream(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
@@ -132,11 +152,7 @@ class Guard(Wrapper):
             except Exception as error:
                 fail(context, method, error)
 
-        return grpc.stream_stream_rpc_method_handler(self._apart(answers))
-
-    def _apart(self, behaviour: _Behaviour) -> _Behaviour:
-        behaviour.experimental_thread_pool = self._pool  # type: ignore[attr-defined]
-        return behaviour
+        return grpc.stream_stream_rpc_method_handler(_run_by(self._pool, answers))
 
     def _checked(self, data: bytes) -> bytes:
         if len(data) > self._limit:
@@ -147,6 +163,11 @@ class Guard(Wrapper):
                 got=len(data),
             )
         return data
+
+
+def _run_by(pool: ThreadPoolExecutor, behaviour: _Behaviour) -> _Behaviour:
+    behaviour.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return behaviour
 
 
 def in_its_pool(inner: Callable[..., Any], outer: Callable[..., Any]) -> Callable[..., Any]:

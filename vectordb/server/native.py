@@ -27,6 +27,7 @@ import grpc
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from vectordb.errors import ResourceExhausted, Unavailable, VectorDBError
+from vectordb.server.arrivals import HERE, Arrival, ArrivalPool, Arrivals
 from vectordb.server.config import Config
 from vectordb.server.transports import CallBounds
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
@@ -40,6 +41,8 @@ _WAIT_MS = 500
 """How soon idle threads notice that the server stopped."""
 _RECEIVERS = 2
 """So many of the free threads wait for calls: the front gives calls to all that wait in turn, and few stay warm."""
+_BATCH = 64
+"""Calls taken from the front at once: under load they would wait there unseen for a thread to receive them."""
 _EARLY_ENDS = 256
 _IO_THREADS = 1
 """Frames far more than Python can answer; with a second one every call would be handed between them."""
@@ -64,6 +67,7 @@ class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
     active = True
     status: grpc.StatusCode | None = None
     text = ""
+    arrival: Arrival | None = None
     initial: _Metadata | None = None
     trailing: _Metadata = ()
     _callbacks: tuple[Callable[[], None], ...] = ()
@@ -154,6 +158,18 @@ class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
         return self.text
 
 
+class _Method:
+    """What answers the calls of one method: by threads of the server, or by a pool."""
+
+    __slots__ = ("arrivals", "behaviour", "pool")
+
+    def __init__(self, behaviour: _Behaviour) -> None:
+        pool = getattr(behaviour, "experimental_thread_pool", None)
+        self.behaviour = behaviour
+        self.arrivals: Arrivals | None = pool.arrivals if isinstance(pool, ArrivalPool) else None
+        self.pool: Any = None if self.arrivals is not None else pool
+
+
 class NativeServer:
     """A server with the methods of ``grpc.Server`` that are used here. Thread-safe.
 
@@ -170,9 +186,7 @@ class NativeServer:
     ) -> None:
         unary = {path: handler.unary_unary for path, handler in handlers.items() if handler.unary_unary is not None}
         self._paths = list(unary)
-        self._methods: list[tuple[_Behaviour, Any]] = [
-            (behaviour, getattr(behaviour, "experimental_thread_pool", None)) for behaviour in unary.values()
-        ]
+        self._methods = [_Method(behaviour) for behaviour in unary.values()]
         self._behind = behind
         self._workers, self._most_calls = bounds
         self._most_bytes: int = config.max_message_bytes
@@ -186,7 +200,7 @@ class NativeServer:
         self._receiving = 0  # guarded by self._lock
         self._idle = 0  # guarded by self._lock; threads that wait at self._parked
         self._parked: SimpleQueue[None] = SimpleQueue()
-        self._waiting: deque[tuple[_Behaviour, Call]] = deque()  # guarded by self._lock
+        self._waiting: deque[tuple[_Method, Call]] = deque()  # guarded by self._lock; calls without a thread
         # Calls that ended before the thread that received them had noted them, the oldest first. Numbers never come
         # again. Changed under self._lock.
         self._ended_early: dict[int, None] = {}
@@ -270,40 +284,52 @@ class NativeServer:
         # A process that ends without having stopped its server is not kept by these threads.
         while not self._closed and main.is_alive():
             with self._lock:
+                found = self._waiting.popleft() if self._waiting and self._running < self._workers else None
                 enough = self._receiving >= _RECEIVERS
-                if enough:
+                if found is not None:
+                    self._running += 1
+                elif enough:
                     self._idle += 1
                 else:
                     self._receiving += 1
-            if enough:
+            if found is not None:
+                self._run(*found)
+                with self._lock:
+                    self._running -= 1
+            elif enough:
                 self._parked.get()
-                continue
-            events = receive(1, _WAIT_MS)
-            with self._lock:
-                self._receiving -= 1
-                alone = bool(events) and not self._receiving
-                wake = alone and self._idle > 0
-                if wake:
-                    self._idle -= 1
-            if wake:
-                self._parked.put(None)
-            elif alone:
-                self._add_thread()
-            for event in events or ():
-                self._handle(*event)
+            else:
+                self._received(receive(_BATCH, _WAIT_MS) or ())
         for _ in range(self._threads):
             self._parked.put(None)
 
-    def _handle(self, kind: int, number: int, method: int, data: Any, _: Any, details: Any) -> None:
+    def _received(self, events: Sequence[Any]) -> None:
+        """Refuses what is refused at once; for the rest there are threads afterwards, the first of it for this one."""
+        taken = [call for event in events if (call := self._handle(*event)) is not None]
+        with self._lock:
+            self._receiving -= 1
+            self._waiting.extend(taken)
+            # One may be this thread's; in its place another has to receive.
+            needed = len(taken) - (self._receiving > 0) if taken else 0
+            wake = min(self._idle, needed)
+            self._idle -= wake
+        for _ in range(wake):
+            self._parked.put(None)
+        for _ in range(needed - wake):
+            self._add_thread()
+
+    def _handle(self, kind: int, number: int, method: int, data: Any, _: Any, details: Any) -> Any:
+        """A call that needs a thread now, with its method."""
         try:
             if kind == EVENT_CANCEL:
                 self._cancelled(number)
-            else:
-                self._take(self._methods[method], Call(number, data, details, self._front))
+                return None
+            return self._take(self._methods[method], Call(number, data, details, self._front))
         except Exception:
             log.exception("a call could not be begun")
             self._calls.pop(number, None)
             self._front.fail(number, _UNKNOWN.value[0], "the call failed in the server")
+            return None
 
     def _cancelled(self, number: int) -> None:
         call = self._calls.get(number)
@@ -317,45 +343,43 @@ class NativeServer:
         if call is not None:
             call.end()
 
-    def _take(self, method: tuple[_Behaviour, Any], call: Call) -> None:
-        """Runs a call, has it run, or lets it wait for the thread that is free next."""
+    def _take(self, method: _Method, call: Call) -> tuple[_Method, Call] | None:
+        """Notes a call; refuses it, or hands it to the pool of its method, or returns it."""
         if self._stopping:
-            return self._refuse(call, Unavailable("the server is stopping; another may answer", retry_after=1.0))
+            self._refuse(call, Unavailable("the server is stopping; another may answer", retry_after=1.0))
+            return None
         size, limit = len(call.data), self._most_bytes
         if size > limit:
             text = f"the message has {size} bytes, more than the server's max_message_bytes = {limit}"
-            return self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
+            self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
+            return None
         limit = self._most_calls
         if len(self._calls) >= limit:
             text = f"{limit} calls run or wait, as many as max_pending_calls allows; try again later"
-            return self._refuse(call, ResourceExhausted(text, limit=limit, retry_after=0.5))
+            self._refuse(call, ResourceExhausted(text, limit=limit, retry_after=0.5))
+            return None
         self._calls[call.number] = call
         if call.number in self._ended_early:
             call.end()
-        behaviour, pool = method
-        if pool is not None:
-            pool.submit(self._run, behaviour, call)
-            return None
-        with self._lock:
-            if self._running >= self._workers:
-                self._waiting.append((behaviour, call))
+        if method.arrivals is not None:
+            call.arrival = method.arrivals.come()
+            if call.arrival.delay is not None:
+                # The handler only says so.
+                self._run(method, call)
                 return None
-            self._running += 1
-        while True:
-            self._run(behaviour, call)
-            with self._lock:
-                if not self._waiting:
-                    self._running -= 1
-                    return None
-                behaviour, call = self._waiting.popleft()
+        elif method.pool is not None:
+            method.pool.submit(self._run, method, call)
+            return None
+        return method, call
 
-    def _run(self, behaviour: _Behaviour, call: Call) -> None:
+    def _run(self, method: _Method, call: Call) -> None:
+        HERE.arrival = call.arrival
         front, number = self._front, call.number
         try:
             # Who went away while the call waited needs no answer.
             if not call.active:
                 return
-            data = behaviour(call.data, call)
+            data = method.behaviour(call.data, call)
             if call.status in (None, grpc.StatusCode.OK):
                 front.respond(number, data, call.initial, call.trailing)
             else:
@@ -367,6 +391,9 @@ class NativeServer:
             log.exception("a handler failed")
             front.fail(number, _UNKNOWN.value[0], "the call failed in the server")
         finally:
+            HERE.arrival = None
+            if call.arrival is not None and method.arrivals is not None:
+                method.arrivals.end(call.arrival)
             self._calls.pop(number, None)
             call.end()
             if self._stopping and not self._calls:

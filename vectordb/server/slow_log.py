@@ -108,7 +108,7 @@ class SlowLog:
         if done.operation in ("search", "explain"):
             asked["queries"] = len(request.texts) if request.vectors is None else len(request.vectors)
             asked.update(limit=request.limit, exact=request.exact, hybrid=bool(request.texts), params=request.params)
-        ids = getattr(request, "ids", None)
+        ids = getattr(done.selector, "ids", None)
         if ids is not None:
             asked["ids"] = len(ids)
         if done.where is not None:

@@ -14,10 +14,12 @@ from vectordb.row_policy import PolicyBackend
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
+    from vectordb.reports import Erasure
     from vectordb.requests import (
         Backend,
         CreateRequest,
         DeleteRequest,
+        EraseRequest,
         GetRequest,
         ScanRequest,
         SearchRequest,
@@ -67,8 +69,13 @@ class Done(NamedTuple):
     @property
     def where(self) -> Filter | None:
         """The filter that applied."""
-        found: Filter | None = self.request if self.operation == "count" else getattr(self.request, "where", None)
+        found: Filter | None = self.request if self.operation == "count" else getattr(self.selector, "where", None)
         return found
+
+    @property
+    def selector(self) -> Any:
+        """What names the rows: the request, or of an erasure the deletion before it, which may be None."""
+        return self.request.delete if self.operation == "erase" else self.request
 
     @property
     def plan(self) -> Plan | None:
@@ -84,7 +91,7 @@ Observer = Callable[[Done], None]
 
 class WatchedBackend:
     """Hands each request on and tells the observers how it went: a ``vectordb.requests.Backend``. Thread-safe if they
-    are. Told are reads, writes, and the making and deleting of collections; the rest (care, checks, backups, erasures)
+    are. Told are reads, writes, erasures, and the making and deleting of collections; the rest (care, checks, backups)
     is handed on untold."""
 
     def __init__(self, backend: Backend, observers: Sequence[Observer]) -> None:
@@ -125,6 +132,9 @@ class WatchedBackend:
 
     def delete(self, collection: str, request: DeleteRequest) -> int:
         return self._do("delete", collection, request, lambda: self._backend.delete(collection, request))
+
+    def erase(self, collection: str, request: EraseRequest) -> Erasure:
+        return self._do("erase", collection, request, lambda: self._backend.erase(collection, request))
 
     def get(self, collection: str, request: GetRequest) -> list[Record]:
         return self._do("get", collection, request, lambda: self._backend.get(collection, request))

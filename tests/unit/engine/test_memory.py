@@ -14,7 +14,7 @@ import pytest
 from vectordb.engine import memory
 from vectordb.engine.allocator import private_bytes
 from vectordb.engine.memory import AUTO_SHARE, MemoryBudget, available_bytes, build_bytes, settled_limit
-from vectordb.errors import InvalidArgument, ResourceExhausted
+from vectordb.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from vectordb.types import QuantizationSpec
 
 MIB = 1 << 20
@@ -64,6 +64,24 @@ def test_a_write_for_which_there_is_no_room_is_refused(monkeypatch: pytest.Monke
         pass
     assert (caught.value.resource, caught.value.limit, caught.value.needed) == ("memory", 100 * MIB, 30 * MIB)
     assert caught.value.retry_after > 0
+    assert store.budget.by_kind()["writes"] == 0
+
+
+def test_the_wait_for_memory_is_of_the_writes_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    store.tail = 90 * MIB
+
+    def late(done: Callable[[], bool], timeout: float | None) -> None:
+        assert timeout is not None
+        time.sleep(timeout)
+        store.tail = 0
+
+    with (
+        pytest.raises(DeadlineExceeded, match="nothing was written") as caught,
+        store.budget.write(10 * MIB, late, 0.05),
+    ):
+        raise AssertionError
+    assert caught.value.timeout == 0.05
     assert store.budget.by_kind()["writes"] == 0
 
 
