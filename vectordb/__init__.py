@@ -12,11 +12,10 @@ from vectordb import errors
 from vectordb.filter import Filter, col
 from vectordb.metric import Metric
 from vectordb.reports import Erasure, RepairReport, VerifyReport
+from vectordb.stats import CollectionStats, DatabaseInfo
 from vectordb.types import (
     Alternative,
     CollectionConfig,
-    CollectionStats,
-    DatabaseInfo,
     FilterMode,
     Hit,
     Plan,

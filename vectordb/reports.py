@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vectordb.types import _Readable
+from vectordb.types import Readable
 
 
 @dataclass(frozen=True, slots=True)
-class Problem(_Readable):
+class Problem(Readable):
     """Something that does not hold.
 
     Attributes:
@@ -37,7 +37,7 @@ class Problem(_Readable):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedCollection(_Readable):
+class CheckedCollection(Readable):
     """What was checked of one collection.
 
     Attributes:
@@ -55,7 +55,7 @@ class CheckedCollection(_Readable):
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyReport(_Readable):
+class VerifyReport(Readable):
     """The outcome of a full check.
 
     Attributes:
@@ -84,7 +84,7 @@ class VerifyReport(_Readable):
 
 
 @dataclass(frozen=True, slots=True)
-class Lost(_Readable):
+class Lost(Readable):
     """Data that is gone.
 
     Attributes:
@@ -106,7 +106,7 @@ class Lost(_Readable):
 
 
 @dataclass(frozen=True, slots=True)
-class RepairReport(_Readable):
+class RepairReport(Readable):
     """What a repair did, or with ``dry_run`` would do.
 
     Attributes:

@@ -13,11 +13,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from vectordb.reports import Erasure, RepairReport, VerifyReport
+from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo
 from vectordb.types import (
-    BackupInfo,
     CollectionConfig,
-    CollectionStats,
-    DatabaseInfo,
     FilterMode,
     IndexSpec,
     Plan,

@@ -41,15 +41,8 @@ if TYPE_CHECKING:
         UpdateMetadataRequest,
         WriteRequest,
     )
-    from vectordb.types import (
-        BackupInfo,
-        CollectionConfig,
-        CollectionStats,
-        DatabaseInfo,
-        Record,
-        SearchResult,
-        WriteResult,
-    )
+    from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo
+    from vectordb.types import CollectionConfig, Record, SearchResult, WriteResult
 
 T = TypeVar("T")
 R = TypeVar("R", "SearchRequest", "ScanRequest")

@@ -20,7 +20,8 @@ from vectordb.errors import InvalidArgument
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
 from vectordb.requests import Backend, WriteMode, WriteRequest
-from vectordb.types import CollectionConfig, CollectionStats, IndexSpec, QuantizationSpec, Record, WriteResult
+from vectordb.stats import CollectionStats
+from vectordb.types import CollectionConfig, IndexSpec, QuantizationSpec, Record, WriteResult
 
 if TYPE_CHECKING:
     from vectordb_client.transport.base import AsyncBackend

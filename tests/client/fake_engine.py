@@ -14,19 +14,8 @@ from vectordb.errors import AlreadyExists, Closed, CollectionNotFound, NotFound
 from vectordb.filter import matches
 from vectordb.metric import scores
 from vectordb.requests import WriteMode
-from vectordb.types import (
-    BackupInfo,
-    CollectionStats,
-    DatabaseInfo,
-    Durability,
-    Hit,
-    OptimizerStats,
-    Plan,
-    Record,
-    SearchResult,
-    SegmentPlan,
-    WriteResult,
-)
+from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo, OptimizerStats
+from vectordb.types import Durability, Hit, Plan, Record, SearchResult, SegmentPlan, WriteResult
 
 
 class FakeEngine:

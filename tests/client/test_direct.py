@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from vectordb.errors import Closed
 from vectordb_client import connect
-from vectordb_client.transport.direct import DirectCalls, Elsewhere, Failed
+from vectordb_client.transport.direct import DirectCalls
 from vectordb_client.transport.hpack import BadHeaders, headers_of, literal
+from vectordb_client.transport.http2 import Elsewhere, Failed
 
 _SERVICE = "test.Echo"
 _PATH = f"/{_SERVICE}/Call"

@@ -29,14 +29,12 @@ from vectordb.requests import (
 from vectordb.server import transports
 from vectordb.server.app import Server
 from vectordb.server.config import Config, load
+from vectordb.stats import CollectionStats, DatabaseInfo, OptimizerStats
 from vectordb.types import (
     CollectionConfig,
-    CollectionStats,
-    DatabaseInfo,
     Durability,
     Hit,
     IndexSpec,
-    OptimizerStats,
     Plan,
     Record,
     SearchResult,

@@ -13,9 +13,9 @@ from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
 from vectordb.requests import Backend, EraseRequest, WriteMode, WriteRequest
+from vectordb.stats import CollectionStats
 from vectordb.types import (
     CollectionConfig,
-    CollectionStats,
     FilterMode,
     IndexSpec,
     Plan,

@@ -14,7 +14,7 @@ from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.reports import RepairReport, VerifyReport
 from vectordb.requests import SAMPLE_SEARCHES, Backend, CreateRequest
-from vectordb.types import BackupInfo, DatabaseInfo
+from vectordb.stats import BackupInfo, DatabaseInfo
 
 
 class Database:

@@ -23,7 +23,7 @@ import xxhash
 from vectordb import failpoints
 from vectordb.backup.places import Place
 from vectordb.errors import Corruption, NotFound
-from vectordb.types import BackupInfo
+from vectordb.stats import BackupInfo
 
 _FORMAT = 1
 _CHUNK = 1 << 20

@@ -25,9 +25,9 @@ from vectordb.backup.places import place_of
 from vectordb.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from vectordb.segments.files import TEMPORARY, sync_directory
 from vectordb.segments.store import split, text_ref
+from vectordb.stats import BackupInfo
 from vectordb.storage.format import FORMAT_FILE
 from vectordb.storage.keys import FORMAT_VERSION
-from vectordb.types import BackupInfo
 
 if TYPE_CHECKING:
     from vectordb.engine.catalogue import Catalogue

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from vectordb.reports import Erasure
     from vectordb.requests import DeleteRequest, EraseRequest
     from vectordb.segments.store import SegmentStore
+    from vectordb.stats import BackupInfo
     from vectordb.storage.base import Storage
-    from vectordb.types import BackupInfo
 
 MEMORY = ":memory:"
 _CACHES = frozenset({"segment", "index", "text", "postings"})

@@ -41,22 +41,14 @@ from vectordb.requests import (
 )
 from vectordb.row_policy import PolicyBackend, scoped_key
 from vectordb.segments.store import SegmentStore
+from vectordb.stats import CollectionStats, DatabaseInfo
 from vectordb.storage.acked import AckedPage
 from vectordb.storage.base import Storage
 from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.storage.memory import MemoryStorage
 from vectordb.storage.rocks_options import DEFAULT_CACHE_BYTES, Sizes
-from vectordb.types import (
-    CollectionConfig,
-    CollectionStats,
-    DatabaseInfo,
-    Durability,
-    Plan,
-    Record,
-    SearchResult,
-    WriteResult,
-)
+from vectordb.types import CollectionConfig, Durability, Plan, Record, SearchResult, WriteResult
 
 _log = logging.getLogger("vectordb.engine")
 

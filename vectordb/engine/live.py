@@ -29,9 +29,10 @@ from vectordb.engine.sweep import Sweep
 from vectordb.errors import Closed, CollectionNotFound, Corruption, VectorDBError
 from vectordb.limits import DEFAULTS, Limits
 from vectordb.segments.snapshot import Snapshot
+from vectordb.stats import ScrubStats
 from vectordb.storage.base import Storage
 from vectordb.storage.codec import IdEntry, State
-from vectordb.types import CollectionConfig, ScrubStats
+from vectordb.types import CollectionConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

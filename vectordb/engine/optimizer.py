@@ -21,9 +21,9 @@ from vectordb.engine.survey import Outrun, facts_of
 from vectordb.errors import Closed, DeadlineExceeded, Internal, ResourceExhausted, VectorDBError
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
+from vectordb.stats import OptimizerStats
 from vectordb.storage import keys
 from vectordb.storage.base import Family, Storage
-from vectordb.types import OptimizerStats
 
 if TYPE_CHECKING:
     from vectordb.engine.form import Form

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from vectordb.engine.resources import Resources
     from vectordb.segments.segment import Segment
     from vectordb.segments.store import SegmentStore
+    from vectordb.stats import OptimizerStats
     from vectordb.storage.base import Storage
     from vectordb.storage.catalogue import Choice
-    from vectordb.types import OptimizerStats
 
 _log = logging.getLogger("vectordb.engine")
 _POLL_SECONDS = 0.1

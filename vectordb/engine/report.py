@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from vectordb.engine.memory import unmapped_bytes, unmapped_index_bytes
-from vectordb.types import CollectionStats, OptimizerStats, SegmentStats
+from vectordb.stats import CollectionStats, OptimizerStats, SegmentStats
 
 if TYPE_CHECKING:
     from vectordb.engine.live import LiveCollection

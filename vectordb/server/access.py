@@ -27,16 +27,8 @@ if TYPE_CHECKING:
         WriteRequest,
     )
     from vectordb.server.audit import AuditLog
-    from vectordb.types import (
-        BackupInfo,
-        CollectionConfig,
-        CollectionStats,
-        DatabaseInfo,
-        Plan,
-        Record,
-        SearchResult,
-        WriteResult,
-    )
+    from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo
+    from vectordb.types import CollectionConfig, Plan, Record, SearchResult, WriteResult
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vectordb.requests import Backend
     from vectordb.server.admission import Admission
     from vectordb.server.recall import Recall
-    from vectordb.types import CollectionStats
+    from vectordb.stats import CollectionStats
 
 _MOST_COLLECTIONS = 200
 """Collections with figures of their own; more would make the answer, and whoever stores it, grow without bound."""

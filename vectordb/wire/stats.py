@@ -6,19 +6,8 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any
 
-from vectordb.types import (
-    Alternative,
-    BackupInfo,
-    CollectionStats,
-    DatabaseInfo,
-    Durability,
-    FilterMode,
-    OptimizerStats,
-    Plan,
-    ScrubStats,
-    SegmentPlan,
-    SegmentStats,
-)
+from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo, OptimizerStats, ScrubStats, SegmentStats
+from vectordb.types import Alternative, Durability, FilterMode, Plan, SegmentPlan
 from vectordb.wire.config import (
     index_from_message,
     index_to_message,

@@ -18,7 +18,8 @@ from vectordb_client.transport.base import ForkGuarded, closed, forked
 from vectordb_client.transport.bulk import bulk_write
 from vectordb_client.transport.calls import SEARCH, Call, Limits, stub_of
 from vectordb_client.transport.channel import OPTIONS, Metadata, ServerOptions, credentials, traced, within_policy
-from vectordb_client.transport.direct import DirectCalls, Elsewhere
+from vectordb_client.transport.direct import DirectCalls
+from vectordb_client.transport.http2 import Elsewhere
 from vectordb_client.transport.pages import Pages, Releaser
 from vectordb_client.transport.retry import Clock, RetryPolicy
 from vectordb_client.transport.status import to_error
@@ -37,16 +38,8 @@ if TYPE_CHECKING:
         UpdateMetadataRequest,
         WriteRequest,
     )
-    from vectordb.types import (
-        BackupInfo,
-        CollectionConfig,
-        CollectionStats,
-        DatabaseInfo,
-        Plan,
-        Record,
-        SearchResult,
-        WriteResult,
-    )
+    from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo
+    from vectordb.types import CollectionConfig, Plan, Record, SearchResult, WriteResult
 
 T = TypeVar("T")
 

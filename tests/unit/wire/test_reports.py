@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from vectordb.reports import CheckedCollection, Erasure, Lost, Problem, RepairReport, VerifyReport
 from vectordb.requests import DeleteRequest, EraseRequest
-from vectordb.types import CollectionStats, IndexSpec, OptimizerStats, ScrubStats
+from vectordb.stats import CollectionStats, OptimizerStats, ScrubStats
+from vectordb.types import IndexSpec
 from vectordb.wire import reports, requests, stats
 from vectordb_proto.v1 import types_pb2
 

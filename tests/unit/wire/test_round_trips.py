@@ -28,23 +28,21 @@ from vectordb.requests import (
     WriteMode,
     WriteRequest,
 )
+from vectordb.stats import CollectionStats, OptimizerStats, SegmentStats
 from vectordb.types import (
     Alternative,
     CollectionConfig,
-    CollectionStats,
     Durability,
     FieldSpec,
     FieldType,
     FilterMode,
     Hit,
     IndexSpec,
-    OptimizerStats,
     Plan,
     QuantizationSpec,
     Record,
     SearchResult,
     SegmentPlan,
-    SegmentStats,
     Tuning,
     WriteResult,
 )

@@ -1,0 +1,306 @@
+"""One connection of HTTP/2 as a gRPC client of unary calls needs it: one call at a time, no more of the protocol.
+
+Sources: RFC 9113 (HTTP/2), and "gRPC over HTTP/2" of the gRPC project.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import socket
+import struct
+import time
+from functools import lru_cache
+from typing import NoReturn
+from urllib.parse import unquote
+
+import grpc
+
+from vectordb_client.transport.hpack import Headers, headers_of
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 5, 6, 7, 8
+_END_STREAM, _ACK, _END_HEADERS, _ODD = 0x1, 0x1, 0x4, 0x28
+_FRAME = struct.Struct(">IBI")
+"""Length and kind together, flags, stream."""
+_PREFIX = struct.Struct(">BI")
+_LARGEST_WINDOW = (1 << 31) - 1
+_FIRST_WINDOW = 65_535
+_RECEIVED = 1 << 30
+_LAST_STREAM = (1 << 31) - 1
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_OK: Headers = (("grpc-status", b"0"),)
+
+
+class Elsewhere(Exception):
+    """grpcio is to make the call."""
+
+
+class Failed(grpc.RpcError):  # type: ignore[misc,unused-ignore]
+    """A call that ended with a status, as grpcio has it."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, trailing: tuple[tuple[str, str | bytes], ...] = ()) -> None:
+        super().__init__(details)
+        self._code, self._details, self._trailing = code, details, trailing
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self._trailing
+
+
+class OutOfTime(Exception):
+    """The call's time ran out."""
+
+
+class Connection:
+    """One connection, with one call at a time. Used by one thread at a time; ``shut`` by any.
+
+    Attributes:
+        last: It is not to be used again. used: When a call was last made, as of ``time.monotonic``.
+    """
+
+    __slots__ = (
+        "_buffer", "_chunks", "_initial", "_largest", "_received", "_socket", "_stream", "_timeout", "_trailers",
+        "_window", "_window_of_stream", "last", "used",
+    )  # fmt: skip
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._buffer = b""
+        self._chunks: list[bytes] = []
+        self._trailers: Headers | None = None
+        self._stream = -1
+        # What the peer takes, by the protocol's defaults until it says otherwise.
+        self._window = self._initial = _FIRST_WINDOW
+        self._window_of_stream = 0
+        self._largest = 16_384
+        self._received = 0
+        self._timeout = 0.0
+        self.used = 0.0
+        self.last = False
+        # No dynamic table, no pushes, windows that are never in the way.
+        settings = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, _LARGEST_WINDOW)
+        window = struct.pack(">I", _LARGEST_WINDOW - _FIRST_WINDOW)
+        connected.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW, 0, 0, window))
+
+    def is_fit(self) -> bool:
+        """Whether the peer is still there, as far as can be seen from here."""
+        try:
+            # Anything but its end is read by the next call.
+            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def exchange(self, head: bytes, message: bytes, end: float | None) -> bytes:
+        """Sends a message and returns the answer's.
+
+        Args:
+            head: The header block. end: As of ``time.monotonic``.
+
+        Raises:
+            Failed: The answer is a status. Elsewhere, OSError, BadHeaders: Anything else. OutOfTime: At the end.
+        """
+        self._stream = stream = self._stream + 2
+        self._chunks, self._trailers = [], None
+        size = len(message) + _PREFIX.size
+        first = _FRAME.pack(len(head) << 8 | _HEADERS, _END_HEADERS, stream)
+        prefix = _PREFIX.pack(0, len(message))
+        try:
+            if size <= self._window and size <= self._initial and size <= self._largest:
+                self._window -= size
+                self._window_of_stream = self._initial - size
+                second = _FRAME.pack(size << 8 | _DATA, _END_STREAM, stream)
+                self._socket.sendall(b"".join((first, head, second, prefix, message)))
+                answered = False
+            else:
+                self._window_of_stream = self._initial
+                self._socket.sendall(first + head)
+                answered = self._send(memoryview(prefix + message), end)
+        except BlockingIOError:
+            raise OutOfTime from None
+        while not answered:
+            answered = self._step(end)
+        if self._received >= _RECEIVED:
+            self._socket.sendall(_frame(_WINDOW, 0, 0, struct.pack(">I", self._received)))
+            self._received = 0
+        if stream >= _LAST_STREAM - 2:
+            self.last = True
+        return self._answer()
+
+    def shut(self) -> None:
+        """Wakes whoever waits for the peer; for any thread."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            self.last = True  # it was gone already
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def limit(self, seconds: float | None) -> None:
+        """Bounds each wait for the socket. The system does it, which saves a call of ``poll`` each time."""
+        if seconds is None:
+            seconds = 0.0
+        elif seconds > 2.0:
+            # One setting for all calls of one timeout: who is woken too early goes on waiting.
+            seconds = math.ceil(seconds * 4.0) / 4.0
+        if seconds == self._timeout:
+            return
+        self._timeout = seconds
+        whole = int(seconds)
+        value = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+    def _send(self, data: memoryview, end: float | None) -> bool:
+        """Sends a long message as the peer takes it; whether it has answered before the end of it."""
+        while data:
+            size = min(len(data), self._largest, self._window, self._window_of_stream)
+            if size <= 0:
+                if self._step(end):
+                    self.last = True
+                    return True
+                continue
+            self._window -= size
+            self._window_of_stream -= size
+            flags = _END_STREAM if size == len(data) else 0
+            self._socket.sendall(_FRAME.pack(size << 8 | _DATA, flags, self._stream) + data[:size])
+            data = data[size:]
+        return False
+
+    def _step(self, end: float | None) -> bool:
+        """Reads what has come, frame by frame, and does what it says; whether the call is answered."""
+        buffer, at = self._buffer, 0
+        try:
+            while True:
+                size = len(buffer) - at
+                stop = _FRAME.size
+                if size >= stop:
+                    what, flags, stream = _FRAME.unpack_from(buffer, at)
+                    stop += what >> 8
+                if size < stop:
+                    if at:
+                        return False
+                    buffer += self._bytes(end)
+                    continue
+                data, kind = buffer[at + _FRAME.size : at + stop], what & 255
+                at += stop
+                if stream != self._stream or (kind != _DATA and kind != _HEADERS):
+                    if kind == _DATA:
+                        self._received += len(data)
+                    else:
+                        self._control(kind, flags, stream, data)
+                elif flags & _ODD:
+                    raise Elsewhere
+                elif kind == _DATA:
+                    self._received += len(data)
+                    self._chunks.append(data)
+                    if flags & _END_STREAM:
+                        # An answer of gRPC ends with its status.
+                        raise Elsewhere
+                elif not flags & _END_HEADERS:
+                    raise Elsewhere
+                else:
+                    headers = _good_headers(data)
+                    if flags & _END_STREAM:
+                        self._trailers = headers
+                        return True
+        finally:
+            self._buffer = buffer[at:]
+
+    def _control(self, kind: int, flags: int, stream: int, data: bytes) -> None:
+        if kind == _WINDOW:
+            (more,) = struct.unpack(">I", data)
+            if stream == 0:
+                self._window += more
+            elif stream == self._stream:
+                self._window_of_stream += more
+        elif kind == _SETTINGS:
+            if not flags & _ACK:
+                for name, value in struct.iter_unpack(">HI", data):
+                    if name == 4:
+                        self._window_of_stream += value - self._initial
+                        self._initial = value
+                    elif name == 5:
+                        self._largest = value
+                self._socket.sendall(_frame(_SETTINGS, _ACK, 0, b""))
+        elif kind == _PING:
+            if not flags & _ACK:
+                self._socket.sendall(_frame(_PING, _ACK, 0, data))
+        elif kind == _GOAWAY:
+            self.last = True
+            (known,) = struct.unpack_from(">I", data)
+            if known < self._stream:
+                raise Elsewhere
+        elif (kind == _RST_STREAM and stream == self._stream) or kind == _PUSH:
+            raise Elsewhere
+        # Frames of earlier calls, and of kinds that are not known, are passed over.
+
+    def _bytes(self, end: float | None) -> bytes:
+        while True:
+            try:
+                data = self._socket.recv(65_536)
+            except BlockingIOError:
+                left = 0.0 if end is None else end - time.monotonic()
+                if left <= 0.0:
+                    raise OutOfTime from None
+                self.limit(left)
+                continue
+            if not data:
+                raise Elsewhere
+            return data
+
+    def _answer(self) -> bytes:
+        chunks, trailers = self._chunks, self._trailers or ()
+        if trailers != _OK:
+            status = _status(trailers)
+            if status != b"0":
+                _fail(trailers, status)
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        compressed, size = _PREFIX.unpack_from(data)
+        if compressed or size != len(data) - _PREFIX.size:
+            raise Elsewhere
+        return data[_PREFIX.size :]
+
+
+def _frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
+    return _FRAME.pack(len(data) << 8 | kind, flags, stream) + data
+
+
+@lru_cache(maxsize=256)
+def _good_headers(block: bytes) -> Headers:
+    headers = headers_of(block)
+    if any(name == ":status" and value != b"200" for name, value in headers):
+        raise Elsewhere
+    return headers
+
+
+def _status(headers: Headers) -> bytes | None:
+    return next((value for name, value in headers if name == "grpc-status"), None)
+
+
+def _fail(headers: Headers, status: bytes | None) -> NoReturn:
+    """Raises the status that a call ended with."""
+    text, trailing = "", list[tuple[str, str | bytes]]()
+    for name, value in headers:
+        if name == "grpc-message":
+            text = unquote(value.decode("ascii"))
+        elif name.endswith("-bin"):
+            try:
+                trailing.append((name, base64.b64decode(value + b"=" * (-len(value) % 4))))
+            except binascii.Error:
+                raise Elsewhere from None
+        elif name != "content-type" and not name.startswith((":", "grpc-")):
+            trailing.append((name, value.decode("ascii", "replace")))
+    code = _CODES.get(int(status)) if status is not None and status.isdigit() else None
+    if code is None or code is grpc.StatusCode.OK:
+        raise Elsewhere
+    raise Failed(code, text, tuple(trailing))
