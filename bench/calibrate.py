@@ -88,7 +88,7 @@ def constants(data: Dataset) -> dict[str, float]:
     return {
         "SCAN": scan / (count * dim),
         "GATHER": per_row / dim,
-        "COPIED": together / (len(tenth) * dim),
+        "COPIED": max(0.0, together) / (len(tenth) * dim),
         "EXACT_CALL": max(0.0, fewer - per_row * len(hundredth)),
         "BITMAP": _median(lambda q: rowset.to_bits(half, count), queries),
         "MEMBERSHIP": membership / len(candidates),

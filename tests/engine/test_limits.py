@@ -209,11 +209,13 @@ def test_indexes_are_built_in_pieces_that_fit(tmp_path: Path) -> None:
 
 
 def test_an_index_that_never_fits_is_not_built_and_the_reason_told(tmp_path: Path) -> None:
-    rows = np.random.default_rng(0).standard_normal((20_000, 512)).astype(np.float32)
+    # Not even their codes of 8 bits fit.
+    rows = np.random.default_rng(0).standard_normal((20_000, 1_792)).astype(np.float32)
     ids = [str(i) for i in range(len(rows))]
     with vectordb.Database(tmp_path) as db:
-        collection = db.create_collection("c", 512, index="flat")
-        collection.upsert(ids, rows)
+        collection = db.create_collection("c", rows.shape[1], index="flat")
+        for start in range(0, len(rows), 5_000):
+            collection.upsert(ids[start : start + 5_000], rows[start : start + 5_000])
         collection.optimize()
         assert len(collection.stats().segments) == 1
     with vectordb.Database(tmp_path, memory_limit="32 MiB") as db:

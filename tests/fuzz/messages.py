@@ -135,7 +135,10 @@ def _corpus() -> list[tuple[str, bytes]]:
         calls.stats("docs", 5.0),
         calls.backup("below"),
     ]
-    corpus = [(call.rpc, call.message.SerializeToString()) for call in made]
+    corpus = [
+        (call.rpc, call.message if isinstance(call.message, bytes) else call.message.SerializeToString())
+        for call in made
+    ]
     bulk = service_pb2.BulkWriteRequest(write=made[5].message)
     corpus += [("BulkWrite", bulk.SerializeToString())]
     known = {method.name for method in service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].methods}

@@ -225,7 +225,9 @@ def test_idle_and_stalled_clients_cost_little_and_the_others_are_served(tmp_path
             return list(others.map(lambda row: docs.search(row, limit=1)[0].id, rows[:400]))
 
         right = [str(i) for i in range(400)]
-        assert searched() == right
+        # As often as beside the silent ones: what searches alone take does not count.
+        for _ in range(3):
+            assert searched() == right
         before = resident(server.pid)
         silent = [halfway.Halfway(server.address) for _ in range(550)]
         try:

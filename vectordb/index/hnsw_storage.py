@@ -66,8 +66,11 @@ _HIGHEST = 2.0**15
 _FREE = range(-3, 12)
 """Exponents of the largest value that need no scaling."""
 _TOP = 127.0
-_ROOM = 1.1
-"""How far beyond the largest component the range of int8 reaches, for later rows."""
+_ROOM = 1.25
+"""How far beyond the largest component the range of int8 reaches, for later rows and for queries: one beyond it is
+answered by exact search."""
+_FEWEST = 1_000
+"""Fewer rows say too little about the range of queries, and gain too little."""
 
 
 class Storage(NamedTuple):
@@ -171,7 +174,7 @@ def choose_storage(
     if metric is Metric.L1 or lowest is Precision.SINGLE:
         return single
     candidates = [Storage.floats(Precision.HALF, exponent)]
-    if lowest is Precision.BYTE and exponent == 0 and largest > 0.0:
+    if lowest is Precision.BYTE and exponent == 0 and largest > 0.0 and rows.count >= _FEWEST:
         candidates.insert(0, Storage(Precision.BYTE, _TOP / (_ROOM * largest)))
     return next(iter(_harmless(rows, metric, candidates, cancelled)), single)
 

@@ -56,12 +56,13 @@ def test_distances_follow_the_convention_of_the_engine(metric: Metric) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_low_precision_is_used_where_it_is_harmless_and_never_under_l1(metric: Metric) -> None:
-    precision = build(prepared(normal(300, 32), metric), metric).precision
-    assert precision is (Precision.SINGLE if metric is Metric.L1 else Precision.BYTE)
+    few, many = (build(prepared(normal(rows, 32), metric), metric).precision for rows in (300, 1_200))
+    assert few is (Precision.SINGLE if metric is Metric.L1 else Precision.HALF)
+    assert many is (Precision.SINGLE if metric is Metric.L1 else Precision.BYTE)
 
 
 def clumped(spread: float) -> np.ndarray:
-    return np.ascontiguousarray(np.repeat(10 + normal(30, 32), 20, axis=0) + spread * normal(600, 32, 1))
+    return np.ascontiguousarray(np.repeat(10 + normal(60, 32), 20, axis=0) + spread * normal(1_200, 32, 1))
 
 
 @pytest.mark.parametrize(("spread", "precision"), [(1e-3, Precision.SINGLE), (0.5, Precision.BYTE)])
@@ -82,7 +83,7 @@ def test_rows_that_differ_less_than_the_precision_in_one_place() -> None:
 @pytest.mark.parametrize("metric", LENGTHS)
 @pytest.mark.parametrize("size", [1e-30, 1e-15, 1.0, 1e6, 1e15, 1e30])
 def test_any_size_of_vectors(metric: Metric, size: float, tmp_path: Path) -> None:
-    base, queries = (np.float32(size) * normal(n, 24, n) for n in (600, 30))
+    base, queries = (np.float32(size) * normal(n, 24, n) for n in (1_200, 30))
     index = build(base, metric)
     # Bytes are for sizes that floats take as they are.
     usual = Precision.BYTE if size == 1.0 else Precision.HALF
@@ -95,7 +96,7 @@ def test_any_size_of_vectors(metric: Metric, size: float, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("size", [1e-38, 1e-25, 1e15, 1e30])
 def test_inner_products_with_queries_of_any_size(size: float) -> None:
-    base, queries = normal(600, 24), np.float32(size) * normal(30, 24, 1)
+    base, queries = normal(1_200, 24), np.float32(size) * normal(30, 24, 1)
     assert recall(build(base, Metric.DOT), queries, base, Metric.DOT) >= 0.95
 
 
@@ -246,7 +247,7 @@ class TestExtending:
             build(base).extended(np.concatenate([base, 1e6 * base]), BuildOptions())
 
     def test_rows_too_close_for_the_precision_need_a_rebuild(self) -> None:
-        base = 15 * normal(300, 32)
+        base = 15 * normal(1_200, 32)
         index = build(base)
         assert index.precision is Precision.BYTE
         with pytest.raises(CannotExtend, match="more than the precision of int8"):
