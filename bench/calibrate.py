@@ -80,7 +80,7 @@ def constants(data: Dataset) -> dict[str, float]:
     picked = _median(lambda q: exact.picked_candidates(q, base, tenth, 10, metric), queries)
     fewer = _median(lambda q: exact.picked_candidates(q, base, hundredth, 10, metric), queries)
     together = _median(lambda q: copied.candidates(q[0], 10), queries)
-    per_row = (picked - fewer) / (len(tenth) - len(hundredth))
+    per_row = max(0.0, picked - fewer) / (len(tenth) - len(hundredth))
     candidates = rng.integers(0, count, 1_000)
     membership = _median(lambda q: np.flatnonzero((bits[candidates >> 3] >> (candidates & 7)) & 1), queries)
     rescoring = _median(lambda q: scores(q[0], base.take(candidates, axis=0), metric), queries)
@@ -88,7 +88,7 @@ def constants(data: Dataset) -> dict[str, float]:
     return {
         "SCAN": scan / (count * dim),
         "GATHER": per_row / dim,
-        "COPIED": max(0.0, together) / (len(tenth) * dim),
+        "COPIED": together / (len(tenth) * dim),
         "EXACT_CALL": max(0.0, fewer - per_row * len(hundredth)),
         "BITMAP": _median(lambda q: rowset.to_bits(half, count), queries),
         "MEMBERSHIP": membership / len(candidates),
