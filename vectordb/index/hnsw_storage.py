@@ -11,8 +11,10 @@ ruins some data without a word: values out of range make every query return noth
 rounding become indistinguishable. So it is not assumed: a sample of the rows is searched exactly at each precision, and
 the lowest is taken that misses too few of the true neighbours to matter (:data:`CEILINGS`). At int8 the order of the
 nearest is blurred, but hardly which they are: the engine scores a tenth more candidates than are asked for from the
-full vectors (:data:`OVERSAMPLING`), and among these 1.000 of the 10, 100 and 1,000 nearest of 100,000 text embeddings
-were found, as among that many at fp16.
+full vectors (:data:`OVERSAMPLING`), and among these an exact search finds 1.000 of the 10, 100 and 1,000 nearest of
+100,000 text embeddings.
+
+Rows of which many become equal as bytes keep floats too: they would link to each other alone (``duplicates``).
 
 Rows are multiplied by a power of two, which is exact and changes no order, so that neither tiny nor huge values leave
 the range of either float; at int8 by what brings the largest component near 127. Queries likewise where the metric
