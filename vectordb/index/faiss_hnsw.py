@@ -200,9 +200,10 @@ class HnswIndex:
         factor = self._factor
         own: NDArray[np.float64] | None = None
         if self._storage.precision is Precision.BYTE:
-            queries, own = self._storage.query(queries, self._metric)
-            if not own.all():
+            kept, own = self._storage.query(queries, self._metric)
+            if kept is None:
                 return nothing(count, limit)
+            queries = kept
         elif self._metric is not Metric.COSINE:
             queries, correction = self._in_range(queries)
             if correction == 0.0:
@@ -221,7 +222,7 @@ class HnswIndex:
         _scale(distances, factor)
         if self._shift:
             distances += self._shift
-        elif own is not None and self._metric is Metric.DOT:
+        elif own is not None:
             with np.errstate(over="ignore"):
                 np.divide(distances, own[:, None], out=distances, casting="same_kind")
         # Missing rows stand at the end of each query, with a distance of no meaning.

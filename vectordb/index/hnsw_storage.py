@@ -113,20 +113,22 @@ class Storage(NamedTuple):
         scaled = self.scaled(vectors)
         return np.rint(scaled, out=scaled) if self.precision is Precision.BYTE else scaled
 
-    def query(self, vectors: NDArray[np.float32], metric: Metric) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    def query(
+        self, vectors: NDArray[np.float32], metric: Metric
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float64] | None]:
         """Queries float32[q, d] as they are compared at int8, and what each was multiplied by beyond the rows' scale,
-        float64[q]; 0 where one exceeds the range.
+        float64[q], where it was. None in place of queries of which one exceeds the range.
 
         Inner products are ranked alike at any scale of the query, so that each has its own.
         """
-        largest = np.abs(vectors).max(axis=1)
         if metric is Metric.DOT:
+            largest = np.abs(vectors).max(axis=1)
             own = _TOP / np.maximum(largest, np.finfo(np.float32).smallest_subnormal, dtype=np.float64)
             return np.rint(vectors * own[:, None]).astype(np.float32), own
-        within = largest.astype(np.float64) * self.scale <= _TOP
-        if not within.all():
-            return vectors, within.astype(np.float64)
-        return self.stored(vectors), within.astype(np.float64)
+        if metric is Metric.L2 and float(np.abs(vectors).max()) * self.scale > _TOP:
+            return None, None  # before it overflows
+        kept = self.stored(vectors)
+        return (kept, None) if max(kept.max(), -kept.min()) <= _TOP else (None, None)
 
     def rounded(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """What is left of rows float32[m, d] once they are stored; infinite where they exceed the range."""
@@ -213,9 +215,16 @@ def _form(storage: Storage, metric: Metric) -> _Form:
         return _Form(storage.rounded, storage.scaled, lambda limit: limit)
     return _Form(
         storage.rounded,
-        lambda queries: storage.query(queries, metric)[0],
+        lambda queries: _kept(storage, queries, metric),
         lambda limit: math.ceil(OVERSAMPLING * limit) + _SLACK,
     )
+
+
+def _kept(storage: Storage, queries: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    kept, _ = storage.query(queries, metric)
+    # The range was chosen to hold these rows.
+    assert kept is not None
+    return kept
 
 
 def ceilings(rows: Rows, metric: Metric, candidates: Sequence[Storage], cancelled: Callable[[], bool]) -> list[float]:
