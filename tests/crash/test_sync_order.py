@@ -126,7 +126,8 @@ if _COMPILER is not None:
                 assert [e.name for e in inside if e.path == path][-1] == "sync", f"{path} is not synced when published"
             assert [e.name for e in events[: rename.at] if e.path == rename.path][-1] == "sync", rename.path
             outer = str(Path(final).parent)
-            sync = next(e.at for e in events[rename.at :] if e.name == "sync" and e.path == outer)
+            # Where the server was stopped in between, it is named nowhere.
+            sync = next((e.at for e in events[rename.at :] if e.name == "sync" and e.path == outer), len(events))
             name = Path(final).name.removeprefix("index-").encode()
             named = [e.at for e in logs if len(name) == 32 and name in e.data]
             assert all(at > sync for at in named), f"{final} is in a manifest before its folder is synced"

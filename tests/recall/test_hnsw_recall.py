@@ -59,7 +59,7 @@ def test_text_embeddings_under_a_random_filter(
     assert recall(found, truth) >= 0.97
     # Under a tenth of the rows: exact search cannot stand in for it. Invented rows lie in all directions alike, which
     # makes any walk a little longer.
-    assert found.scored < (0.10 if wordnet.real else 0.11) * len(wordnet.base) * len(queries)
+    assert found.scored < (0.10 if wordnet.real else 0.12) * len(wordnet.base) * len(queries)
 
 
 def test_text_embeddings_with_a_wide_limit(words: HnswIndex, wordnet: Any) -> None:
@@ -83,4 +83,4 @@ def test_text_embeddings_of_varied_length_under_inner_product(
 @pytest.mark.parametrize("metric", [Metric.L2, Metric.L1])
 def test_digits_under_euclidean_and_manhattan_distance(mnist: Any, data: ModuleType, metric: Metric) -> None:
     truth = mnist.truth if metric is Metric.L2 else data.brute_force(mnist.queries, mnist.base, LIMIT, metric="l1")
-    assert recall(build(mnist.base, metric).search(mnist.queries, LIMIT), truth) >= FLOOR
+    assert recall(search(build(mnist.base, metric), mnist.queries), truth) >= FLOOR
