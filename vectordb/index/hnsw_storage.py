@@ -101,11 +101,11 @@ class Storage(NamedTuple):
         return largest_component(rows, cancelled) * self.scale <= highest
 
     def scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32[m, d] multiplied by the scale, C-contiguous; a copy only where needed."""
-        if self.scale == 1.0:
-            return np.ascontiguousarray(vectors, dtype=np.float32)
+        """float32[m, d] multiplied by the scale, C-contiguous; a copy only where needed, at int8 always."""
         if self.precision is Precision.BYTE:
             return np.multiply(vectors, np.float32(self.scale))
+        if self.scale == 1.0:
+            return np.ascontiguousarray(vectors, dtype=np.float32)
         return np.ldexp(vectors, self.exponent).astype(np.float32, copy=False)
 
     def stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:

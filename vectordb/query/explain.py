@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -143,8 +142,8 @@ def _ways(facts: PartFacts, ask: Ask) -> tuple[Alternative, tuple[Alternative, .
         steps = {capabilities.family: planner.plan(facts, free)}
     else:
         steps = {
-            capabilities.family: planner.one_way(facts, free, FilterMode.IN, math.inf),
-            capabilities.family + "_post": planner.one_way(facts, free, FilterMode.POST, math.inf),
+            capabilities.family: planner.one_way(facts, free, FilterMode.IN),
+            capabilities.family + "_post": planner.one_way(facts, free, FilterMode.POST),
         }
     return exact, tuple(_alternative(name, step) for name, step in steps.items())
 

@@ -6,6 +6,7 @@ Distances here are scores turned so that smaller is closer (``vectordb.metric.di
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -68,26 +69,30 @@ def winners(found: Sequence[Found], parts: Sequence[Part], limit: int, metric: M
 
 
 def all_winners(found: Sequence[Sequence[Found]], parts: Sequence[Part], limit: int, metric: Metric) -> list[Winners]:
-    """:func:`winners` for each query. Where all were answered by one part, all are cut at once."""
+    """:func:`winners` for each query. Where all were answered by one part, it is asked for the ids of all at once."""
     if len(found) == 1:
         return [winners(found[0], parts, limit, metric)]
-    first = found[0][0] if len(found[0]) == 1 else None
-    if first is None or len(first.rows) < limit:
+    answering = {entries[0].part if len(entries) == 1 else None for entries in found}
+    number = answering.pop()
+    if answering or number is None:
         return [winners(entries, parts, limit, metric) for entries in found]
-    number, count = first.part, len(first.rows)
-    if not all(len(entries) == 1 and entries[0][0] == number and len(entries[0][1]) == count for entries in found):
-        return [winners(entries, parts, limit, metric) for entries in found]
-    return _all_of_one(found, parts, limit, metric)
+    counts = {len(entries[0].rows) for entries in found}
+    if len(counts) == 1 and counts.pop() >= limit:
+        return _all_alike(found, parts, limit, metric)
+    cuts = [_cut(entries, limit) for entries in found]
+    ids = iter(parts[number].ids(np.concatenate([cut.rows for cut in cuts])))
+    return [_ordered(cut, list(islice(ids, len(cut.rows))), limit, metric) for cut in cuts]
 
 
-def _all_of_one(found: Sequence[Sequence[Found]], parts: Sequence[Part], limit: int, metric: Metric) -> list[Winners]:
-    """The winners of queries that all have equally many candidates in the same part, at least ``limit``."""
+def _all_alike(found: Sequence[Sequence[Found]], parts: Sequence[Part], limit: int, metric: Metric) -> list[Winners]:
+    """The winners of queries that all have equally many candidates in the same part, at least ``limit``: all are cut at
+    once."""
     queries, number = len(found), found[0][0].part
     rows = np.concatenate([entries[0].rows for entries in found]).reshape(queries, -1)
     distances = np.concatenate([entries[0].distances for entries in found]).reshape(queries, -1)
     # Equal scores find their order by their ids: also those beyond the cut. They are rare.
-    equal = distances[:, 1 : limit + 1] == distances[:, : distances[:, 1 : limit + 1].shape[1]]
-    tied = equal.any(axis=1).tolist()
+    looked_at = distances[:, : limit + 1]
+    tied = (looked_at[:, 1:] == looked_at[:, :-1]).any(axis=1).tolist()
     rows, distances = rows[:, :limit], distances[:, :limit]
     scores = -distances if metric.higher_is_better else distances
     ids = parts[number].ids(rows.ravel())

@@ -181,21 +181,23 @@ def plan(facts: PartFacts, ask: Ask) -> Step:
     capabilities = facts.capabilities
     if capabilities is None or capabilities.exact:
         return exact if ask.mode is FilterMode.AUTO else exact._replace(reason=NOT_INDEXED)
+    # A mode that was asked for is not given up for a copy.
+    most = PATIENCE * costs.scan_matches(matches, facts.vectors, facts.dim)
     if ask.mode is FilterMode.IN:
-        return _within(facts, ask, matches, exact, PATIENCE)
+        return _within(facts, ask, matches, exact, most)
     if ask.mode is FilterMode.POST:
-        return _after(facts, ask, matches, exact, PATIENCE)
+        return _after(facts, ask, matches, exact, most)
     return _cheapest(facts, ask, matches, exact)
 
 
-def one_way(facts: PartFacts, ask: Ask, mode: FilterMode, patience: float) -> Step:
-    """The step of a filtered search through the index under ``in`` or ``post``, where it costs at most ``patience``
-    times the exact one; else the exact step with the reason."""
+def one_way(facts: PartFacts, ask: Ask, mode: FilterMode) -> Step:
+    """The step of a filtered search through the index under ``in`` or ``post``, whatever it costs; the exact step with
+    the reason where it cannot be gone."""
     if ask.target is not None and facts.calibration is None:
         return _untargeted(facts, ask._replace(mode=mode))
     matches = expected(facts)
     exact = Step(Way.EXACT_FILTERED, "exact_filtered", round(matches))
-    return (_within if mode is FilterMode.IN else _after)(facts, ask, matches, exact, patience)
+    return (_within if mode is FilterMode.IN else _after)(facts, ask, matches, exact, math.inf)
 
 
 def _untargeted(facts: PartFacts, ask: Ask) -> Step:
@@ -266,8 +268,9 @@ def exact_cost(facts: PartFacts, matches: float) -> float:
     return min(picked, costs.scan_copied(matches, facts.dim)) if facts.copied else picked
 
 
-def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: float) -> Step:
-    """The index restricted to matching rows, or the exact search with the reason why not."""
+def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, most: float) -> Step:
+    """The index restricted to matching rows where it takes ``most`` microseconds at most, or the exact search with the
+    reason why not."""
     capabilities = facts.capabilities
     assert capabilities is not None
     if not capabilities.filtered:
@@ -288,13 +291,13 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: f
     params = settings(capabilities, ask.params, rescored, max(span, ask.limit * BEAM + BEAM_EXTRA))
     k = max(rescored, spanned(capabilities, params, span))
     cost = _cost(facts, capabilities, params, rescored, filtered=True) + costs.BITMAP
-    if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
+    if cost > most:
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
     return Step(Way.INDEX_FILTERED, capabilities.family, exact.estimated, k, rescored, params, None, cost, recall)
 
 
-def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: float) -> Step:
-    """The index, then the filter, or the exact search with the reason why not."""
+def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, most: float) -> Step:
+    """The index, then the filter, likewise."""
     capabilities = facts.capabilities
     assert capabilities is not None
     aimed = _aimed(facts, ask, calibration.AFTER, matches / facts.vectors)
@@ -307,7 +310,7 @@ def _after(facts: PartFacts, ask: Ask, matches: float, exact: Step, patience: fl
         return exact._replace(reason=f"{matches:.0f} matching rows: exact search over them costs less than widening")
     params = settings(capabilities, ask.params, k, max(k * _post_span(capabilities), ask.limit * BEAM + BEAM_EXTRA))
     cost = _cost(facts, capabilities, params, rescored) + k * costs.MEMBERSHIP
-    if cost > patience * costs.scan_matches(matches, facts.vectors, facts.dim):
+    if cost > most:
         return exact._replace(reason=f"exact search over {matches:.0f} rows costs less")
     family = capabilities.family + "_post"
     return Step(Way.INDEX_POST, family, exact.estimated, k, rescored, params, None, cost, recall)
@@ -333,9 +336,8 @@ def _post_span(capabilities: Capabilities) -> float:
 def _cheapest(facts: PartFacts, ask: Ask, matches: float, exact: Step) -> Step:
     """The cheaper of both ways through the index where it undercuts the exact search; its reasons are no fallbacks."""
     total = exact_cost(facts, matches)
-    patience = RISK_SCATTERED * total / costs.scan_matches(matches, facts.vectors, facts.dim)
-    within = _within(facts, ask, matches, exact, patience)
-    after = _after(facts, ask, matches, exact, patience)
+    within = _within(facts, ask, matches, exact, RISK_SCATTERED * total)
+    after = _after(facts, ask, matches, exact, RISK_SCATTERED * total)
     if within.way is Way.INDEX_FILTERED and (after.way is not Way.INDEX_POST or within.cost <= after.cost):
         chosen = within
     elif after.way is Way.INDEX_POST:
