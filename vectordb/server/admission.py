@@ -41,18 +41,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vectordb.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from vectordb.server.arrivals import Arrivals
+from vectordb.server.arrivals import CALM, LONGEST_DELAY, SHORTEST_DELAY, STANDING, Arrivals
 from vectordb.server.cost import Ask, Work
 
 HEAVY, QUICK = 0.25, 0.003
-STANDING, CALM, TARGET = 0.2, 1.0, 0.005
-_LONGEST_DELAY, _SHORTEST_DELAY = 5.0, 0.005
+TARGET = 0.005
 _WINDOW = 0.1
 _KINDS = 4096
 _MEASURED = 8
 """The first so many calls of a kind, and later one in so many, have their processor time measured."""
-FOREVER = 1e9
-"""Seconds beyond which there is no deadline: grpc then says that it is centuries away."""
+_FOREVER = 1e9
 
 
 class Waiter(Protocol):
@@ -156,6 +154,15 @@ class _Room:
     def has_place(self, heavy: bool) -> bool:
         return self.running < self.places and not (heavy and self.heavy_running >= self.heavy_places)
 
+    def take(self, ticket: Ticket, now: float) -> None:
+        self.running += 1
+        self.heavy_running += ticket.heavy
+        ticket.started = now
+
+    def give_back(self, ticket: Ticket) -> None:
+        self.running -= 1
+        self.heavy_running -= ticket.heavy
+
     def queue(self, ticket: Ticket, now: float) -> None:
         self.queues[ticket.heavy].append(ticket)
         self.cost += ticket.cost
@@ -194,11 +201,11 @@ class _Room:
     def promised(self, cost: float, now: float) -> float:
         """Seconds after which what waits is worked off, and what was refused before has come."""
         start = max(self.horizon, now + self.wait)
-        if start - now > _LONGEST_DELAY:
+        if start - now > LONGEST_DELAY:
             # They would come all at once.
-            return _LONGEST_DELAY * random.uniform(0.5, 1.0)
+            return LONGEST_DELAY * random.uniform(0.5, 1.0)
         self.horizon = start + cost / self.rate
-        return max(_SHORTEST_DELAY, start - now)
+        return max(SHORTEST_DELAY, start - now)
 
 
 class Admission:
@@ -265,12 +272,9 @@ class Admission:
             average = self._first_of(kind, guess)
         room = self._quick if work is Work.BUSY and average.computed < QUICK else self._rooms[work]
         ticket = Ticket(average, room, size)
-        heavy = ticket.heavy
         with self._lock:
-            if not room.queues[heavy] and room.running < room.places and not (heavy and not room.has_place(True)):
-                room.running += 1
-                room.heavy_running += heavy
-                ticket.started = self._clock()
+            if not room.queues[ticket.heavy] and room.has_place(ticket.heavy):
+                room.take(ticket, self._clock())
                 self._measure(ticket)
                 return ticket
             left = until_deadline(context)
@@ -294,16 +298,13 @@ class Admission:
             begun = ticket.begun
             ticket.average.learn(now - ticket.started, None if begun is None else self._computed() - begun)
         with self._lock:
-            room.running -= 1
-            room.heavy_running -= ticket.heavy
+            room.give_back(ticket)
             if room.since is None:
                 return
             room.measure(ticket.cost, now)
             while (chosen := room.next_one()) is not None:
                 room.unqueue(chosen)
-                room.running += 1
-                room.heavy_running += chosen.heavy
-                chosen.started = now
+                room.take(chosen, now)
                 chosen.granted = True
                 chosen.gate.release()
 
@@ -384,4 +385,4 @@ def _overloaded(reason: str, what: str, delay: float) -> ResourceExhausted:
 def until_deadline(context: Waiter) -> float | None:
     """Seconds until the call's deadline; None without one, of which grpc says that it is centuries away."""
     left = context.time_remaining()
-    return None if left is None or left > FOREVER else left
+    return None if left is None or left > _FOREVER else left

@@ -32,7 +32,7 @@ _WINDOW = 0.1
 _MEMORY = 0.1
 _SPACING = 2.0
 """A refusal costs up to as much as an answer, and those that were answered come again by themselves."""
-_SHORTEST_DELAY, _LONGEST_DELAY = 0.005, 5.0
+SHORTEST_DELAY, LONGEST_DELAY = 0.005, 5.0
 
 
 class Arrival:
@@ -150,10 +150,10 @@ class Arrivals:
     def _promised(self, now: float) -> float:
         """When it is this one's turn, the others that were refused being served before."""
         start = max(self._horizon, now + self.strict / max(self._rate, 1.0))
-        if start - now > _LONGEST_DELAY:
-            start = now + _LONGEST_DELAY
+        if start - now > LONGEST_DELAY:
+            start = now + LONGEST_DELAY
         self._horizon = start + _SPACING / max(self._rate, 1.0)
-        return max(_SHORTEST_DELAY, start - now)
+        return max(SHORTEST_DELAY, start - now)
 
 
 def _share(seconds: float) -> float:

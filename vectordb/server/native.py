@@ -21,20 +21,20 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from vectordb.errors import ResourceExhausted, Unavailable, VectorDBError
-from vectordb.server.arrivals import HERE, Arrival, ArrivalPool, Arrivals
+from vectordb.server.arrivals import HERE, ArrivalPool, Arrivals
 from vectordb.server.config import Config
+from vectordb.server.native_call import Abortion, Call
 from vectordb.server.transports import CallBounds
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
 
 log = logging.getLogger("vectordb.server")
 
-_Metadata = Sequence[tuple[str, str | bytes]]
 _Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
 
 _WAIT_MS = 500
@@ -46,116 +46,8 @@ _BATCH = 64
 _EARLY_ENDS = 256
 _IO_THREADS = 1
 """Frames far more than Python can answer; with a second one every call would be handed between them."""
-_FOREVER = 3e9
-"""What grpc says of a call without a deadline: more seconds than anybody waits."""
 _UNKNOWN = grpc.StatusCode.UNKNOWN
 _KEEPALIVE_TIMEOUT_MS = 20_000
-
-
-_ends = threading.Lock()
-"""Held for the moment in which a call is told what to do at its end, or is about to do it."""
-
-
-class _Abortion(Exception):
-    """Unwinds a handler that ended its call with a status."""
-
-
-class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
-    """One call, and what its handler sees of it."""
-
-    # What few calls change stays with the class until then.
-    active = True
-    status: grpc.StatusCode | None = None
-    text = ""
-    arrival: Arrival | None = None
-    initial: _Metadata | None = None
-    trailing: _Metadata = ()
-    _callbacks: tuple[Callable[[], None], ...] = ()
-
-    def __init__(self, number: int, data: bytes, details: Any, front: NativeGrpcFront) -> None:
-        self.number = number
-        self.data = data
-        self._metadata, self._peer, left = details
-        self._deadline = None if left is None else time.monotonic() + left
-        self._front = front
-
-    def is_active(self) -> bool:
-        return self.active
-
-    def time_remaining(self) -> float:
-        return _FOREVER if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-    def cancel(self) -> None:
-        self._front.fail(self.number, grpc.StatusCode.CANCELLED.value[0], "cancelled by the server")
-        self.end()
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        with _ends:
-            if not self.active:
-                return False
-            self._callbacks = (*self._callbacks, callback)
-        if not self.is_active():
-            # It ended just now, and may not have seen this one.
-            self.end()
-        return True
-
-    def end(self) -> None:
-        """The client has its answer, or will not have one."""
-        self.active = False
-        if not self._callbacks:
-            return
-        with _ends:
-            callbacks, self._callbacks = self._callbacks, ()
-        for callback in callbacks:
-            try:
-                callback()
-            except Exception:
-                log.exception("what was to be done at the end of a call failed")
-
-    def invocation_metadata(self) -> _Metadata:
-        return self._metadata  # type: ignore[no-any-return]
-
-    def peer(self) -> str:
-        return self._peer  # type: ignore[no-any-return]
-
-    def peer_identities(self) -> None:
-        return None
-
-    def peer_identity_key(self) -> None:
-        return None
-
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        return {}
-
-    def send_initial_metadata(self, initial_metadata: _Metadata) -> None:
-        """They go out with the answer."""
-        self.initial = initial_metadata
-
-    def set_trailing_metadata(self, trailing_metadata: _Metadata) -> None:
-        self.trailing = trailing_metadata
-
-    def trailing_metadata(self) -> _Metadata:
-        return self.trailing
-
-    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
-        self.status, self.text = (_UNKNOWN if code is grpc.StatusCode.OK else code), details
-        raise _Abortion
-
-    def abort_with_status(self, status: grpc.Status) -> NoReturn:
-        self.trailing = status.trailing_metadata or ()
-        self.abort(status.code, status.details)
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        self.status = code
-
-    def code(self) -> grpc.StatusCode | None:
-        return self.status
-
-    def set_details(self, details: str) -> None:
-        self.text = details
-
-    def details(self) -> str:
-        return self.text
 
 
 class _Method:
@@ -384,7 +276,7 @@ class NativeServer:
                 front.respond(number, data, call.initial, call.trailing)
             else:
                 front.fail(number, call.status.value[0], call.text, call.trailing)
-        except _Abortion:
+        except Abortion:
             assert call.status is not None
             front.fail(number, call.status.value[0], call.text, call.trailing)
         except Exception:

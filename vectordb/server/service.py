@@ -16,7 +16,7 @@ import grpc
 from vectordb.errors import DeadlineExceeded, PermissionDenied, Unavailable
 from vectordb.requests import SAMPLE_SEARCHES, Backend
 from vectordb.server.access import CALLER, CallersBackend
-from vectordb.server.admission import FOREVER
+from vectordb.server.admission import until_deadline
 from vectordb.server.audit import AuditLog
 from vectordb.server.calls import CALL
 from vectordb.server.scans import Owner, Scans
@@ -238,8 +238,8 @@ def time_left(context: grpc.ServicerContext, timeout: float | None) -> float | N
     Raises:
         DeadlineExceeded: The deadline has passed.
     """
-    remaining = context.time_remaining()
-    if remaining is None or remaining > FOREVER:
+    remaining = until_deadline(context)
+    if remaining is None:
         return timeout
     if remaining <= 0:
         raise DeadlineExceeded("the call's deadline had passed before the server began it", timeout=timeout)

@@ -51,14 +51,11 @@ def plan_to_bytes(plan: Plan) -> bytes:
         return _explained_to_bytes(plan)
     parts: list[bytes] = []
     for segment in plan.segments:
-        name, strategy, rows, estimated, matched, scored, fallback, filtered, params, reason, cost, others = segment
-        if reason is not None or cost or others:
+        if segment.reason is not None or segment.cost_us or segment.alternatives:
             return _explained_to_bytes(plan)
-        # As _unmeasured has it.
-        given = (*params.items(), *map(type, params.values())) if params else ()
-        data = _segment_bytes((name, strategy, rows, estimated, matched, fallback, filtered, given))
-        if scored:
-            data += b"\x30" + varint(scored)
+        data = _segment_bytes(_unmeasured(segment))
+        if segment.rows_scored:
+            data += b"\x30" + varint(segment.rows_scored)
         parts += (b"\x0a", varint(len(data)), data)
     mode = plan.filter_mode
     parts += (_AUTO if mode is FilterMode.AUTO else _mode(mode), b"\x18", varint(plan.version))

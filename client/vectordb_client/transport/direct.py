@@ -1,9 +1,8 @@
 """Unary reads over sockets of our own: one call at a time on a connection, made and answered by the calling thread.
 
-grpcio makes a call by way of its own threads, completion queues and locks, which costs six times what the exchange of
-two short messages over a socket does. Here a call is one ``send`` and one or two ``recv``. It is HTTP/2 and gRPC as any
-server speaks them, but only as much as a read needs: no TLS, no compression, no multiplexing; as many connections as
-calls run at a time.
+grpcio makes a call by way of its own threads, completion queues and locks. Here a call is one ``send`` and one or two
+``recv``. It is HTTP/2 and gRPC as any server speaks them, but only as much as a read needs: no TLS, no compression, no
+multiplexing; as many connections as calls run at a time.
 
 Whatever is not as expected (nobody listens, the connection broke, the server goes away, it sends what is not understood
 here) raises :class:`Elsewhere`, and grpcio makes the call instead: it knows how to find, wait for and connect to a
