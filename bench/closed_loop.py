@@ -22,11 +22,11 @@ import grpc
 import numpy as np
 
 from vectordb.errors import ResourceExhausted
+from vectordb_client.transport.calls import SEARCH
 from vectordb_client.transport.status import to_error
 from vectordb_proto.v1 import service_pb2
 
 PROCESSES = 4
-_SEARCH = f"/{service_pb2.DESCRIPTOR.services_by_name['VectorDBService'].full_name}/Search"
 _OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
 _BEGIN = 0.5
 _PATIENCE = 120.0
@@ -144,7 +144,7 @@ def _client(target: _Target, seed: int, start: _Start, seen: Seen) -> None:
     rng = np.random.default_rng(seed)
     rows = len(target.messages)
     with grpc.insecure_channel(target.address, _OPTIONS) as channel:
-        call = channel.unary_unary(_SEARCH)
+        call = channel.unary_unary(SEARCH)
         grpc.channel_ready_future(channel).result(_PATIENCE)
         start.connected.wait(_PATIENCE)
         start.told.wait()

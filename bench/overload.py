@@ -28,9 +28,10 @@ import numpy as np
 
 from bench import report
 from bench.closed_loop import Crowd
+from bench.systems.base import process_cpu
 from vectordb.cli.process import ServerProcess
 from vectordb.requests import SearchRequest
-from vectordb.wire.requests import search_to_message
+from vectordb.wire.search import search_to_bytes
 from vectordb_client import connect
 
 CLIENTS = (1, 2, 4, 8, 16, 32)
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
 def _messages(base: Any, *, exact: bool) -> Any:
     """Searches for the first rows, as they go over the wire: uint8[rows, bytes]."""
     requests = (SearchRequest(base[i : i + 1], 10, exact=exact, include=()) for i in range(min(_ASKED, len(base))))
-    found = [search_to_message("docs", request).SerializeToString() for request in requests]
+    found = [search_to_bytes("docs", request) for request in requests]
     return np.frombuffer(b"".join(found), np.uint8).reshape(len(found), -1)
 
 
@@ -126,9 +127,9 @@ def saturated(crowd: Crowd, pid: int, seconds: float) -> list[Stage]:
 def stage(crowd: Crowd, pid: int, clients: int, seconds: float) -> Stage:
     """So many closed-loop clients for so long."""
     with Watch(pid, seconds / 100) as memory:
-        before = _processor(pid)
+        before = process_cpu(pid)
         seen = crowd.ask(clients, seconds)
-        spent = _processor(pid) - before
+        spent = process_cpu(pid) - before
     found = Stage(
         clients,
         len(seen.answered) / seconds,
@@ -179,12 +180,6 @@ class Watch:
         at, size = np.array(self.at[settled:]), np.array(self.bytes[settled:], np.float64)
         at -= at.mean()
         return float(60.0 * (at @ size) / max(float(at @ at), 1e-9))
-
-
-def _processor(pid: int) -> float:
-    """Seconds of processor that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> int:

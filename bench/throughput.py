@@ -24,12 +24,11 @@ from bench.systems.base import Query
 from bench.systems.engine import COLLECTION, Served
 from bench.systems.raw_served import METHOD, RawServed
 from vectordb.requests import SearchRequest
-from vectordb.wire.requests import search_to_message
-from vectordb_proto.v1 import service_pb2
+from vectordb.wire.search import search_to_bytes
+from vectordb_client.transport.calls import SEARCH
 
 CLIENTS = 8
 SECONDS = 2.0
-_SEARCH = f"/{service_pb2.DESCRIPTOR.services_by_name['VectorDBService'].full_name}/Search"
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ def target(system: Served | RawServed, data: Dataset, ef: int, limit: int = 10) 
     requests = [
         SearchRequest(vector[None, :], limit, params={"ef": ef}, include=system.include) for vector in data.queries
     ]
-    messages = [search_to_message(COLLECTION, request).SerializeToString() for request in requests]
-    return Target(system.server.address, _SEARCH, messages)
+    return Target(system.server.address, SEARCH, [search_to_bytes(COLLECTION, request) for request in requests])
 
 
 def measure(
