@@ -62,11 +62,13 @@ def xquad(data: ModuleType) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out tests marked ``slow`` unless ``-m`` says what to run."""
-    if config.getoption("-m"):
-        return
+    """Leaves out tests marked ``slow`` unless ``-m`` says what to run; those take as long as they take."""
     slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
+    if config.getoption("-m"):
+        for item in slow:
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(0))
+    elif slow:
         config.hook.pytest_deselected(items=slow)
         left_out = set(slow)
         items[:] = [item for item in items if item not in left_out]
@@ -124,7 +126,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("rounds")
     if marker is not None:
         short, long = marker.args
-        at_length = pytest.param(long, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(0)])
+        at_length = pytest.param(long, id="long", marks=pytest.mark.slow)
         metafunc.parametrize("rounds", [pytest.param(short, id="short"), at_length], indirect=True)
 
 

@@ -112,6 +112,8 @@ def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
         report = parallel.over_queries(
             run, max(exact.QUERIES, _chunk(cost)), lambda run: exact.report(run, number, selection)
         )
+    elif len(run.queries) == 1:
+        report = indexed.search(run, number, facts, step, selection)
     else:
         report = parallel.over_queries(
             run, _chunk(step.cost), lambda run: indexed.search(run, number, facts, step, selection)
