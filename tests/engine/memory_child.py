@@ -26,20 +26,26 @@ DIM, BATCH = 768, 250
 
 
 class Gauge(threading.Thread):
-    """Private memory beyond that at the start, every 10 ms."""
+    """Private memory beyond that at the start, every 10 ms.
 
-    def __init__(self) -> None:
+    Few of the figures are kept: those of half an hour would take a third of the limit.
+    """
+
+    def __init__(self, seconds: float) -> None:
         super().__init__(daemon=True)
         self.base = private_bytes()
         self.peak = 0
         self.seen: list[tuple[float, int]] = []
+        self._every = seconds / 500
 
     def run(self) -> None:
-        started = time.monotonic()
+        started = noted = time.monotonic()
         while True:
             now = private_bytes() - self.base
             self.peak = max(self.peak, now)
-            self.seen.append((time.monotonic() - started, now))
+            if (at := time.monotonic()) - noted >= self._every:
+                self.seen.append((at - started, now))
+                noted = at
             time.sleep(0.01)
 
     def slope(self) -> float:
@@ -54,7 +60,7 @@ def main() -> None:
     # One row of each batch is remembered: the data itself would be the largest thing in memory.
     kept: dict[str, Any] = {}
     refused = wrong = 0
-    gauge = Gauge()
+    gauge = Gauge(seconds)
     gauge.start()
     with vectordb.Database(folder, memory_limit=limit) as db:
         collection = db.create_collection("c", DIM, index={"kind": "hnsw", "m": 6, "ef_construction": 24})

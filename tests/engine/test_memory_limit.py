@@ -47,5 +47,6 @@ def test_twice_the_limit_is_loaded_and_served(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_memory_stays_flat(tmp_path: Path) -> None:
     report = run(tmp_path / "db", LONG_SECONDS)
+    print(report)
     check(report)
     assert abs(report["slope"]) < 8192
