@@ -114,6 +114,9 @@ def _compared(collection: Any, records: dict[str, tuple[Any, Any, Any]]) -> str:
     for id_, (vector, metadata, text) in records.items():
         if found[id_][1:] != (metadata, text) or not np.array_equal(found[id_][0], vector):
             return f"another record {id_}"
+    # Without texts it is read from segments.
+    if any(r.metadata != records[r.id][1] for r in collection.scan(include=("metadata",))):
+        return "other metadata in segments"
     ids = sorted(records)
     matrix = np.stack([records[i][0] for i in ids])
     for query in matrix[:: max(1, len(ids) // 2)]:

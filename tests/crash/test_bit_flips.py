@@ -30,6 +30,7 @@ KINDS = {
     "segment.json": "segments/*/segment.json",
     "vectors": "segments/*/vectors.f32",
     "ids": "segments/*/ids.*",
+    "metadata": "segments/*/metadata.*",
     "rows": "segments/*/rows.*",
     "vector_rows": "segments/*/vector_rows.i32",
     "postings": "segments/*/postings.bin",

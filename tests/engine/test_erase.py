@@ -78,16 +78,18 @@ def filled(opened: SimpleNamespace, **config: Any) -> tuple[Any, Needles]:
         ids[i] = f"{'a' if i == 0 else 'z'}-needle-id-{i}"
         metadata[i] = {"secret": f"needle-value-{i}"}
         texts[i] = f"needletext{i} common"
+    metadata[8] = {"note": "needle-sealed"}
     docs = opened.db.create_collection("docs", DIM, **{"metric": "l2", **config})
     docs.upsert(ids, vectors, metadata, texts, idempotency_key="needle-key")
     docs.optimize()
     docs.update_metadata([ids[7]], set={"note": "needle-replaced"})
-    docs.update_metadata([ids[7]], set={"note": "harmless"})
+    docs.update_metadata([ids[7], ids[8]], set={"note": "harmless"})
     needles: Needles = {
         "id": [b"needle-id"],
         "metadata": [b"needle-value"],
         "text": [b"needletext"],
         "replaced": [b"needle-replaced"],
+        "sealed": [b"needle-sealed"],
         "vector": [vectors[i].tobytes() for i in DEAD],
     }
     return docs, needles
@@ -121,6 +123,8 @@ def test_no_file_holds_a_byte_of_what_was_erased(opened: SimpleNamespace, kind: 
     for name in ("id", "metadata", "text", "vector"):
         assert any(path.endswith(".sst") for path in before[name]), name
         assert any(path.startswith("segments/") for path in before[name]), name
+    for name in ("metadata", "sealed"):
+        assert any(path.endswith("/metadata.msgpack") for path in before[name]), name
 
     dead = [r.id for r in docs.scan() if "needle-id" in r.id]
     assert len(dead) == len(DEAD)

@@ -93,6 +93,8 @@ def test_a_check_of_an_open_database_leaves_its_stamps_valid(tmp_path: Path) -> 
 FILES = {
     "vectors.f32": "segment",
     "ids.utf8": "segment",
+    "metadata.bounds": "segment",
+    "metadata.msgpack": "segment",
     "postings.bin": "segment",
     "segment.json": "segment",
     "text/text.bin": "text",
@@ -169,6 +171,7 @@ def _other_id(key: bytes, value: bytes) -> bytes | None:
     [
         (Family.VECTORS, _other_vector, "segment", "other vectors for 1 rows, such as row 100"),
         (Family.ROWS, _other_metadata, "postings", "disagree with the metadata of row 1199"),
+        (Family.ROWS, _other_metadata, "segment", "other metadata for 1 rows, such as row 1199"),
         (Family.ROWS, _other_text, "text", "words of row 1199"),
         (Family.META, _other_id, "records", "the payload of 'r50' .* missing|says it is 'r50'"),
     ],

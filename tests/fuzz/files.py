@@ -101,6 +101,7 @@ class Segments:
                     view = segment.view(1 << 40)
                     view.matching(col("n") == 3)
                     view.ids(np.arange(min(5, segment.rows)))
+                    view.metadata(np.arange(min(5, segment.rows)))
         finally:
             # Whatever was damaged or set aside comes back.
             for path in self._root.iterdir():

@@ -58,3 +58,28 @@ def test_an_old_folder_is_sound_and_answers_as_it_did(golden: tuple[Path, dict[s
             db[name].optimize()
             assert db[name].get(["new"])[0].version == now["counts"][3] + 1
     assert verify(folder).problems == ()
+
+
+def test_segments_of_before_they_held_metadata_get_it_by_merging(tmp_path: Path, make: ModuleType) -> None:
+    with tarfile.open(HERE / "v1.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    assert list(tmp_path.glob("segments/*/ids.utf8"))
+    assert not list(tmp_path.glob("segments/*/metadata.*"))
+
+    def check(docs: Any) -> None:
+        # With texts, metadata is read from storage.
+        stored = {r.id: (r.metadata, r.version) for r in docs.scan(include=("metadata", "text"))}
+        assert {r.id: (r.metadata, r.version) for r in docs.scan(include=("metadata",))} == stored
+        hits = docs.search([1.0] * make.DIM, limit=200)
+        assert len(hits) == len(stored) - 1  # one has no vector
+        assert {h.id: h.metadata for h in hits} == {h.id: stored[h.id][0] for h in hits}
+
+    with Database(tmp_path, scrub_bytes_per_second=0) as db:
+        for name in db.list_collections():
+            check(db[name])
+            db[name].optimize()
+            check(db[name])
+    folders = [path.parent for path in tmp_path.glob("segments/*/segment.json")]
+    assert len(folders) == len(make.COLLECTIONS)
+    assert all((path / "metadata.msgpack").is_file() and (path / "metadata.bounds").is_file() for path in folders)
+    assert verify(tmp_path).problems == ()

@@ -231,6 +231,8 @@ class Machine(RuleBasedStateMachine):
         assert sorted(r.id for r in records) == sorted(self._selected(None, where))
         for record in records:
             self._check_record(record)
+        alone = {r.id: (r.metadata, r.version) for r in self.collection.scan(where, include=("metadata",))}
+        assert alone == {r.id: (r.metadata, r.version) for r in records}
         if order is not None:
             there = [r for r in records if isinstance(r.metadata.get("x"), (bool, int, float, str))]
             assert records[: len(there)] == there
@@ -242,17 +244,18 @@ class Machine(RuleBasedStateMachine):
             ):
                 assert [r.id for r in same] == sorted(r.id for r in same)
 
-    @rule(target=held)
-    def hold_a_scan(self) -> Any:
-        scan = self.collection.scan(page_size=2)
-        return SimpleNamespace(scan=scan, model=dict(self.model), collection=self.collection)
+    @rule(target=held, texts=st.booleans())
+    def hold_a_scan(self, texts: bool) -> Any:
+        scan = self.collection.scan(page_size=2, include=("metadata", "text") if texts else ("metadata",))
+        model = {i: (s.metadata, s.text if texts else None, s.version) for i, s in self.model.items()}
+        return SimpleNamespace(scan=scan, model=model, collection=self.collection)
 
     @rule(held=held)
     def finish_a_scan(self, held: Any) -> None:
         if held.scan is None or held.collection is not self.collection:
             return
         found = {r.id: (r.metadata, r.text, r.version) for r in held.scan}
-        assert found == {i: (s.metadata, s.text, s.version) for i, s in held.model.items()}
+        assert found == held.model
         held.scan = None
 
     @rule(
@@ -280,6 +283,7 @@ class Machine(RuleBasedStateMachine):
         results = self.collection.search_batch(vectors, limit=5, where=where, exact=True)
         for vector, result in zip(vectors, results, strict=True):
             assert [(h.score, h.id) for h in result] == self._nearest(vector, where)[:5]
+            assert [h.metadata for h in result] == [self.model[h.id].metadata for h in result]
 
     def _nearest(self, vector: list[int], where: Filter | None) -> list[tuple[float, str]]:
         ids = [i for i in self._selected(None, where) if self.model[i].vector is not None]

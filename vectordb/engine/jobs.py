@@ -21,9 +21,13 @@ from vectordb.segments.build import build_index, carry_over, extendable, seal
 from vectordb.segments.columns import SealOptions
 from vectordb.segments.opening import INDEX
 from vectordb.segments.store import text_ref
-from vectordb.storage import keys
+from vectordb.storage import codec, keys
+from vectordb.storage.base import Family
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
     from vectordb.engine.resources import Resources
@@ -74,9 +78,15 @@ class Workshop:
             metric=live.config.metric,
             fields=live.config.fields,
             keep_first=keep_first,
+            stored=self._stored_metadata,
             cancelled=self.is_moot if merging else self.cancelled,
             progress=lambda fraction: self.progress(share * fraction),
         )
+
+    def _stored_metadata(self, offsets: NDArray[np.uint64], versions: NDArray[np.uint64]) -> list[bytes | None]:
+        wanted = keys.payload_keys_at(self.live.number, offsets.tolist(), versions.tolist())
+        found = self.storage.get_many(Family.ROWS, wanted)
+        return [None if value is None else codec.payload_metadata(value) for value in found]
 
     def build_options(self, form: Form, *, done: float) -> BuildOptions:
         """For an index of a form; ``done``: how much of the job precedes the build."""

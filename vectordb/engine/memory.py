@@ -7,8 +7,8 @@
     builds      what the running builds and merges are estimated to need
     writes      rows of writes on their way
 
-Vectors, ids, postings and the indexes of kinds that map (``Capabilities.maps``) are files that the system reads in and
-drops as it likes: they are shown, but are no memory that anybody could run out of.
+Vectors, ids, metadata, postings and the indexes of kinds that map (``Capabilities.maps``) are files that the system
+reads in and drops as it likes: they are shown, but are no memory that anybody could run out of.
 
 Builds have what the rest leaves. Merges are kept so small that the index of what they make can be built in a third of
 the limit; an index whose build does not fit is built over codes where its kind can and the user chose no quantization

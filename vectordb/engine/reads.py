@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import compress, islice, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vectordb.encoding import decode_metadata
 from vectordb.engine import checks
 from vectordb.engine.draft import read_entries
+from vectordb.engine.stored import Entries, Rows, Stored
 from vectordb.errors import DeadlineExceeded
-from vectordb.filter import Filter, matches
+from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.query.deadline import Deadline
 from vectordb.query.executor import execute
@@ -25,8 +25,6 @@ from vectordb.query.merge import at_least, concatenated
 from vectordb.query.spec import SearchSpec, Winners
 from vectordb.requests import GetRequest, Rrf, ScanRequest, SearchRequest
 from vectordb.segments.part import Part
-from vectordb.storage import codec, keys
-from vectordb.storage.base import Family
 from vectordb.storage.codec import IdEntry
 from vectordb.text.analyzers import analyzer
 from vectordb.text.query import TextQuery, parse
@@ -146,81 +144,9 @@ def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, request
     texts: Iterable[Any] = repeat(None)
     vectors: Iterable[Any] = repeat(None)
     if request.include:
-        stored = _Stored(live, _locate(parts, winners.parts, winners.rows), request)
+        stored = Stored(live, Rows(parts, winners.parts, winners.rows), request)
         metadata, texts, vectors = stored.metadata(), stored.texts(), stored.vectors()
     return hits_of(zip(winners.ids, winners.scores.tolist(), metadata, texts, vectors, strict=False))
-
-
-class _Located(NamedTuple):
-    """Where the payloads of some rows are stored: their offsets and payload versions."""
-
-    offsets: list[int]
-    versions: list[int]
-
-
-def _locate(parts: Sequence[Part], owners: NDArray[np.int64], rows: NDArray[np.int64]) -> _Located:
-    """Rows int64[k] of several parts; ``owners`` int64[k] has each row's part."""
-    if not len(rows):
-        return _Located([], [])
-    first = owners.item(0)
-    if (owners == first).all():
-        part = parts[first]
-        return _Located(part.offsets(rows).tolist(), part.payload_versions(rows).tolist())
-    offsets = np.empty(len(rows), np.uint64)
-    versions = np.empty(len(rows), np.uint64)
-    for index in np.unique(owners).tolist():
-        mine = owners == index
-        offsets[mine] = parts[index].offsets(rows[mine])
-        versions[mine] = parts[index].payload_versions(rows[mine])
-    return _Located(offsets.tolist(), versions.tolist())
-
-
-class _Stored:
-    """Stored rows, read by column. Columns that are not included are endless ``None``."""
-
-    def __init__(
-        self, live: LiveCollection, located: _Located, request: SearchRequest | GetRequest | ScanRequest
-    ) -> None:
-        """Raises: Corruption: A payload is missing."""
-        self._live, self._located, self._request = live, located, request
-        found = live.storage.get_many(Family.ROWS, keys.payload_keys_at(live.number, *located))
-        if None in found:
-            row = found.index(None)
-            raise live.missing_payload(located.offsets[row], located.versions[row])
-        self._payloads = cast("list[bytes]", found)
-
-    def keep(self, where: Filter) -> None:
-        """Leaves out the rows that do not match."""
-        there = [matches(where, decode_metadata(codec.payload_metadata(data))) for data in self._payloads]
-        self._payloads = list(compress(self._payloads, there))
-        self._located = _Located(*(list(compress(column, there)) for column in self._located))
-
-    def ids(self) -> list[str]:
-        return [codec.payload_id(data).decode() for data in self._payloads]
-
-    def metadata(self) -> Iterable[Any]:
-        if "metadata" not in self._request.include:
-            return repeat(None)
-        if self._request.encoded:
-            return map(codec.payload_metadata, self._payloads)
-        return map(decode_metadata, map(codec.payload_metadata, self._payloads))
-
-    def texts(self) -> Iterable[str | None]:
-        if "text" not in self._request.include:
-            return repeat(None)
-        texts = map(codec.payload_text, self._payloads)
-        return [None if text is None else text.decode() for text in texts]
-
-    def vectors(self) -> Iterable[NDArray[np.float32] | None]:
-        if "vector" not in self._request.include:
-            return repeat(None)
-        number, offsets = self._live.number, self._located.offsets
-        found = self._live.storage.get_many(Family.VECTORS, keys.vector_keys_at(number, offsets))
-        return [None if data is None else np.frombuffer(data, "<f4") for data in found]
-
-    def records(self) -> Iterator[Record]:
-        versions = self._located.versions
-        return map(Record, self.ids(), self.vectors(), self.metadata(), self.texts(), versions)
 
 
 def get(live: LiveCollection, request: GetRequest) -> list[Record]:
@@ -229,8 +155,9 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
     checks.check_timeout(request.timeout)
     live.limits.check_count("max_get_ids", len(request.ids), "ids of one get")
     deadline = Deadline.after(request.timeout)
-    snapshot, entries = _entries(live, encoded_ids(request.ids, unique=False))
-    found = [entry for entry in entries if entry is not None]
+    wanted = encoded_ids(request.ids, unique=False)
+    snapshot, entries = _entries(live, wanted)
+    found = [(id_, entry) for id_, entry in zip(wanted, entries, strict=True) if entry is not None]
     records: list[Record] = []
     for start in range(0, len(found), _GET_SLICE):
         if deadline.expired():
@@ -239,8 +166,12 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
                 timeout=request.timeout,
             )
         chosen = found[start : start + _GET_SLICE]
-        located = _Located([entry.offset for entry in chosen], [entry.payload_version for entry in chosen])
-        stored = _Stored(live, located, request)
+        located = Entries(
+            [entry.offset for _, entry in chosen],
+            [entry.payload_version for _, entry in chosen],
+            [id_.decode() for id_, _ in chosen],
+        )
+        stored = Stored(live, located, request)
         if request.policy is not None:
             stored.keep(request.policy)
         records.extend(stored.records())
@@ -309,9 +240,9 @@ def _pages(live: LiveCollection, snapshot: Snapshot, request: ScanRequest) -> It
         which, flat = which[order], flat[order]
     for start in range(0, len(flat), request.page_size):
         chosen = slice(start, start + request.page_size)
-        located = _locate(snapshot.parts, which[chosen], flat[chosen])
+        located = Rows(snapshot.parts, which[chosen], flat[chosen])
         live.check_open()
-        yield list(_Stored(live, located, request).records())
+        yield list(Stored(live, located, request).records())
 
 
 def _live_rows(part: Part, where: Filter | None) -> NDArray[np.int64]:

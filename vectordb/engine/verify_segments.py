@@ -149,6 +149,11 @@ def _columns(segment: Segment, batch: RowBatch, rows: Any) -> Iterator[str]:
     for row, mine, theirs in zip(batch.offsets.tolist(), view.ids(rows), batch.ids, strict=True):
         if mine != theirs:
             yield f"segment {segment.name} says that row {row} is {mine!r}, storage says {theirs!r}"
+    metadata = view.metadata(rows)
+    if metadata is not None and metadata != list(batch.metadata):
+        differ = [i for i, (mine, theirs) in enumerate(zip(metadata, batch.metadata, strict=True)) if mine != theirs]
+        first = batch.offsets[differ[0]]
+        yield f"segment {segment.name} has other metadata for {len(differ)} rows, such as row {first}"
     wrong = np.flatnonzero(view.payload_versions(rows) != batch.payload_versions)
     if len(wrong):
         first = batch.offsets[wrong[0]]

@@ -200,10 +200,15 @@ class OverlayView:
         """Sort keys of a field at rows int64[k], where ``base`` had them without the overlay. May return ``base``."""
         return self._replaced(rows, base, lambda entries: self._entries_view().sort_keys(path, entries))
 
-    def encoded(self, rows: NDArray[np.int64]) -> list[bytes | None]:
-        """The newest encoded metadata of each of the rows int64[k], ``None`` where the part's own holds."""
-        runs = self._log._runs
-        return [None if e < 0 else runs.encoded(e, e + 1)[0] for e in self.entries(rows).tolist()]
+    def correct_encoded(self, rows: NDArray[np.int64], base: list[bytes]) -> list[bytes]:
+        """Encoded metadata of rows int64[k], where ``base`` had it without the overlay. May return ``base``."""
+        return self._replaced(rows, base, self._encoded)
+
+    def changed_among(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], list[bytes]]:
+        """Which of the rows int64[k] have a changed payload, bool[k], and the encoded metadata of those, in order."""
+        entries = self.entries(rows)
+        changed = entries >= 0
+        return changed, self._encoded(entries[changed])
 
     def postings(self) -> tuple[NDArray[np.int64], Postings]:
         """The rows with changed payloads, ascending, int64[k], and the postings of those payloads in that order."""
@@ -231,6 +236,9 @@ class OverlayView:
         for i, value in zip(changed.tolist(), new(entries[changed]), strict=True):
             out[i] = value
         return out
+
+    def _encoded(self, entries: NDArray[np.int64]) -> list[bytes]:
+        return self._log._runs.encoded_at(entries.tolist())
 
     def _entries_view(self) -> RunsView:
         return self._log._runs.view(self.length)

@@ -92,6 +92,11 @@ class MetadataRuns:
         """The rows ``start`` to ``end - 1`` as they were appended."""
         return self._log[start:end]
 
+    def encoded_at(self, rows: Sequence[int]) -> list[bytes]:
+        """Any rows as they were appended."""
+        log = self._log
+        return [log[row] for row in rows]
+
     def check(self, tree: Filter) -> None:
         """Refuses fields declared with ``indexed: false``, also where no run is there to do so.
 
@@ -161,10 +166,6 @@ class RunsView:
     def sort_keys(self, path: str, rows: NDArray[np.int64]) -> list[tuple[int, object] | None]:
         """As :meth:`Postings.sort_keys`."""
         return list(map(sort_key, self.values(path, rows)))
-
-    def encoded(self, row: int) -> bytes:
-        """One row's metadata as it was appended."""
-        return self._log.encoded(row, row + 1)[0]
 
     def postings(self) -> Postings:
         """One set of postings over rows 0..n-1, for sealing."""

@@ -20,15 +20,18 @@ import numpy as np
 
 from vectordb.index import apart
 from vectordb.index.base import BuildOptions, CannotExtend
+from vectordb.segments.blobs import bounds_of
 from vectordb.segments.changes import Changes
-from vectordb.segments.columns import Merge, SealOptions
-from vectordb.segments.ids import IdColumn, bounds_of, encode_ids
+from vectordb.segments.columns import Merge, MetadataMissing, SealOptions
+from vectordb.segments.ids import IdColumn, encode_ids
 from vectordb.segments.info import IndexInfo, SegmentInfo
 from vectordb.segments.opening import (
     DEAD,
     ID_BOUNDS,
     IDS,
     INDEX,
+    METADATA,
+    METADATA_BOUNDS,
     OFFSETS,
     POSTINGS,
     VECTOR_ROWS,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from vectordb.index.base import IndexKind, VectorIndex
     from vectordb.index.calibration import Calibration
     from vectordb.metric import Metric
+    from vectordb.segments.files import Draft
     from vectordb.segments.store import SegmentStore
     from vectordb.segments.tail import TailSection
     from vectordb.segments.views import View
@@ -108,7 +112,8 @@ def seal(sources: Sequence[View], store: SegmentStore | None, options: SealOptio
         start += len(block)
     ids = IdColumn.build([i for piece in merge.ids() for i in piece])
     columns = (VectorMatrix(vectors), vector_rows)
-    data = SegmentData(info, None if info.dense else offsets, ids, merge.payload_versions(), columns, merge.postings())
+    own_offsets = None if info.dense else offsets
+    data = SegmentData(info, own_offsets, (ids, None), merge.payload_versions(), columns, merge.postings())
     changes = Changes(options.fields)
     changes.restore_deleted(dead_rows, dead_versions, info.rows)
     segment = Segment(data, changes)
@@ -134,6 +139,9 @@ def _write(
                 lengths.append(sizes)
                 file.write(blob)
         columns = {ID_BOUNDS: bounds_of(np.concatenate(lengths)), VERSIONS: merge.payload_versions()}
+        bounds = _write_metadata(merge, draft)
+        if bounds is not None:
+            columns[METADATA_BOUNDS] = bounds
         if not info.dense:
             columns[OFFSETS] = offsets
         if vector_rows is not None:
@@ -147,6 +155,20 @@ def _write(
         merge.postings().save(draft.path / POSTINGS)
         draft.adopt()
         store.publish_segment(draft, info)
+
+
+def _write_metadata(merge: Merge, draft: Draft) -> NDArray[np.uint32] | NDArray[np.uint64] | None:
+    """Writes the encoded metadata; the bounds of each row's, or None where it is not to be had of all rows."""
+    lengths = []
+    try:
+        with draft.writer(METADATA) as file:
+            for strings in merge.metadata():
+                lengths.append(strings.lengths)
+                file.write(strings.data)
+    except MetadataMissing:
+        (draft.path / METADATA).unlink()
+        return None
+    return bounds_of(np.concatenate(lengths))
 
 
 def extendable(sources: Sequence[View], kind: IndexKind, options: BuildOptions) -> SegmentView | None:

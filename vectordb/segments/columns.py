@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from vectordb.index.base import BuildCancelled
 from vectordb.metadata.postings import Postings
 from vectordb.metadata.rowset import to_mask
+from vectordb.segments.blobs import joined
 from vectordb.text.merge import Moved, merged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.metric import Metric
+    from vectordb.segments.blobs import Strings
     from vectordb.segments.views import View
     from vectordb.text.index import TextIndex
     from vectordb.types import FieldSpec
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 4 << 20
 """Vectors copied at a time."""
 BLOCK_ROWS = 8192
-"""Ids decoded at a time: few milliseconds of the GIL."""
+"""Ids decoded, and payloads read from storage, at a time: few milliseconds of the GIL."""
+
+Stored: TypeAlias = "Callable[[NDArray[np.uint64], NDArray[np.uint64]], list[bytes | None]]"
+"""Encoded metadata of payloads by offset and payload version, uint64[k] each; None for those that are gone."""
+
+
+class MetadataMissing(Exception):
+    """Neither a source nor storage has the metadata of some row: the new segment does without such a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,7 @@ class SealOptions:
         metric: The metric they were prepared for.
         fields: The collection's declared fields.
         keep_first: Keep the dead rows of the first source, marked dead, so that its index can be extended.
+        stored: Reads the metadata of rows of sources that have no column of it; None where that is not to be had.
         cancelled: Polled between blocks; true means raise ``BuildCancelled``.
         progress: Called with the fraction done, 0 to 1.
     """
@@ -47,6 +57,7 @@ class SealOptions:
     metric: Metric
     fields: Mapping[str, FieldSpec] | None = None
     keep_first: bool = False
+    stored: Stored | None = None
     cancelled: Callable[[], bool] = field(default=lambda: False)
     progress: Callable[[float], None] = field(default=lambda fraction: None)
 
@@ -106,6 +117,32 @@ class Merge:
             for start in range(0, len(kept), BLOCK_ROWS):
                 self._poll()
                 yield view.ids(kept[start : start + BLOCK_ROWS])
+
+    def metadata(self) -> Iterator[Strings]:
+        """All encoded metadata, payload changes folded in, in pieces.
+
+        Raises:
+            MetadataMissing: It is not to be had of some row.
+        """
+        for view, kept in self._each():
+            pieces = view.metadata_pieces(kept)
+            for strings in self._stored(view, kept) if pieces is None else pieces:
+                self._poll()
+                yield strings
+
+    def _stored(self, view: View, kept: NDArray[np.int64]) -> Iterator[Strings]:
+        """As storage has it: of a segment of before there was such a column."""
+        read = self._options.stored
+        if read is None:
+            raise MetadataMissing
+        for start in range(0, len(kept), BLOCK_ROWS):
+            rows = kept[start : start + BLOCK_ROWS]
+            found = read(view.offsets(rows), view.payload_versions(rows))
+            # Rows that died before may have left storage; nobody asks for theirs.
+            gone = np.array([data is None for data in found], np.bool_)
+            if gone.any() and view.alive(rows[gone]).any():
+                raise MetadataMissing
+            yield joined([data or b"" for data in found])
 
     def vector_rows(self) -> NDArray[np.int32] | None:
         """The row of each vector, int32[m]; None where every row has one."""

@@ -1,13 +1,14 @@
-"""A column of ids as two mappable arrays: one blob of UTF-8 and the bounds of each id in it."""
+"""A column of ids: byte strings that are UTF-8, decoded many at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from mmap import mmap
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from vectordb.segments.blobs import BlobColumn, bounds_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,34 +27,16 @@ def encode_ids(ids: Sequence[str]) -> tuple[NDArray[np.int64], bytes]:
     return np.fromiter(map(len, encoded), np.int64, len(ids)), b"".join(encoded)
 
 
-class IdColumn:
-    """Immutable ids of ``n`` rows. Thread-safe.
+class IdColumn(BlobColumn):
+    """Immutable ids of ``n`` rows, each as its UTF-8. Thread-safe."""
 
-    Args:
-        bounds: uint32 or uint64 [n + 1], start of each id in ``blob`` and the end of the last.
-        blob: The ids' UTF-8, one after the other; a map gives its slices as bytes, as ``bytes`` does.
-    """
-
-    __slots__ = ("_blob", "_ends", "_starts")
-
-    def __init__(self, bounds: NDArray[np.uint32] | NDArray[np.uint64], blob: bytes | mmap) -> None:
-        self._starts = bounds[:-1]
-        self._ends = bounds[1:]
-        self._blob = blob
+    __slots__ = ()
 
     @classmethod
     def build(cls, ids: Sequence[str]) -> IdColumn:
         """A column in memory."""
         lengths, blob = encode_ids(ids)
         return cls(bounds_of(lengths), blob)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of both arrays in bytes."""
-        return len(self._blob) + (len(self) + 1) * self._starts.itemsize
 
     def take(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of the given rows, in their order."""
@@ -88,12 +71,3 @@ def _cut(data: bytes, bounds: NDArray[np.int64]) -> list[str]:
         text = data.decode("ascii")
         return [text[a:b] for a, b in pairwise(cuts)]
     return [data[a:b].decode() for a, b in pairwise(cuts)]
-
-
-def bounds_of(lengths: NDArray[np.int64]) -> NDArray[np.uint32] | NDArray[np.uint64]:
-    """Bounds [n + 1] of items of the given byte lengths: uint32 where they fit, else uint64."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    bounds = np.zeros(len(lengths) + 1, np.int64)
-    bounds[1:] = ends
-    return bounds.astype(np.uint32) if total < 1 << 32 else bounds.astype(np.uint64)

@@ -12,6 +12,7 @@ from vectordb.errors import Corruption
 from vectordb.index.base import BuildOptions
 from vectordb.index.registry import get_kind
 from vectordb.metadata.postings import Postings
+from vectordb.segments.blobs import BlobColumn
 from vectordb.segments.changes import Changes
 from vectordb.segments.ids import IdColumn
 from vectordb.segments.segment import BuiltIndex, Segment, SegmentData
@@ -31,6 +32,8 @@ VECTORS = "vectors.f32"
 VECTOR_ROWS = "vector_rows.i32"
 IDS = "ids.utf8"
 ID_BOUNDS = "ids.bounds"
+METADATA = "metadata.msgpack"
+METADATA_BOUNDS = "metadata.bounds"
 OFFSETS = "rows.offsets.u64"
 VERSIONS = "rows.versions.u64"
 DEAD = "rows.dead.u64"
@@ -130,15 +133,17 @@ def map_segment(store: SegmentStore, name: str, fields: Mapping[str, FieldSpec] 
     info, files = store.info(name)
     folder = store.path(name)
     _require_sizes(info, files, folder)
-    bounds_type = "<u4" if files[ID_BOUNDS].size == 4 * (info.rows + 1) else "<u8"
-    ids = IdColumn(_column(folder, ID_BOUNDS, bounds_type, info.rows + 1), map_bytes(folder / IDS))
+    ids = IdColumn(_bounds(folder, ID_BOUNDS, files, info.rows), map_bytes(folder / IDS))
+    metadata = None
+    if METADATA in files:
+        metadata = BlobColumn(_bounds(folder, METADATA_BOUNDS, files, info.rows), map_bytes(folder / METADATA))
     vector_rows = None
     if info.vector_count != info.rows:
         vector_rows = _column(folder, VECTOR_ROWS, "<i4", info.vector_count)
     data = SegmentData(
         info,
         None if info.dense else _column(folder, OFFSETS, "<u8", info.rows),
-        ids,
+        (ids, metadata),
         _column(folder, VERSIONS, "<u8", info.rows),
         (VectorMatrix.open(folder / VECTORS, info.vector_count, info.dim), vector_rows),
         Postings.open(folder / POSTINGS),
@@ -169,6 +174,10 @@ def _column(folder: Path, name: str, dtype: str, count: int) -> NDArray[Any]:
     return map_array(folder / name, np.dtype(dtype), count)[0]
 
 
+def _bounds(folder: Path, name: str, files: Files, rows: int) -> NDArray[Any]:
+    return _column(folder, name, "<u4" if files[name].size == 4 * (rows + 1) else "<u8", rows + 1)
+
+
 def _require_sizes(info: SegmentInfo, files: Files, folder: Path) -> None:
     sizes = {VECTORS: 4 * info.dim * info.vector_count, VERSIONS: 8 * info.rows}
     if not info.dense:
@@ -178,6 +187,10 @@ def _require_sizes(info: SegmentInfo, files: Files, folder: Path) -> None:
     if info.dead:
         sizes[DEAD] = 16 * info.dead
     wrong = [name for name, size in sizes.items() if name not in files or files[name].size != size]
-    wrong += [name for name in (IDS, ID_BOUNDS, POSTINGS) if name not in files]
+    needed = {IDS, ID_BOUNDS, POSTINGS}
+    # Earlier releases kept metadata in storage alone: both of these files, or none.
+    if METADATA in files or METADATA_BOUNDS in files:
+        needed |= {METADATA, METADATA_BOUNDS}
+    wrong += sorted(needed - files.keys())
     if wrong:
         raise Corruption(f"files {wrong} of segment '{folder}' are missing or of a wrong size", path=str(folder))

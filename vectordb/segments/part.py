@@ -115,6 +115,11 @@ class Part(Protocol):
         """The version that last wrote each row's payload, as of this part's version."""
         ...
 
+    def metadata(self, rows: NDArray[np.int64]) -> list[bytes] | None:
+        """The rows' encoded metadata (``vectordb.encoding``) as of this part's version; None where only storage has it:
+        segments in memory, and those that an earlier release wrote."""
+        ...
+
     def sort_keys(self, path: str, rows: NDArray[np.int64]) -> list[tuple[int, object] | None]:
         """What ``order_by`` sorts the given rows by: (rank of the type, value); None where the field is missing, null
         or a list. Ranks: 0 bool, 1 number, 2 datetime, 3 string."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vectordb.index.apart import Scratch
     from vectordb.index.base import IndexKind, VectorIndex
     from vectordb.metadata.postings import Postings
+    from vectordb.segments.blobs import BlobColumn, Strings
     from vectordb.segments.changes import Changes
     from vectordb.segments.ids import IdColumn
     from vectordb.segments.info import IndexInfo, SegmentInfo
@@ -41,7 +42,7 @@ class SegmentData:
     Args:
         info: Its facts.
         offsets: uint64[rows] ascending, or None where ``info.dense``.
-        ids: The ids.
+        strings: The ids, and the encoded metadata; None where only storage has that (see :meth:`Part.metadata`).
         payload_versions: uint64[rows].
         vectors: Prepared float32[m, dim].
         vector_rows: int32[m] ascending, the row of each vector; None where every row has one.
@@ -56,6 +57,7 @@ class SegmentData:
         "ids",
         "info",
         "matching",
+        "metadata",
         "offsets",
         "payload_versions",
         "postings",
@@ -70,14 +72,14 @@ class SegmentData:
         self,
         info: SegmentInfo,
         offsets: NDArray[np.uint64] | None,
-        ids: IdColumn,
+        strings: tuple[IdColumn, BlobColumn | None],
         payload_versions: NDArray[np.uint64],
         matrix: tuple[VectorMatrix, NDArray[np.int32] | None],
         postings: Postings,
     ) -> None:
         self.info = info
         self.offsets = offsets
-        self.ids = ids
+        self.ids, self.metadata = strings
         self.payload_versions = payload_versions
         self.vectors, self.vector_rows = matrix
         self.postings = postings
@@ -254,6 +256,7 @@ class Segment:
         """Bytes of memory that it may take, mapped ones included."""
         data = self.data
         columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.answers_bytes
+        columns += 0 if data.metadata is None else data.metadata.nbytes
         columns += 0 if data.text is None else data.text.nbytes
         index = 0 if self.built is None else self.built.index.memory_bytes()
         return columns + data.vectors.resident_bytes + index + self.changes.nbytes
@@ -354,6 +357,14 @@ class SegmentView(View):
         """The words of the rows' texts."""
         text = self._data.text
         return () if text is None else (Piece(text, 0, self.rows),)
+
+    def _base_metadata(self, rows: NDArray[np.int64]) -> list[bytes] | None:
+        column = self._data.metadata
+        return None if column is None else column.strings(rows)
+
+    def _base_metadata_pieces(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Strings]] | None:
+        column = self._data.metadata
+        return None if column is None else column.pieces(rows)
 
     def _base_postings(self) -> Postings:
         return self._data.postings

@@ -15,6 +15,7 @@ import numpy as np
 
 from vectordb.metadata.rowset import RowSet, from_rows, to_bits, to_mask
 from vectordb.metadata.runs import MetadataRuns
+from vectordb.segments.blobs import Strings, joined
 from vectordb.segments.changes import Changes
 from vectordb.segments.chunks import ChunkedMatrix, GrowingColumn, OffsetRuns
 from vectordb.segments.part import Block
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 TAIL = "tail"
 _ROW_OVERHEAD = 120
 """Bytes of Python objects a row (id, metadata), about."""
+_ROWS_AT_ONCE = 8192
+"""Rows whose metadata is joined at a time: few milliseconds of the GIL."""
 
 
 class TailSection:
@@ -247,6 +250,14 @@ class TailView(View):
     def text(self, poll: Callable[[], None] = no_poll) -> Sequence[Piece]:
         """The words of the rows' texts; those that were not asked for before are indexed now."""
         return self._section._texts.pieces(self.rows, poll)
+
+    def _base_metadata(self, rows: NDArray[np.int64]) -> list[bytes]:
+        return self._section._metadata.encoded_at(rows.tolist())
+
+    def _base_metadata_pieces(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Strings]]:
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            yield some, joined(self._base_metadata(some))
 
     def _base_postings(self) -> Postings:
         return self._section._metadata.view(self.rows).postings()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vectordb.metadata.rowset import to_rows
+from vectordb.segments.blobs import replaced
 from vectordb.segments.filter_cache import FilterCache
 from vectordb.segments.selection import Changed, Selection, Selections
 from vectordb.text.bm25 import Totals
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vectordb.metadata.postings import Postings
     from vectordb.metadata.rowset import RowSet
     from vectordb.metric import Metric
+    from vectordb.segments.blobs import Strings
     from vectordb.segments.changes import Changes
     from vectordb.segments.part import Block
     from vectordb.text.index import Piece
@@ -138,6 +140,21 @@ class View(ABC):
         keys = self._base_sort_keys(path, rows)
         return keys if self._overlay is None else self._overlay.correct_sort_keys(path, rows, keys)
 
+    def metadata(self, rows: NDArray[np.int64]) -> list[bytes] | None:
+        """The rows' encoded metadata as of this part's version; None where only storage has it."""
+        base = self._base_metadata(rows)
+        return base if base is None or self._overlay is None else self._overlay.correct_encoded(rows, base)
+
+    def metadata_pieces(self, rows: NDArray[np.int64]) -> Iterator[Strings] | None:
+        """The same of ascending rows, some at a time, for sealing and merging."""
+        pieces = self._base_metadata_pieces(rows)
+        return None if pieces is None else self._corrected(pieces)
+
+    def _corrected(self, pieces: Iterator[tuple[NDArray[np.int64], Strings]]) -> Iterator[Strings]:
+        overlay = self._overlay
+        for rows, strings in pieces:
+            yield strings if overlay is None else replaced(strings, *overlay.changed_among(rows))
+
     def postings(self) -> Postings:
         """Postings of all rows with the payloads of this version, for sealing and merging."""
         base = self._base_postings()
@@ -216,6 +233,12 @@ class View(ABC):
     @abstractmethod
     def vector_rows(self) -> NDArray[np.int64] | None:
         """The row of each position int64[m], ascending; None where position i is row i."""
+
+    @abstractmethod
+    def _base_metadata(self, rows: NDArray[np.int64]) -> list[bytes] | None: ...
+
+    @abstractmethod
+    def _base_metadata_pieces(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Strings]] | None: ...
 
     @abstractmethod
     def _base_postings(self) -> Postings: ...

@@ -125,6 +125,8 @@ def test_overlay_postings_stand_in_the_order_of_their_rows() -> None:
     assert rows.tolist() == [2, 5, 9]
     assert postings.values("a", np.arange(3)) == [1, 2, 3]
     assert early.postings()[0].tolist() == [2, 5]
-    assert early.encoded(np.array([5, 9])) == [encoded(2), None]
+    assert early.correct_encoded(np.array([5, 9]), [b"a", b"b"]) == [encoded(2), b"b"]
+    changed, metadata = late.changed_among(np.array([2, 4, 9]))
+    assert (changed.tolist(), metadata) == ([True, False, True], [encoded(1), encoded(3)])
     assert log.at(0) is None
     assert late.versions(np.array([2, 3, 9]), np.array([7, 7, 7], np.uint64)).tolist() == [1, 7, 4]

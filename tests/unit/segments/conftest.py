@@ -16,6 +16,7 @@ from vectordb.metadata.rowset import from_rows, to_mask, to_rows
 from vectordb.metric import Metric
 from vectordb.segments.columns import SealOptions
 from vectordb.segments.rows import RowBatch
+from vectordb.segments.segment import SegmentView
 from vectordb.segments.store import SegmentStore
 from vectordb.segments.views import View
 
@@ -130,6 +131,7 @@ class World:
         assert to_rows(view.dead_rows()).tolist() == np.flatnonzero(~np.array(alive, np.bool_)).tolist()
         assert view.dead == alive.count(False)
         assert view.payload_versions(every).tolist() == [row.payload(version)[0] for row in rows]
+        self._check_metadata(view, [encode_metadata(row.payload(version)[1]) for row in rows])
         self._check_vectors(view, rows)
         self._check_texts(view, rows, alive)
         self._check_filters(view, [row.payload(version)[1] for row in rows])
@@ -142,6 +144,27 @@ class World:
         assert view.ids(shuffled) == [rows[i].id for i in shuffled.tolist()]
         assert view.offsets(shuffled).tolist() == offsets[shuffled].tolist()
         assert view.payload_versions(shuffled).tolist() == [rows[i].payload(version)[0] for i in shuffled.tolist()]
+
+    def _check_metadata(self, view: View, expected: list[bytes]) -> None:
+        """Segments in memory have no such column: there storage is as near."""
+        every = np.arange(view.rows)
+        found = view.metadata(every)
+        if isinstance(view, SegmentView) and view._data.vectors.path is None:
+            assert found is None
+            assert view.metadata_pieces(every) is None
+            return
+        assert found == expected
+        shuffled = self.rng.permutation(view.rows)[: int(self.rng.integers(1, 100))]
+        assert view.metadata(shuffled) == [expected[i] for i in shuffled.tolist()]
+        for rows in (every, every[::3], every[1:-1]):
+            pieces = view.metadata_pieces(rows)
+            assert pieces is not None
+            lengths, data = [], b""
+            for piece in pieces:
+                lengths += piece.lengths.tolist()
+                data += piece.data.tobytes()
+            assert lengths == [len(expected[i]) for i in rows.tolist()]
+            assert data == b"".join(expected[i] for i in rows.tolist())
 
     def _check_vectors(self, view: View, rows: list[Row]) -> None:
         having = np.array([i for i, row in enumerate(rows) if row.vector is not None], np.int64)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from vectordb.encoding import encode_metadata
 from vectordb.index.base import BuildCancelled, BuildOptions, CannotExtend
 from vectordb.metadata.rowset import from_rows
 from vectordb.segments.build import build_index, carry_over, extendable, seal
@@ -77,6 +78,70 @@ def test_later_changes_are_carried_over(make_world: Callable, options: SealOptio
     world.holders = [merged]
     world.churn(3)
     world.check(merged.view(world.version), exactly=held)
+
+
+def payloads(world) -> Callable:
+    """What storage would have, by offset and version; dead rows have left it."""
+
+    def read(offsets: np.ndarray, versions: np.ndarray) -> list[bytes | None]:
+        assert len(offsets) == len(versions)
+        return [
+            encode_metadata(dict(world.rows[o].payloads)[v]) if world.rows[o].alive(world.version) else None
+            for o, v in zip(offsets.tolist(), versions.tolist(), strict=True)
+        ]
+
+    return read
+
+
+@pytest.mark.parametrize("keep_first", [False, True])
+def test_metadata_that_a_source_lacks_is_read_from_storage(
+    make_world: Callable, options: SealOptions, store: SegmentStore, keep_first: bool
+) -> None:
+    world = make_world(5, holes=True)
+    sections = grown(world, [50, 70], 6)
+    bare = seal([sections[0].view(world.version)], None, options)
+    full = seal([sections[1].view(world.version)], store, options)
+    world.holders = [bare, full]
+    world.churn(12)
+    sources = [bare.view(world.version), full.view(world.version)]
+    assert sources[0].dead > 0
+    assert sources[0].changed
+    merging = replaced(options, keep_first=keep_first, stored=payloads(world))
+    merged = seal(sources, store, merging)
+    assert (merged.view(world.version).dead > 0) == keep_first
+    living = np.flatnonzero(merged.view(world.version).alive(np.arange(merged.rows)))
+    offsets = merged.view(world.version).offsets(living).tolist()
+    assert offsets == world.alive(world.version)
+    expected = [encode_metadata(world.rows[o].payload(world.version)[1]) for o in offsets]
+    assert merged.view(world.version).metadata(living) == expected
+    if not keep_first:
+        world.check(merged.view(world.version), exactly=offsets)
+
+
+@pytest.mark.parametrize("why", ["nothing to read it with", "gone from storage"])
+def test_metadata_that_is_not_to_be_had_leaves_the_column_out(
+    make_world: Callable, options: SealOptions, store: SegmentStore, why: str
+) -> None:
+    world = make_world(6)
+    sections = grown(world, [50, 70], 0)
+    sources = [
+        seal([s.view(world.version)], where, options).view(world.version)
+        for s, where in zip(sections, (store, None), strict=True)
+    ]
+    gone = why == "gone from storage"
+    merging = replaced(options, stored=lambda offsets, versions: [None] * len(offsets)) if gone else options
+    merged = seal(sources, store, merging)
+    assert merged.view(world.version).metadata(np.arange(5)) is None
+    assert not list(store.path(merged.name).glob("metadata.*"))
+    opened = open_segment(store, merged.ref, None)
+    assert opened.problems == []
+    assert opened.segment.view(world.version).ids(np.arange(120)) == [f"id-{i}" for i in range(120)]
+    # The next merge that has the means writes it.
+    again = seal([opened.segment.view(world.version)], store, replaced(options, stored=payloads(world)))
+    every = np.arange(again.rows)
+    assert again.view(world.version).metadata(every) == [
+        encode_metadata(row.payload(world.version)[1]) for _, row in sorted(world.rows.items())
+    ]
 
 
 def test_nothing_alive_makes_no_segment(make_world: Callable, options: SealOptions, place: SegmentStore | None) -> None:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from vectordb.segments.ids import IdColumn, bounds_of, encode_ids
+from vectordb.segments.blobs import bounds_of
+from vectordb.segments.ids import IdColumn, encode_ids
 
 ASCII = [f"row-{i}" for i in range(500)]
 MIXED = ["", "é", "日本語", "😀", "plain", "x" * 512] * 60
