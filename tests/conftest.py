@@ -8,7 +8,6 @@ import json
 import os
 import random
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -19,6 +18,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+# Helpers whose assertions are to tell what was compared, as those of tests do.
+pytest.register_assert_rewrite("tests.crash.oracle", "tests.recall.measured")
+
 # hnswlib and annoy have to be compiled: without a compiler these files have nothing to test.
 collect_ignore = (
     []
@@ -27,28 +29,12 @@ collect_ignore = (
 )
 
 
-def _module_at(path: Path) -> ModuleType:
-    """A file of the tests as a module: under ``--import-mode=importlib`` their folders are not on the path."""
-    name = f"vectordb_test_{path.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-@pytest.fixture(scope="session")
-def module_at() -> Callable[[Path], ModuleType]:
-    """Loads a file of helpers, once."""
-    return _module_at
-
-
 @pytest.fixture(scope="session")
 def data() -> ModuleType:
     """The module ``tests/data.py``: ``brute_force``, ``clustered``, ``have_shared_data`` and the loaders."""
-    return _module_at(Path(__file__).with_name("data.py"))
+    from tests import data
+
+    return data
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +62,13 @@ def xquad(data: ModuleType) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out tests marked ``slow`` unless ``-m`` says what to run."""
-    if config.getoption("-m"):
-        return
+    """Leaves out tests marked ``slow`` unless ``-m`` says what to run; those take as long as they take."""
     slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
+    if config.getoption("-m"):
+        for item in slow:
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(0))
+    elif slow:
         config.hook.pytest_deselected(items=slow)
         left_out = set(slow)
         items[:] = [item for item in items if item not in left_out]
@@ -138,7 +126,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("rounds")
     if marker is not None:
         short, long = marker.args
-        at_length = pytest.param(long, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(0)])
+        at_length = pytest.param(long, id="long", marks=pytest.mark.slow)
         metafunc.parametrize("rounds", [pytest.param(short, id="short"), at_length], indirect=True)
 
 
@@ -166,6 +154,21 @@ def fast_path() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="vectordb-test-", dir=shared if os.access(shared, os.W_OK) else None))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs ``vectordb`` with these arguments in this process: its exit code, and all it printed."""
+    from vectordb.cli.main import main
+
+    def run(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), captured.out + captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ The folder is ``$VECTORDB_TEST_DATA``, or ``../shared/data`` beside the checkout
 objects come back filled with clustered random vectors and invented metadata, their truth computed by brute force: no
 test is skipped, and thresholds of recall hold for both. ``WordNet.real`` and ``Mnist.real`` tell which it is.
 
-Loaded by ``conftest.py`` and by ``bench``; not a package, so tests ask for the fixtures instead of importing it.
+Tests ask for the fixtures of ``conftest.py``, which load each set once.
 """
 
 from __future__ import annotations

@@ -19,11 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:faiss")
 
 
-@pytest.fixture(autouse=True)
-def _on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-
-
 def test_the_whole_run(tmp_path: Path, data: ModuleType) -> None:
     out = tmp_path / "result.json"
     name, rows = ("wordnet20k", "3000") if data.have_shared_data() else ("corpus", "500")

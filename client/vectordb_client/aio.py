@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from vectordb.api import Collection, Database, build
-from vectordb.errors import InvalidArgument
+from vectordb.api.streams import batch_request, check_batch_size
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
-from vectordb.requests import Backend, WriteMode, WriteRequest
+from vectordb.requests import Backend
 from vectordb.stats import CollectionStats
 from vectordb.types import CollectionConfig, IndexSpec, QuantizationSpec, Record, WriteResult
 
@@ -165,8 +165,7 @@ class AsyncCollection:
         """
         from tqdm import tqdm
 
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InvalidArgument(f"batch_size is a positive number of records, got {batch_size!r}", field="batch_size")
+        check_batch_size(batch_size)
         total = len(records) if isinstance(records, Sized) else None
         count, version, ids = 0, 0, []
         writing: asyncio.Future[WriteResult] | None = None
@@ -175,7 +174,7 @@ class AsyncCollection:
             try:
                 while True:
                     batch = await anext(batches, None)
-                    request = None if batch is None else await asyncio.to_thread(self._bulk_request, batch)
+                    request = None if batch is None else await asyncio.to_thread(batch_request, self.config, batch)
                     if writing is not None:
                         result = await writing
                         count, version = count + result.count, result.version
@@ -190,9 +189,6 @@ class AsyncCollection:
                     # The source failed or the task was cancelled: what is on its way is one whole batch.
                     writing.cancel()
                     await asyncio.gather(writing, return_exceptions=True)
-
-    def _bulk_request(self, batch: list[Any]) -> WriteRequest:
-        return build.write_request(self.config, WriteMode.UPSERT, (batch, None, None, None))
 
 
 async def _batches(records: Iterable[Any] | AsyncIterable[Any], size: int) -> Any:

@@ -10,15 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(4)
 BASE = RNG.standard_normal((1_200, 12)).astype(np.float32)
 QUERIES = BASE[:20] + 0.01
-
-
-@pytest.fixture(autouse=True)
-def _on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "angular"])

@@ -19,11 +19,6 @@ DATA = "generated:rows=2500,dim=24,clusters=40,intrinsic=8"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:faiss")
 
 
-@pytest.fixture(autouse=True)
-def _on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from tests.client.fake_engine import FakeEngine
 from vectordb.errors import FailedPrecondition, VectorDBError
 from vectordb.types import Record
 from vectordb.wire import requests as wire
@@ -25,21 +23,6 @@ from vectordb.wire.search import answer_to_bytes
 from vectordb.wire.stats import info_to_message, plan_to_message, stats_to_message
 from vectordb_proto.v1 import service_pb2
 from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceServicer, add_VectorDBServiceServicer_to_server
-
-
-def _load_engine() -> Any:
-    """The class of ``fake_engine.py``: under ``--import-mode=importlib`` its folder is not on the path."""
-    name = "vectordb_client_fake_engine"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("fake_engine.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name].FakeEngine
-
-
-FakeEngine = _load_engine()
 
 
 class FakeServicer(VectorDBServiceServicer):

@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.waiting import wait_until
 from vectordb import errors
 from vectordb.types import IndexSpec
 from vectordb_client import AsyncCollection, AsyncDatabase, Collection, Database, aio, col, connect, connect_async
@@ -172,11 +173,7 @@ def test_scan_left_early_releases_its_snapshot(opened: Opened) -> None:
             assert (await anext(scan)).id == "a"
             assert engine.open_scans == 1
             await scan.aclose()  # type: ignore[attr-defined]
-            for _ in range(100):
-                if engine.open_scans == 0:
-                    break
-                await asyncio.sleep(0.01)
-            assert engine.open_scans == 0
+            await asyncio.to_thread(wait_until, lambda: engine.open_scans == 0)
 
     run(main())
 
@@ -206,11 +203,7 @@ def test_scan_cancelled_inside_a_page_releases_its_snapshot(fake_engine: Any) ->
                 await task
             # A thread is still inside the iterator.
             assert engine.open_scans == 1
-            for _ in range(100):
-                if engine.open_scans == 0:
-                    break
-                await asyncio.sleep(0.01)
-            assert engine.open_scans == 0
+            await asyncio.to_thread(wait_until, lambda: engine.open_scans == 0)
 
     run(main())
 

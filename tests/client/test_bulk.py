@@ -47,6 +47,8 @@ def test_batches_go_over_one_stream_in_order(server: Any) -> None:
         assert result.count == 100
         assert result.version == 34
         assert result.ids == [r["id"] for r in records(100)]
+        with pytest.raises(errors.InvalidArgument, match="batch_size"):
+            c.bulk_upsert(records(100), batch_size=0, progress=False)
     assert stored(server) == expected(100)
     assert server.servicer.count_of("BulkWrite") == 34
     assert server.servicer.count_of("Write") == 0

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.client.forks import in_child
 from vectordb import errors
 from vectordb_client import Database, connect
 from vectordb_client.transport.local import EngineRegistry, LocalBackend
@@ -36,29 +33,6 @@ def registry(fake_engine: Any, engines: list[Any]) -> EngineRegistry:
         return engines[-1]
 
     return EngineRegistry(opener, lambda: {"durability": "sync"})
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Runs ``work`` in a forked child; its exit code, 1 where it raised, negative where it hung."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException as error:
-            os.write(2, f"in the child: {error!r}\n".encode())
-        finally:
-            os._exit(code)
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return -1
 
 
 def test_one_folder_one_engine(registry: EngineRegistry, engines: list[Any], tmp_path: Path) -> None:

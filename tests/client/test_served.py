@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.waiting import wait_until
 from vectordb import errors
 from vectordb_client import Record, col, connect
 from vectordb_client.transport.calls import GRACE, PARTIAL_GRACE
@@ -210,13 +210,6 @@ def test_one_atomic_write_of_many_megabytes(server: Any) -> None:
     assert server.servicer.count_of("Write") == 1
 
 
-def eventually(holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 5
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.01)
-    return holds()
-
-
 def test_scan_left_early_releases_the_servers_snapshot(server: Any) -> None:
     with connect(server.address) as db:
         c = fill(db)
@@ -225,7 +218,7 @@ def test_scan_left_early_releases_the_servers_snapshot(server: Any) -> None:
         never_begun = c.scan(page_size=1)
         assert server.engine.open_scans == 2
         del scan, never_begun
-        assert eventually(lambda: server.engine.open_scans == 0)
+        wait_until(lambda: server.engine.open_scans == 0)
         assert server.servicer.count_of("CloseScan") == 2
         list(c.scan(page_size=1))
         assert server.servicer.count_of("CloseScan") == 2
@@ -241,7 +234,7 @@ def test_an_unclosed_connection_leaves_no_thread(server: Any) -> None:
     scan = fill(db).scan(page_size=1)
     del scan, db
     gc.collect()
-    assert eventually(lambda: not [t for t in threading.enumerate() if t.name == "vectordb-release"])
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "vectordb-release"])
 
 
 def test_scan_is_of_the_moment_of_its_call(server: Any) -> None:

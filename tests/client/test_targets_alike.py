@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.client.forks import in_child
 from vectordb import errors
 from vectordb_client import Database, col, connect, connect_async
 
@@ -146,23 +147,17 @@ def test_a_folder_is_shared_in_a_process_and_locked_for_its_children(tmp_path: P
         connect(tmp_path / "data", durability="async")
     with pytest.raises(errors.InvalidArgument, match="no option 'durabilty'"):
         connect(tmp_path / "data", durabilty="async")
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            with pytest.raises(errors.Closed, match="fork"):
-                first["docs"]
-            with pytest.raises(errors.DirectoryLocked) as caught:
-                connect(tmp_path / "data", share=False)
-            assert caught.value.pid == os.getppid()
-            with connect(":memory:") as own:
-                assert own.create_collection("mine", 16).count() == 0
-            code = 0
-        except BaseException as error:
-            os.write(2, f"in the child: {error!r}\n".encode())
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def child() -> None:
+        with pytest.raises(errors.Closed, match="fork"):
+            first["docs"]
+        with pytest.raises(errors.DirectoryLocked) as caught:
+            connect(tmp_path / "data", share=False)
+        assert caught.value.pid == os.getppid()
+        with connect(":memory:") as own:
+            assert own.create_collection("mine", 16).count() == 0
+
+    assert in_child(child) == 0
     first.close()
     assert second["docs"].upsert(IDS, VECTORS).count == 300
     second.close()

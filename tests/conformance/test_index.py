@@ -1,13 +1,12 @@
 """What every index kind must do: one suite, run against each kind that is installed and against a third party's, plain
 and under every quantization that it supports.
 
-The third party is a small inverted file in numpy, registered the way a plug-in is: by an entry point.
+The third party is ``pivots.py``, registered the way a plug-in is: by an entry point.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,86 +19,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.conformance.case import DIM, LIMIT, QUERIES, ROWS, Case
+from tests.conformance.pivots import THIRD_PARTY, PivotKind
 from vectordb.index import registry
-from vectordb.index.base import (
-    BuildCancelled,
-    BuildOptions,
-    Capabilities,
-    IndexKind,
-    Neighbours,
-    Parameter,
-    Params,
-    VectorIndex,
-    capabilities_of,
-)
-from vectordb.index.quantization import resolve
+from vectordb.index.base import BuildCancelled, BuildOptions, IndexKind, Neighbours, capabilities_of
 from vectordb.metric import Metric, distances, prepared, scores
-from vectordb.types import QuantizationSpec
 
-Floats = NDArray[np.float32]
-
-ROWS, DIM, QUERIES, LIMIT = 1500, 64, 40, 10
-SLACK = 4
 OVERSAMPLING = "oversampling"  # read by the planner, not by indexes
-THIRD_PARTY = "pivots"
-
-
-class PivotIndex:
-    """Rows in lists by their nearest pivot; a search reads the lists of the nearest pivots."""
-
-    def __init__(self, vectors: Floats, pivots: Floats, member: NDArray[np.int64], metric: Metric) -> None:
-        self.vectors, self.pivots, self.member, self.metric = vectors, pivots, member, metric
-
-    def search(
-        self, queries: Floats, limit: int, *, allowed: NDArray[np.uint8] | None = None, params: Params | None = None
-    ) -> Neighbours:
-        assert allowed is None, "the kind says that it cannot filter"
-        probes = int((params or {}).get("probes", 24))
-        rows = np.full((len(queries), limit), -1, np.int64)
-        found = np.full((len(queries), limit), np.inf, np.float32)
-        scored = 0
-        for i, query in enumerate(queries):
-            lists = np.argsort(distances(scores(query, self.pivots, self.metric), self.metric))[:probes]
-            near = np.flatnonzero(np.isin(self.member, lists))
-            far = distances(scores(query, self.vectors[near], self.metric), self.metric)
-            best = np.argsort(far, kind="stable")[:limit]
-            rows[i, : len(best)], found[i, : len(best)] = near[best], far[best]
-            scored += len(near) + len(self.pivots)
-        return Neighbours(rows, found, scored)
-
-    def save(self, path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez(file, pivots=self.pivots, member=self.member)
-
-    def memory_bytes(self) -> int:
-        return self.pivots.nbytes + self.member.nbytes
-
-
-class PivotKind:
-    name = THIRD_PARTY
-    capabilities = Capabilities(
-        family="clusters",
-        metrics=frozenset({Metric.COSINE, Metric.L2}),
-        build_params={"lists": Parameter(int, 32, 1, 1000)},
-        search_params={"probes": Parameter(int, 24, 1, 1000)},
-    )
-
-    def build(self, vectors: Floats, metric: Metric, options: BuildOptions) -> PivotIndex:
-        lists = int(options.params.get("lists", 32))
-        distinct = np.unique(vectors, axis=0)  # equal pivots would share one list
-        pivots = distinct[:: max(1, len(distinct) // lists)]
-        member = np.empty(len(vectors), np.int64)
-        for row, vector in enumerate(vectors):
-            if options.cancelled():
-                raise BuildCancelled
-            member[row] = distances(scores(vector, pivots, metric), metric).argmin()
-            options.progress((row + 1) / len(vectors))
-        options.progress(1.0)
-        return PivotIndex(vectors, pivots, member, metric)
-
-    def load(self, path: Path, vectors: Floats, metric: Metric, options: BuildOptions) -> PivotIndex:
-        with np.load(path) as stored:
-            return PivotIndex(vectors, stored["pivots"], stored["member"], metric)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,60 +62,6 @@ def _cases() -> list[Any]:
         for metric in sorted(metrics)
     ]
     return plain + coded
-
-
-class Case:
-    """One kind under one metric and quantization, over clustered data."""
-
-    def __init__(self, name: str, metric: Metric, quantization: str | None, data: ModuleType) -> None:
-        self.kind, self.metric, self.quantization = registry.get_kind(name), metric, quantization
-        base, _ = data.clustered(ROWS, DIM, 60, seed=11)
-        queries, _ = data.clustered(QUERIES, DIM, 60, seed=12)
-        # Of several lengths, which cosine forgets.
-        lengths = np.random.default_rng(13).uniform(0.5, 2.0, (ROWS, 1))
-        self.base = prepared(np.ascontiguousarray(base * lengths, np.float32), metric)
-        self.queries = prepared(queries, metric)
-        self.truth = data.brute_force(
-            self.queries, self.base, LIMIT, metric="dot" if metric is Metric.COSINE else metric.value
-        )
-        self.index = self.built(self.base)
-        self.able = capabilities_of(self.index, self.kind)
-
-    def options(self, dim: int, **options: Any) -> BuildOptions:
-        spec = None
-        if self.quantization is not None:
-            # Two dimensions a byte: what suits hundreds of dimensions is too little for these few.
-            params = {"m": dim // 2 if dim <= DIM else dim // 8} if self.quantization == "pq" else {}
-            spec = resolve(QuantizationSpec(self.quantization, params), dim)
-        params = {"m": dim // 2} if self.kind.name == "ivfpq" and dim <= DIM else {}
-        return BuildOptions(params=params, quantization=spec, **options)
-
-    def built(self, vectors: Floats, **options: Any) -> VectorIndex:
-        return self.kind.build(vectors, self.metric, self.options(vectors.shape[1], **options))
-
-    def loaded(self, index: VectorIndex, vectors: Floats, path: Path) -> VectorIndex:
-        index.save(path)
-        return self.kind.load(path, vectors, self.metric, self.options(vectors.shape[1]))
-
-    def best(
-        self, index: VectorIndex, queries: Floats, limit: int, vectors: Floats, **options: Any
-    ) -> NDArray[np.int64]:
-        """The rows that a search ends with: candidates as many as the index needs, ordered by their true scores."""
-        if not self.able.compressed and self.able.oversampling <= 1.0:
-            return index.search(queries, limit, **options).rows
-        wide = min(len(vectors), math.ceil(limit * self.able.oversampling) + SLACK)
-        found = index.search(queries, wide, **options).rows
-        out = np.full((len(queries), limit), -1, np.int64)
-        for query, rows, row in zip(queries, found, out, strict=True):
-            near = rows[rows >= 0]
-            order = np.argsort(distances(scores(query, vectors[near], self.metric), self.metric), kind="stable")
-            row[: len(order[:limit])] = near[order[:limit]]
-        return out
-
-    def recall(self, found: NDArray[np.int64], truth: NDArray[np.int64] | None = None) -> float:
-        truth = self.truth if truth is None else truth
-        shared = [len(set(a) & set(b)) for a, b in zip(found.tolist(), truth.tolist(), strict=True)]
-        return sum(shared) / truth.size
 
 
 @pytest.fixture(scope="module")

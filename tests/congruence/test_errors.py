@@ -48,6 +48,8 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], st
     ),
     "limit 0": (lambda d, c: c.search(ONE[0], limit=0), errors.InvalidArgument, "1 to 10000, got 0"),
     "limit 1e9": (lambda d, c: c.search(ONE[0], limit=10**9), errors.InvalidArgument, "1 to 10000"),
+    "no index kind": (lambda d, c: d.create_collection("x", DIM, index=""), errors.InvalidArgument, "a kind's name"),
+    "no quantization": (lambda d, c: c.reindex(quantization=""), errors.InvalidArgument, "a kind's name"),
     "empty batch": (lambda d, c: c.upsert([], np.empty((0, DIM))), errors.InvalidArgument, "no rows"),
     "no queries": (lambda d, c: c.search_batch(np.empty((0, DIM))), errors.InvalidArgument, "queries"),
     "id twice": (lambda d, c: c.upsert(["x", "x"], np.ones((2, DIM))), errors.InvalidArgument, "rows 0 and 1"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vectordb
+from tests.damage import flip
 from vectordb import errors
 from vectordb.cli.process import ServerProcess
 from vectordb.engine.verify import verify_folder
@@ -56,10 +57,7 @@ def test_a_lost_tail_is_told_and_opens_only_when_accepted(killed: Path) -> None:
 
 
 def test_damage_in_the_middle_is_refused_until_the_loss_is_accepted(killed: Path) -> None:
-    log = _newest_log(killed)
-    content = bytearray(log.read_bytes())
-    content[len(content) // 2] ^= 0x40
-    log.write_bytes(content)
+    flip(_newest_log(killed))
     with pytest.raises(errors.Corruption, match=r"lost acknowledged versions .* to 50"):
         vectordb.Database(killed)
     with vectordb.Database(killed, accept_loss=True) as db:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import vectordb
+from tests.crash import oracle
 from vectordb import errors, failpoints
 from vectordb.engine.verify import verify_folder
 from vectordb_client import connect
@@ -44,7 +45,7 @@ def _may_mount() -> bool:
 
 
 @pytest.mark.rounds(20, 200)
-def test_an_error_at_any_write(rounds: Any, fast_path: Path, oracle: SimpleNamespace) -> None:
+def test_an_error_at_any_write(rounds: Any, fast_path: Path) -> None:
     for round in rounds:
         rng, folder = round.rng, fast_path / str(round.number)
         place, number = PLACES[round.number % len(PLACES)], rng.choice([errno.ENOSPC, errno.EIO])
@@ -70,7 +71,7 @@ def test_an_error_at_any_write(rounds: Any, fast_path: Path, oracle: SimpleNames
                         collection.upsert(["w0-1"], [[0.0] * oracle.DIM])
                     with pytest.raises(errors.FailedPrecondition, match="read-only"):
                         db.create_collection("another", 3)
-                assert _reads(collection, writer, oracle, rng) == []
+                assert _reads(collection, writer, rng) == []
             if place not in IN_STORAGE:  # only a segment could not be written: once it can, the engine goes on
                 assert db.info().read_only_reason is None
                 collection.optimize()
@@ -81,7 +82,7 @@ def test_an_error_at_any_write(rounds: Any, fast_path: Path, oracle: SimpleNames
             for _ in range(5):
                 writer.step(db["k"])
             db["k"].optimize()
-            assert _reads(db["k"], writer, oracle, rng) == []
+            assert _reads(db["k"], writer, rng) == []
         assert verify_folder(folder) == []
 
 
@@ -111,7 +112,7 @@ def _refused(collection: Any, writer: Any, rng: Any, fired: list[str]) -> errors
     raise AssertionError("the place was not reached")
 
 
-def _reads(collection: Any, writer: Any, oracle: SimpleNamespace, rng: Any) -> list[str]:
+def _reads(collection: Any, writer: Any, rng: Any) -> list[str]:
     """Answers of a database that takes no writes: exactly what was acknowledged."""
     found, problems = oracle.recovered(collection)
     if found != writer.known:
@@ -151,7 +152,7 @@ def filled(request: pytest.FixtureRequest, fast_path: Path) -> Iterator[SimpleNa
 
 @pytest.mark.rounds(2, 100)
 @pytest.mark.parametrize("filled", ["limit", *(["disk"] if _may_mount() else [])], indirect=True)
-def test_a_full_disk(filled: SimpleNamespace, rounds: Any, nursery: Any, oracle: SimpleNamespace) -> None:
+def test_a_full_disk(filled: SimpleNamespace, rounds: Any, nursery: Any) -> None:
     writers = None
     for round in rounds:
         writers = writers or [oracle.Writer(f"w{i}", round.rng, span=400) for i in range(4)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import vectordb
+from tests.crash import oracle
 from vectordb import errors, failpoints
 from vectordb.backup import archive
 from vectordb.backup.places import place_of
@@ -42,7 +42,7 @@ def test_every_place_in_the_code_is_named_once_and_every_name_has_a_place() -> N
 
 @pytest.mark.rounds(3, 50)
 @pytest.mark.parametrize("name", [n for n in failpoints.NAMES if n not in OPENING + ELSEWHERE])
-def test_killed_at_work(name: str, rounds: Any, nursery: Any, fast_path: Path, oracle: SimpleNamespace) -> None:
+def test_killed_at_work(name: str, rounds: Any, nursery: Any, fast_path: Path) -> None:
     ground = None
     for round in rounds:
         if ground is None:
@@ -65,7 +65,7 @@ def test_killed_at_work(name: str, rounds: Any, nursery: Any, fast_path: Path, o
 
 @pytest.mark.rounds(3, 50)
 @pytest.mark.parametrize("name", OPENING)
-def test_killed_while_opening(name: str, rounds: Any, nursery: Any, fast_path: Path, oracle: SimpleNamespace) -> None:
+def test_killed_while_opening(name: str, rounds: Any, nursery: Any, fast_path: Path) -> None:
     ground = None
     for round in rounds:
         ground = ground or oracle.Ground(fast_path, round.rng, 40 if name == "recover.undo" else 0)

@@ -9,10 +9,11 @@ import random
 import shutil
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from tests.crash import oracle
 
 
 def _damage(folder: Path, how: str, rng: random.Random) -> str:
@@ -32,7 +33,7 @@ def _damage(folder: Path, how: str, rng: random.Random) -> str:
 
 
 @pytest.mark.rounds(8, 5_000)
-def test_nothing_acknowledged_is_lost(rounds: Any, nursery: Any, tmp_path: Path, oracle: SimpleNamespace) -> None:
+def test_nothing_acknowledged_is_lost(rounds: Any, nursery: Any, tmp_path: Path) -> None:
     """On a disk, not in memory: with syncs as slow as they are."""
     ground, done_rounds, acknowledged = None, 0, 0
     for round in rounds:
@@ -68,7 +69,7 @@ def test_nothing_acknowledged_is_lost(rounds: Any, nursery: Any, tmp_path: Path,
 
 
 @pytest.mark.rounds(10, 100)
-def test_sigterm_under_load(rounds: Any, nursery: Any, fast_path: Path, oracle: SimpleNamespace) -> None:
+def test_sigterm_under_load(rounds: Any, nursery: Any, fast_path: Path) -> None:
     """Clients see nothing but ``Unavailable``, the server ends by itself within 10 s, and all is there."""
     ground = None
     for round in rounds:

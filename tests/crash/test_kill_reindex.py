@@ -10,12 +10,13 @@ import random
 import threading
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import vectordb
+from tests.crash import oracle
 from vectordb.engine.verify import verify_folder
 from vectordb_client import connect
 
@@ -57,7 +58,7 @@ def _kill_in_a_reindex(folder: Path, writers: list[Any], nursery: Any, rng: rand
     return state
 
 
-def _check(folder: Path, writers: list[Any], oracle: SimpleNamespace, rng: random.Random, wait: Any) -> list[str]:
+def _check(folder: Path, writers: list[Any], rng: random.Random, wait: Any) -> list[str]:
     with vectordb.Database(folder) as db:
         collection = db.collection("k")
         found, problems = oracle.recovered(collection)
@@ -78,9 +79,7 @@ def _check(folder: Path, writers: list[Any], oracle: SimpleNamespace, rng: rando
 
 
 @pytest.mark.rounds(6, 200)
-def test_a_reindex_survives(
-    rounds: Any, nursery: Any, tmp_path: Path, oracle: SimpleNamespace, slow_kind: ModuleType
-) -> None:
+def test_a_reindex_survives(rounds: Any, nursery: Any, tmp_path: Path, slow_kind: ModuleType) -> None:
     folder, writers, states = tmp_path / "db", [], []
     for round in rounds:
         number, rng = round.number, round.rng
@@ -90,7 +89,7 @@ def test_a_reindex_survives(
                 db.create_collection("k", **{**oracle.CONFIG, "index": "flat"})
         target = _FORMS[number % len(_FORMS)]
         states.append(_kill_in_a_reindex(folder, writers, nursery, rng, target))
-        problems = _check(folder, writers, oracle, rng, target if number % 3 == 2 else None)
+        problems = _check(folder, writers, rng, target if number % 3 == 2 else None)
         problems += verify_folder(folder)
         known = sum(len(w.known) for w in writers)
         print(f"{sum(w.calls for w in writers)} calls, {known} records, {states[-1]} to {target}")

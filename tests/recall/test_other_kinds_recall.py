@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vectordb
+from tests.recall.measured import loaded, recall_of
 from vectordb import errors
 
 FLOORS = {"hnswlib": 0.98, "vamana": 0.98, "annoy": 0.95, "scann": 0.95}
@@ -43,29 +44,13 @@ def reopened(wordnet: Any, mnist: Any, tmp_path_factory: pytest.TempPathFactory)
 
 
 def _load(db: Any, name: str, vectors: np.ndarray, metadata: list[Any] | None, **config: Any) -> Any:
-    config = {"index": name, "seal_bytes": 64 << 20, **config}
-    collection = db.create_collection(name, vectors.shape[1], **config)
-    ids = [str(i) for i in range(len(vectors))]
-    for start in range(0, len(ids), 2_000):
-        stop = start + 2_000
-        collection.upsert(ids[start:stop], vectors[start:stop], None if metadata is None else metadata[start:stop])
-    collection.optimize()
-    return collection
-
-
-def _recall(collection: Any, queries: np.ndarray, truth: np.ndarray, **options: Any) -> tuple[float, Any]:
-    hits = 0
-    for query, nearest in zip(queries, truth, strict=True):
-        result = collection.search(query, limit=10, include=(), **options)
-        assert result.complete
-        assert len(result) == 10
-        hits += len({int(h.id) for h in result} & set(nearest[:10].tolist()))
-    return hits / (10 * len(queries)), result.plan.segments[0]
+    """As one segment, of the kind that the collection's name says."""
+    return loaded(db, name, vectors, metadata, **{"index": name, "seal_bytes": 64 << 20, **config})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_defaults_on_text_embeddings(reopened: Opener, wordnet: Any, kind: str) -> None:
-    recall, plan = _recall(reopened(kind), wordnet.queries[:300], wordnet.truth[:300])
+    recall, plan = recall_of(reopened(kind), wordnet.queries[:300], wordnet.truth[:300])
     assert plan.strategy == STRATEGIES[kind]
     assert recall >= FLOORS[kind]
 
@@ -73,7 +58,7 @@ def test_defaults_on_text_embeddings(reopened: Opener, wordnet: Any, kind: str) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_defaults_on_digits_by_euclidean_distance(reopened: Opener, mnist: Any, kind: str) -> None:
     queries = mnist.queries[:100].astype(np.float32)
-    recall, plan = _recall(reopened(f"digits-{kind}"), queries, mnist.truth[:100])
+    recall, plan = recall_of(reopened(f"digits-{kind}"), queries, mnist.truth[:100])
     assert plan.strategy == STRATEGIES[kind]
     assert recall >= FLOORS[kind]
 
@@ -81,7 +66,7 @@ def test_defaults_on_digits_by_euclidean_distance(reopened: Opener, mnist: Any, 
 @pytest.mark.parametrize("quantization", ["sq8", "fp16"])
 def test_vamana_quantized(reopened: Opener, wordnet: Any, quantization: str) -> None:
     collection = reopened(f"vamana-{quantization}")
-    recall, plan = _recall(collection, wordnet.queries[:200], wordnet.truth[:200])
+    recall, plan = recall_of(collection, wordnet.queries[:200], wordnet.truth[:200])
     assert plan.strategy == "graph"
     assert recall >= 0.98
 
@@ -90,7 +75,7 @@ def test_vamana_quantized(reopened: Opener, wordnet: Any, quantization: str) -> 
 def test_the_given_filters(reopened: Opener, wordnet: Any, kind: str) -> None:
     for name, where in wordnet.filters.items():
         truth = wordnet.filtered_truth[name]
-        recall, _ = _recall(reopened(kind), wordnet.queries[: len(truth)], truth, where=where)
+        recall, _ = recall_of(reopened(kind), wordnet.queries[: len(truth)], truth, where=where)
         assert recall >= 0.95, name
 
 
@@ -100,7 +85,7 @@ def test_hnswlib_filters_in_every_mode(reopened: Opener, wordnet: Any, mode: str
     strategies = set()
     for name, where in wordnet.filters.items():
         truth = wordnet.filtered_truth[name][:40]
-        recall, plan = _recall(collection, wordnet.queries[:40], truth, where=where, filter_mode=mode)
+        recall, plan = recall_of(collection, wordnet.queries[:40], truth, where=where, filter_mode=mode)
         assert recall >= 0.95, name
         strategies.add(plan.strategy)
     assert strategies & {"graph", "graph_post"}, "some filter is searched through the graph"
@@ -115,7 +100,7 @@ def test_a_query_widens_its_search(reopened: Opener, wordnet: Any) -> None:
     ):
         collection = reopened(kind)
         found = [
-            _recall(collection, wordnet.queries[:100], wordnet.truth[:100], params={parameter: value})[0]
+            recall_of(collection, wordnet.queries[:100], wordnet.truth[:100], params={parameter: value})[0]
             for value in (few, many)
         ]
         assert found[0] < found[1] or not wordnet.real, kind  # invented rows may all be found by the narrow search
@@ -135,7 +120,7 @@ def test_hnswlib_is_extended_and_the_others_are_built_anew(wordnet: Any, tmp_pat
             collection.delete([str(i) for i in range(0, 3_000, 100)])
             collection.upsert([str(i) for i in range(0, 3_000, 100)], base[::100])
             collection.optimize()
-            recall, plan = _recall(collection, queries, truth)
+            recall, plan = recall_of(collection, queries, truth)
             assert recall >= 0.95, kind
             assert plan.strategy == STRATEGIES[kind]
             assert plan.rows == len(base)
@@ -146,7 +131,7 @@ def test_in_memory(wordnet: Any, kind: str) -> None:
     base, queries = wordnet.base[:2_500], wordnet.queries[:40]
     truth = np.argsort(-(queries @ base.T), axis=1)[:, :10]
     with vectordb.Database(":memory:") as db:
-        recall, plan = _recall(_load(db, kind, base, None), queries, truth)
+        recall, plan = recall_of(_load(db, kind, base, None), queries, truth)
         assert plan.strategy == STRATEGIES[kind]
         assert recall >= 0.95
 
@@ -175,7 +160,7 @@ def test_varied_lengths_under_dot(scaled: Any, kind: str) -> None:
     base *= np.random.default_rng(9).lognormal(0.0, 0.5, (len(base), 1)).astype(np.float32)
     truth = np.argsort(-(queries @ base.T), axis=1)[:, :10]
     with vectordb.Database(":memory:") as db:
-        recall, plan = _recall(_load(db, kind, base, None, metric="dot"), queries, truth)
+        recall, plan = recall_of(_load(db, kind, base, None, metric="dot"), queries, truth)
         assert recall >= 0.95
         assert plan.strategy in (STRATEGIES[kind], "exact")
 
@@ -187,6 +172,6 @@ def test_numbers_whose_squares_leave_single_precision(scaled: Any, kind: str, fa
     plain_base, plain_queries = scaled(1.0)
     truth = np.array([((plain_base - q) ** 2).sum(axis=1).argsort()[:10] for q in plain_queries])
     with vectordb.Database(":memory:") as db:
-        recall, plan = _recall(_load(db, kind, base, None, metric="l2"), queries, truth)
+        recall, plan = recall_of(_load(db, kind, base, None, metric="l2"), queries, truth)
         assert recall >= 0.95
         assert plan.strategy == STRATEGIES[kind]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import grpc
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 
 from vectordb.encoding import decode_metadata
+from vectordb.engine.database import Engine
 from vectordb.errors import AlreadyExists, CollectionNotFound, DeadlineExceeded, VectorDBError
 from vectordb.filter import Filter, matches
 from vectordb.requests import (
@@ -258,6 +256,19 @@ def serve(request: pytest.FixtureRequest, transport: str) -> Callable[..., Serve
     return start
 
 
+@pytest.fixture
+def serve_engine(request: pytest.FixtureRequest) -> Callable[..., Server]:
+    """As ``serve``, but over an engine in memory."""
+
+    def start(**settings: Any) -> Server:
+        server = Server(lambda: Engine(":memory:"), load({"listen": "127.0.0.1:0", **settings}, environment={}))
+        request.addfinalizer(server.stop)
+        server.start()
+        return server
+
+    return start
+
+
 @pytest.fixture(scope="module")
 def shared(transport: str) -> Iterator[Served]:
     """One server with default settings for the tests of a module, with the collection ``docs`` of dim 3."""
@@ -316,22 +327,3 @@ def handlers(request: pytest.FixtureRequest, transport: str) -> Callable[..., Ha
         return made
 
     return start
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Waits up to 5 s for a condition."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 5
-        while not condition():
-            assert time.monotonic() < end, "it never came true"
-            time.sleep(0.01)
-
-    return wait
-
-
-@pytest.fixture
-def halfway(module_at: Callable[[Path], ModuleType]) -> ModuleType:
-    """The module ``halfway.py``."""
-    return module_at(Path(__file__).with_name("halfway.py"))

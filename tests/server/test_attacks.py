@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.server.halfway import Halfway, bomb
 from vectordb.errors import InvalidArgument, ResourceExhausted, VectorDBError
 from vectordb.requests import CreateRequest, Rows, WriteMode, WriteRequest
 from vectordb.types import CollectionConfig
@@ -44,35 +45,35 @@ def refused(served: Any, rpc: str, data: bytes) -> VectorDBError:
     return error
 
 
-def test_a_message_that_inflates_beyond_the_limit_is_refused(small: Any, halfway: Any) -> None:
-    bomb = halfway.bomb(50 << 20)
-    assert len(bomb) < 60_000  # what a server takes of a call at once
-    with halfway.Halfway(small.address) as connection:
-        connection.call("Write", bomb, encoding="gzip")
+def test_a_message_that_inflates_beyond_the_limit_is_refused(small: Any) -> None:
+    small_bomb = bomb(50 << 20)
+    assert len(small_bomb) < 60_000  # what a server takes of a call at once
+    with Halfway(small.address) as connection:
+        connection.call("Write", small_bomb, encoding="gzip")
         answer = connection.answered()
     assert answer
     assert not is_ok(answer)
     assert not small.backend.rows["docs"]
 
 
-def test_a_compressed_message_within_the_limit_is_read(small: Any, halfway: Any) -> None:
+def test_a_compressed_message_within_the_limit_is_read(small: Any) -> None:
     rows = Rows([f"r{i}" for i in range(100)], np.ones((100, 3), np.float32))
     message = requests.write_to_message("docs", WriteRequest(WriteMode.UPSERT, rows))
     assert small.stub.Write(message, compression=grpc.Compression.Gzip, timeout=10).result.count == 100
-    with halfway.Halfway(small.address) as connection:
+    with Halfway(small.address) as connection:
         connection.call("Write", gzip.compress(message.SerializeToString()), encoding="gzip")
         assert is_ok(connection.answered())
 
 
-def test_what_is_no_gzip_is_refused(small: Any, halfway: Any) -> None:
-    with halfway.Halfway(small.address) as connection:
+def test_what_is_no_gzip_is_refused(small: Any) -> None:
+    with Halfway(small.address) as connection:
         connection.call("Write", b"this is no gzip", encoding="gzip")
         assert connection.answered()
     assert not small.backend.rows["docs"]
 
 
-def test_a_length_that_lies(small: Any, halfway: Any, transport: str) -> None:
-    with halfway.Halfway(small.address) as connection:
+def test_a_length_that_lies(small: Any, transport: str) -> None:
+    with Halfway(small.address) as connection:
         connection.call("Write", bytes(3 << 20), sent=20_000)  # the header says 3 MiB
         if transport == "grpcio":
             assert connection.answered()  # refused before it comes

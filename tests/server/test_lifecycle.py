@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.waiting import wait_until
 from vectordb.errors import DirectoryLocked, FailedPrecondition, Unavailable
 from vectordb.requests import CreateRequest, SearchRequest
 from vectordb.server.app import Server
@@ -86,7 +87,7 @@ def test_a_backend_that_does_not_open_leaves_nothing_listening():
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def test_while_it_opens_it_is_not_serving(serve, eventually):
+def test_while_it_opens_it_is_not_serving(serve):
     opening, go = threading.Event(), threading.Event()
     backend = serve().backend
 
@@ -108,7 +109,7 @@ def test_while_it_opens_it_is_not_serving(serve, eventually):
                 stub.ListCollections(pb.ListCollectionsRequest())
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             go.set()
-            eventually(lambda: check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING)
+            wait_until(lambda: check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING)
             assert stub.ListCollections(pb.ListCollectionsRequest()) is not None
     finally:
         go.set()

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.waiting import wait_until
 from vectordb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, ResourceExhausted
 from vectordb.requests import CreateRequest, GetRequest, Rows, ScanRequest, SearchRequest, WriteMode, WriteRequest
 from vectordb.types import CollectionConfig
@@ -91,7 +92,7 @@ def test_long_calls_are_capped_and_leave_short_ones_alone(serve):
     assert all(call.result(timeout=5) is not None for call in waiting)
 
 
-def test_a_silent_bulk_write_is_cancelled(serve, eventually):
+def test_a_silent_bulk_write_is_cancelled(serve):
     served = prepared(serve(scan_idle_seconds=0.2, max_streams=1))
     hold = threading.Event()
 
@@ -105,11 +106,11 @@ def test_a_silent_bulk_write_is_cancelled(serve, eventually):
         next(call)
     assert caught.value.code() is grpc.StatusCode.CANCELLED
     hold.set()
-    eventually(lambda: not served.server._streams)
+    wait_until(lambda: not served.server._streams)
     assert len(list(served.stub.BulkWrite(iter([pb.BulkWriteRequest(write=a_write(1))])))) == 1
 
 
-def test_a_cancelled_bulk_write_gives_its_place_back(serve, eventually):
+def test_a_cancelled_bulk_write_gives_its_place_back(serve):
     served = prepared(serve(max_streams=1))
     hold = threading.Event()
 
@@ -121,14 +122,14 @@ def test_a_cancelled_bulk_write_gives_its_place_back(serve, eventually):
     next(call)
     call.cancel()
     hold.set()
-    eventually(lambda: not served.server._streams)
+    wait_until(lambda: not served.server._streams)
 
 
-def test_an_idle_scan_is_released_and_says_so(serve, eventually):
+def test_an_idle_scan_is_released_and_says_so(serve):
     served = prepared(serve(scan_idle_seconds=0.2))
     cursor = served.stub.Scan(a_scan()).next_cursor
     assert served.backend.open_scans == 1
-    eventually(lambda: served.backend.open_scans == 0)
+    wait_until(lambda: served.backend.open_scans == 0)
     error = served.error(lambda: served.stub.Scan(requests.next_page_message(cursor)))
     assert type(error) is FailedPrecondition
     assert "idle" in error.message

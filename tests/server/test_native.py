@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.waiting import wait_until
 from vectordb.errors import ResourceExhausted
 from vectordb.wire.errors import DETAILS_KEY, error_from_status
 
@@ -40,9 +41,7 @@ def test_a_handlers_defect_tells_nothing(handlers: Callable[..., Any], caplog: p
     assert served.failure().code() is grpc.StatusCode.UNKNOWN
 
 
-def test_a_call_that_was_given_up_while_it_waited_is_not_run(
-    handlers: Callable[..., Any], eventually: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_a_call_that_was_given_up_while_it_waited_is_not_run(handlers: Callable[..., Any]) -> None:
     served, go, ran = handlers(max_workers=1), threading.Event(), []
 
     def handle(data: bytes, _: grpc.ServicerContext) -> bytes:
@@ -52,40 +51,36 @@ def test_a_call_that_was_given_up_while_it_waited_is_not_run(
 
     served.handle = handle
     first = served.call.future(b"first", timeout=20)
-    eventually(lambda: ran == [b"first"])
+    wait_until(lambda: ran == [b"first"])
     second, third = served.call.future(b"second", timeout=20), served.call.future(b"third", timeout=20)
     server = served.server
-    eventually(lambda: len(server._waiting) == 2)
+    wait_until(lambda: len(server._waiting) == 2)
     second.cancel()
     # In whichever order they came: streams of one connection may overtake each other.
-    eventually(lambda: {call.data: call.active for _, call in server._waiting} == {b"second": False, b"third": True})
+    wait_until(lambda: {call.data: call.active for _, call in server._waiting} == {b"second": False, b"third": True})
     go.set()
     assert (first.result(), third.result()) == (b"first", b"third")
     assert ran == [b"first", b"third"]
 
 
-def test_calls_and_bytes_over_the_caps_are_refused_by_name(
-    handlers: Callable[..., Any], eventually: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_calls_and_bytes_over_the_caps_are_refused_by_name(handlers: Callable[..., Any]) -> None:
     served, go = handlers(max_workers=1, max_pending_calls=3, max_message_bytes=1 << 20), threading.Event()
     refused = refusal(served.failure(b"x" * ((1 << 20) + 1)))
     assert type(refused) is ResourceExhausted
     assert (refused.limit, refused.got) == (1 << 20, (1 << 20) + 1)
     served.handle = lambda data, _: (go.wait(10), data)[1]
     calls = [served.call.future(b"", timeout=20) for _ in range(3)]
-    eventually(lambda: len(served.server._calls) == 3)
+    wait_until(lambda: len(served.server._calls) == 3)
     refused = refusal(served.failure())
     assert type(refused) is ResourceExhausted
     assert refused.limit == 3
     go.set()
     assert [call.result() for call in calls] == [b""] * 3
     assert served.call(b"free again", timeout=5) == b"free again"
-    eventually(lambda: not served.server._calls and served.server._running == 0)
+    wait_until(lambda: not served.server._calls and served.server._running == 0)
 
 
-def test_its_threads_end_with_it(
-    handlers: Callable[..., Any], eventually: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_its_threads_end_with_it(handlers: Callable[..., Any]) -> None:
     before = set(threading.enumerate())
     served = handlers()
     together = threading.Barrier(8)
@@ -94,7 +89,7 @@ def test_its_threads_end_with_it(
     mine = [thread.name for thread in threading.enumerate() if thread not in before]
     assert len([name for name in mine if name.startswith("vectordb-rpc")]) == 9
     served.close()
-    eventually(lambda: not [t for t in threading.enumerate() if t not in before and t.name.startswith("vectordb-rpc")])
+    wait_until(lambda: not [t for t in threading.enumerate() if t not in before and t.name.startswith("vectordb-rpc")])
 
 
 def test_a_process_that_ends_without_stopping_it_ends() -> None:

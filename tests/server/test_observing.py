@@ -29,21 +29,6 @@ Serve = Callable[..., Server]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    servers: list[Server] = []
-
-    def start(**settings: Any) -> Server:
-        server = Server(lambda: Engine(":memory:"), load({"listen": "127.0.0.1:0", **settings}, environment={}))
-        servers.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
 def slow_lines() -> Iterator[list[dict[str, Any]]]:
     """What the slow-query log writes, as the JSON format has it."""
     lines: list[dict[str, Any]] = []
@@ -69,8 +54,8 @@ def ended(address: str, rpc: str, message: Any, *metadata: tuple[str, str]) -> t
         return None, dict(done.trailing_metadata())
 
 
-def test_request_ids_come_back(serve: Serve) -> None:
-    plain, logged = serve().address, serve(slow_query_seconds=60).address
+def test_request_ids_come_back(serve_engine: Serve) -> None:
+    plain, logged = serve_engine().address, serve_engine(slow_query_seconds=60).address
     for address in (plain, logged):
         status, trailing = ended(address, "ListCollections", pb.ListCollectionsRequest(), ("x-request-id", "mine-1"))
         assert (status, trailing["x-request-id"]) == (None, "mine-1")
@@ -83,8 +68,8 @@ def test_request_ids_come_back(serve: Serve) -> None:
     assert "y" not in long
 
 
-def test_errors_carry_their_request_id(serve: Serve) -> None:
-    with connect(serve().address) as db:
+def test_errors_carry_their_request_id(serve_engine: Serve) -> None:
+    with connect(serve_engine().address) as db:
         ids = []
         for _ in range(2):
             with pytest.raises(errors.CollectionNotFound) as caught:
@@ -100,9 +85,9 @@ def test_errors_carry_their_request_id(serve: Serve) -> None:
 
 @pytest.mark.parametrize("values", [False, True])
 def test_slow_operations_are_logged_with_their_plan(
-    serve: Serve, slow_lines: list[dict[str, Any]], values: bool
+    serve_engine: Serve, slow_lines: list[dict[str, Any]], values: bool
 ) -> None:
-    server = serve(slow_query_seconds=1e-9, slow_query_values=values)
+    server = serve_engine(slow_query_seconds=1e-9, slow_query_values=values)
     with connect(server.address) as db:
         docs = db.create_collection("docs", 2)
         docs.upsert(
@@ -192,8 +177,8 @@ def server_spans(spans: Any, number: int) -> list[Any]:
     return found
 
 
-def test_spans_follow_the_clients(serve: Serve, spans: Any) -> None:
-    address = serve(tracing=True).address
+def test_spans_follow_the_clients(serve_engine: Serve, spans: Any) -> None:
+    address = serve_engine(tracing=True).address
     with connect(address) as db:
         docs = db.create_collection("docs", 2)
         with spans.tracer.start_as_current_span("mine") as mine:
@@ -224,10 +209,10 @@ async def _asynchronous(address: str) -> None:
         assert await db.list_collections() == []
 
 
-def test_spans_of_asynchronous_clients(serve: Serve, spans: Any) -> None:
+def test_spans_of_asynchronous_clients(serve_engine: Serve, spans: Any) -> None:
     import asyncio
 
-    address = serve(tracing=True).address
+    address = serve_engine(tracing=True).address
     with spans.tracer.start_as_current_span("mine") as mine:
         asyncio.run(_asynchronous(address))
     (span,) = server_spans(spans, 1)
@@ -243,9 +228,9 @@ def test_tracing_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 # Recall
 
 
-def test_served_searches_are_sampled(serve: Serve) -> None:
+def test_served_searches_are_sampled(serve_engine: Serve) -> None:
     rng = np.random.default_rng(5)
-    server = serve(metrics_listen="127.0.0.1:0")
+    server = serve_engine(metrics_listen="127.0.0.1:0")
     with connect(server.address) as db:
         docs = db.create_collection("docs", 16, index={"kind": "hnsw", "m": 4, "ef_construction": 16}, index_bytes=1)
         docs.upsert([str(i) for i in range(3000)], rng.standard_normal((3000, 16)))

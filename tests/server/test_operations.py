@@ -11,13 +11,13 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.waiting import wait_until
 from vectordb import errors
 from vectordb.cli.main import main
 from vectordb.cli.notify import notify
@@ -40,7 +40,7 @@ def scraped(address: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in samples}
 
 
-def test_metrics(eventually: Callable[[Callable[[], bool]], None]) -> None:
+def test_metrics() -> None:
     settings = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0"}
     server = Server(lambda: Engine(":memory:"), load(settings, environment={}))
     address = server.start()
@@ -57,7 +57,7 @@ def test_metrics(eventually: Callable[[Callable[[], bool]], None]) -> None:
         server._metrics.recall = lambda: {"docs": Recall(0.97, 4), "gone": Recall(1.0, 1)}
         metrics = server._metrics.address
         # The client hangs up a stream as soon as it has its answers; then the server's part ends.
-        eventually(lambda: scraped(metrics).get('vectordb_rpc_seconds_count{call="BulkWrite",code="OK"}') == 1)
+        wait_until(lambda: scraped(metrics).get('vectordb_rpc_seconds_count{call="BulkWrite",code="OK"}') == 1)
         found = scraped(metrics)
     finally:
         server.stop()

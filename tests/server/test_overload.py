@@ -17,6 +17,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.server.halfway import Halfway
+from tests.waiting import wait_until
 from vectordb.cli.process import ServerProcess
 from vectordb.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from vectordb.requests import CreateRequest, Rows, SearchRequest, WriteMode, WriteRequest
@@ -157,24 +159,24 @@ def test_a_call_that_waits_all_its_time_is_told_so_and_never_begun(serve: Any) -
     assert len(served.backend.timeouts) == 2  # of the write and of the first search
 
 
-def test_a_cancelled_call_is_not_begun(serve: Any, eventually: Any) -> None:
+def test_a_cancelled_call_is_not_begun(serve: Any) -> None:
     served = prepared(serve(max_workers=1))
     served.backend.block = threading.Event()
     first = served.stub.Search.future(a_search())
     assert served.backend.entered.acquire(timeout=5)
     second = served.stub.Search.future(a_search())
-    eventually(lambda: served.server._admission.waiting == 1)
+    wait_until(lambda: served.server._admission.waiting == 1)
     second.cancel()
     time.sleep(0.2)
     served.backend.block.set()
     assert first.result(timeout=5)
-    eventually(lambda: served.server._admission.waiting == served.server._admission.running == 0)
+    wait_until(lambda: served.server._admission.waiting == served.server._admission.running == 0)
     assert len(served.backend.timeouts) == 2
 
 
-def test_half_messages_take_no_place(serve: Any, halfway: Any) -> None:
+def test_half_messages_take_no_place(serve: Any) -> None:
     served = prepared(serve(max_workers=1))
-    stalled = [halfway.Halfway(served.address) for _ in range(50)]
+    stalled = [Halfway(served.address) for _ in range(50)]
     try:
         for connection in stalled:
             connection.call("Search", bytes(1000), sent=500)
@@ -186,9 +188,9 @@ def test_half_messages_take_no_place(serve: Any, halfway: Any) -> None:
             connection.close()
 
 
-def test_more_stalled_clients_than_threads_leave_no_silence(serve: Any, halfway: Any, transport: str) -> None:
+def test_more_stalled_clients_than_threads_leave_no_silence(serve: Any, transport: str) -> None:
     served = prepared(serve(max_workers=1, max_pending_calls=4, max_streams=1))
-    stalled = [halfway.Halfway(served.address) for _ in range(60)]
+    stalled = [Halfway(served.address) for _ in range(60)]
     try:
         for connection in stalled:
             connection.call("Search", bytes(1000), sent=500)
@@ -210,7 +212,7 @@ def resident(pid: int) -> int:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_idle_and_stalled_clients_cost_little_and_the_others_are_served(tmp_path: Path, halfway: Any) -> None:
+def test_idle_and_stalled_clients_cost_little_and_the_others_are_served(tmp_path: Path) -> None:
     with (
         ServerProcess(tmp_path) as server,
         connect(server.address, retries=0) as db,
@@ -229,7 +231,7 @@ def test_idle_and_stalled_clients_cost_little_and_the_others_are_served(tmp_path
         for _ in range(3):
             assert searched() == right
         before = resident(server.pid)
-        silent = [halfway.Halfway(server.address) for _ in range(550)]
+        silent = [Halfway(server.address) for _ in range(550)]
         try:
             for connection in silent[:50]:
                 connection.call("Search", bytes(10_000), sent=5_000)

@@ -4,81 +4,26 @@ from __future__ import annotations
 
 import json
 import stat
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.server.credentials import Authority, keys_file
+from tests.waiting import wait_until
 from vectordb import errors
-from vectordb.engine.database import Engine
 from vectordb.server.app import Server
-from vectordb.server.config import load
-from vectordb.server.keys import KeyRing, Role, new_key, read_keys
+from vectordb.server.keys import KeyRing, Role, read_keys
 from vectordb_client import connect
 
-Serve = Callable[..., str]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Starts a server in memory with the given settings; returns its address."""
-    servers: list[Server] = []
-
-    def start(**settings: Any) -> str:
-        server = Server(lambda: Engine(":memory:"), load({"listen": "127.0.0.1:0", **settings}, environment={}))
-        servers.append(server)
-        return server.start()
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-class Authority:
-    """A certificate authority of one test, made with the openssl command."""
-
-    def __init__(self, folder: Path, name: str = "authority") -> None:
-        self.folder = folder
-        self.ca = folder / f"{name}.pem"
-        self._key = folder / f"{name}.key"
-        self._run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                  "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.ca)  # fmt: skip
-
-    def _run(self, *arguments: object) -> None:
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-
-    def issue(self, name: str, days: int = 2, host: str = "localhost") -> tuple[Path, Path]:
-        """Certificate and key for this machine; with fewer than 0 days it has expired."""
-        certificate, key = self.folder / f"{name}.crt", self.folder / f"{name}-key.pem"
-        request, extra = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
-        extra.write_text(f"subjectAltName=DNS:{host}" + (",IP:127.0.0.1\n" if host == "localhost" else "\n"))
-        self._run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
-                  "-keyout", key, "-out", request)  # fmt: skip
-        self._run("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self._key, "-CAcreateserial",
-                  "-days", days, "-extfile", extra, "-out", certificate)  # fmt: skip
-        return certificate, key
+Serve = Callable[..., Server]
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
-
-
-def keys_file(path: Path, *entries: dict[str, Any]) -> list[str]:
-    """Writes a key file; returns the keys."""
-    keys, tables = [], []
-    for entry in entries:
-        key, digest = new_key()
-        keys.append(key)
-        lines = {"sha256": digest, **entry}
-        tables.append("[[key]]\n" + "".join(f"{n} = {json.dumps(v)}\n" for n, v in lines.items() if n != "expires"))
-        if "expires" in entry:
-            tables[-1] += f"expires = {entry['expires']}\n"
-    path.write_text("\n".join(tables))
-    return keys
 
 
 def fill(address: str, **options: Any) -> None:
@@ -90,9 +35,9 @@ def fill(address: str, **options: Any) -> None:
 # TLS
 
 
-def test_tls(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+def test_tls(serve_engine: Serve, authority: Authority, tmp_path: Path) -> None:
     certificate, key = authority.issue("server")
-    address = serve(tls_cert=str(certificate), tls_key=str(key))
+    address = serve_engine(tls_cert=str(certificate), tls_key=str(key)).address
     fill(address, tls=authority.ca)
     with connect(f"grpcs://{address}", tls={"ca": authority.ca}) as db:
         assert db["docs"].count() == 1
@@ -102,11 +47,13 @@ def test_tls(serve: Serve, authority: Authority, tmp_path: Path) -> None:
             db.list_collections()
 
 
-def test_a_client_without_a_certificate_is_not_let_in(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+def test_a_client_without_a_certificate_is_not_let_in(
+    serve_engine: Serve, authority: Authority, tmp_path: Path
+) -> None:
     certificate, key = authority.issue("server")
     (tmp_path / "clients").mkdir()
     clients = Authority(tmp_path / "clients")
-    address = serve(tls_cert=str(certificate), tls_key=str(key), tls_client_ca=str(clients.ca))
+    address = serve_engine(tls_cert=str(certificate), tls_key=str(key), tls_client_ca=str(clients.ca)).address
     good, good_key = clients.issue("client")
     with connect(address, tls={"ca": authority.ca, "cert": good, "key": good_key}) as db:
         assert db.list_collections() == []
@@ -116,9 +63,9 @@ def test_a_client_without_a_certificate_is_not_let_in(serve: Serve, authority: A
             db.list_collections()
 
 
-def test_certificates_are_renewed_without_a_restart(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+def test_certificates_are_renewed_without_a_restart(serve_engine: Serve, authority: Authority, tmp_path: Path) -> None:
     certificate, key = authority.issue("server")
-    address = serve(tls_cert=str(certificate), tls_key=str(key))
+    address = serve_engine(tls_cert=str(certificate), tls_key=str(key)).address
     (tmp_path / "new").mkdir()
     fresh = Authority(tmp_path / "new")
     with connect(address, tls=authority.ca) as before:
@@ -136,18 +83,18 @@ def test_certificates_are_renewed_without_a_restart(serve: Serve, authority: Aut
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
-def test_plain_text_beyond_this_machine_must_be_asked_for(serve: Serve, listen: str) -> None:
+def test_plain_text_beyond_this_machine_must_be_asked_for(serve_engine: Serve, listen: str) -> None:
     with pytest.raises(errors.FailedPrecondition, match="allow_plaintext"):
-        serve(listen=listen)
+        serve_engine(listen=listen)
 
 
-def test_plain_text_where_it_is_allowed(serve: Serve) -> None:
-    address = serve(listen="0.0.0.0:0", allow_plaintext=True)
+def test_plain_text_where_it_is_allowed(serve_engine: Serve) -> None:
+    address = serve_engine(listen="0.0.0.0:0", allow_plaintext=True).address
     with connect(address.replace("0.0.0.0", "127.0.0.1")) as db:
         assert db.list_collections() == []
 
 
-def test_settings_of_tls_that_cannot_be(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+def test_settings_of_tls_that_cannot_be(serve_engine: Serve, authority: Authority, tmp_path: Path) -> None:
     certificate, key = authority.issue("server")
     for settings, said in (
         ({"tls_cert": str(certificate)}, "both"),
@@ -155,15 +102,15 @@ def test_settings_of_tls_that_cannot_be(serve: Serve, authority: Authority, tmp_
         ({"tls_cert": str(key), "tls_key": str(key)}, "no PEM certificate"),
     ):
         with pytest.raises(errors.InvalidArgument, match=said):
-            serve(**settings)
+            serve_engine(**settings)
 
 
 # Keys
 
 
-def test_no_key_no_call(serve: Serve, tmp_path: Path) -> None:
+def test_no_key_no_call(serve_engine: Serve, tmp_path: Path) -> None:
     (admin,) = keys_file(tmp_path / "keys.toml", {"name": "root", "role": "admin"})
-    address = serve(api_keys=str(tmp_path / "keys.toml"))
+    address = serve_engine(api_keys=str(tmp_path / "keys.toml")).address
     fill(address, api_key=admin)
     for key in (None, "vdb_wrong", admin + "x", admin.upper()):
         with connect(address, api_key=key) as db:
@@ -179,11 +126,11 @@ def test_no_key_no_call(serve: Serve, tmp_path: Path) -> None:
                 assert key is None or key not in str(refused.value)
 
 
-def test_the_matrix_of_roles(serve: Serve, tmp_path: Path) -> None:
+def test_the_matrix_of_roles(serve_engine: Serve, tmp_path: Path) -> None:
     read, write, admin = keys_file(
         tmp_path / "keys.toml", *({"name": role, "role": role} for role in ("read", "write", "admin"))
     )
-    address = serve(api_keys=str(tmp_path / "keys.toml"), backup_to=str(tmp_path / "backups"))
+    address = serve_engine(api_keys=str(tmp_path / "keys.toml"), backup_to=str(tmp_path / "backups")).address
     fill(address, api_key=admin)
     calls: list[tuple[Role, Callable[[Any], Any]]] = [
         (Role.READ, lambda db: db.list_collections()),
@@ -220,13 +167,13 @@ def test_the_matrix_of_roles(serve: Serve, tmp_path: Path) -> None:
                         call(db)
 
 
-def test_a_key_for_some_collections(serve: Serve, tmp_path: Path) -> None:
+def test_a_key_for_some_collections(serve_engine: Serve, tmp_path: Path) -> None:
     admin, scoped = keys_file(
         tmp_path / "keys.toml",
         {"name": "root", "role": "admin"},
         {"name": "some", "role": "admin", "collections": ["docs", "news-*"]},
     )
-    address = serve(api_keys=str(tmp_path / "keys.toml"), backup_to=str(tmp_path / "backups"))
+    address = serve_engine(api_keys=str(tmp_path / "keys.toml"), backup_to=str(tmp_path / "backups")).address
     fill(address, api_key=admin)
     with connect(address, api_key=scoped) as db:
         assert db.list_collections() == ["docs", "news-1"]
@@ -250,10 +197,10 @@ def test_a_key_for_some_collections(serve: Serve, tmp_path: Path) -> None:
                 call()
 
 
-def test_keys_are_rotated_under_load(serve: Serve, tmp_path: Path) -> None:
+def test_keys_are_rotated_under_load(serve_engine: Serve, tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     (old,) = keys_file(path, {"name": "old", "role": "admin"})
-    address = serve(api_keys=str(path))
+    address = serve_engine(api_keys=str(path)).address
     fill(address, api_key=old)
     first = path.read_text()
     (new,) = keys_file(path, {"name": "new", "role": "read"})
@@ -267,22 +214,15 @@ def test_keys_are_rotated_under_load(serve: Serve, tmp_path: Path) -> None:
             except errors.Unauthenticated:
                 return False
 
-    _until(lambda: works(new))
+    wait_until(lambda: works(new))
     assert works(old)
     path.write_text("broken [")
     time.sleep(1.2)
     assert works(old)
     assert works(new)
     path.write_text(second)
-    _until(lambda: not works(old))
+    wait_until(lambda: not works(old))
     assert works(new)
-
-
-def _until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_an_expired_key(tmp_path: Path) -> None:
@@ -322,12 +262,12 @@ def test_key_files_that_cannot_be(tmp_path: Path, text: str, said: str) -> None:
 # Audit
 
 
-def test_the_audit_log_names_who_did_what_and_holds_no_secret(serve: Serve, tmp_path: Path) -> None:
+def test_the_audit_log_names_who_did_what_and_holds_no_secret(serve_engine: Serve, tmp_path: Path) -> None:
     admin, reader = keys_file(
         tmp_path / "keys.toml", {"name": "root", "role": "admin"}, {"name": "guest", "role": "read"}
     )
     path = tmp_path / "audit.jsonl"
-    address = serve(api_keys=str(tmp_path / "keys.toml"), audit_log=str(path))
+    address = serve_engine(api_keys=str(tmp_path / "keys.toml"), audit_log=str(path)).address
     fill(address, api_key=admin)
     with connect(address, api_key=reader) as db:
         db["docs"].search([1, 0])
@@ -347,9 +287,9 @@ def test_the_audit_log_names_who_did_what_and_holds_no_secret(serve: Serve, tmp_
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_an_audit_log_without_keys(serve: Serve, tmp_path: Path) -> None:
-    address = serve(audit_log=str(tmp_path / "audit.jsonl"))
+def test_an_audit_log_without_keys(serve_engine: Serve, tmp_path: Path) -> None:
+    address = serve_engine(audit_log=str(tmp_path / "audit.jsonl")).address
     fill(address)
     assert json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[0])["key"] == "everyone"
     with pytest.raises(errors.InvalidArgument, match="cannot write"):
-        serve(audit_log=str(tmp_path / "none" / "audit.jsonl"))
+        serve_engine(audit_log=str(tmp_path / "none" / "audit.jsonl"))

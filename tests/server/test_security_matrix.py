@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import threading
 import time
@@ -12,17 +11,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.server.credentials import Authority, keys_file
+from tests.waiting import wait_until
 from vectordb import errors
 from vectordb.engine.database import Engine
 from vectordb.server.app import Server
 from vectordb.server.config import load
 from vectordb_client import connect
-
-_SPEC = importlib.util.spec_from_file_location("security_helpers", Path(__file__).with_name("test_security.py"))
-assert _SPEC is not None
-assert _SPEC.loader is not None
-helpers = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(helpers)
 
 POLICY = '{"field": "tenant", "op": "==", "value": "a"}'
 KEYS: dict[str, dict[str, Any]] = {
@@ -53,9 +48,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     root = tmp_path_factory.mktemp("tls")
     for name in ("own", "other", "clients"):
         (root / name).mkdir()
-    own, other, clients = (helpers.Authority(root / name, name) for name in ("own", "other", "clients"))
+    own, other, clients = (Authority(root / name, name) for name in ("own", "other", "clients"))
     good, old, elsewhere = own.issue("server"), own.issue("old", days=-1), own.issue("far", host="elsewhere.example")
-    keys = helpers.keys_file(root / "keys.toml", *({"name": name, **entry} for name, entry in KEYS.items()))
+    keys = keys_file(root / "keys.toml", *({"name": name, **entry} for name, entry in KEYS.items()))
     pairs: dict[str, Any] = {"plain": None, "tls": good, "mtls": good, "expired": old, "elsewhere": elsewhere}
     servers = []
     addresses = {}
@@ -197,7 +192,7 @@ def test_a_key_with_a_filter_is_no_admin(tmp_path: Path) -> None:
         ({"role": "read", "filter": "{"}, "filter is not JSON"),
         ({"role": "read", "filter": 5}, "got int"),
     ):
-        helpers.keys_file(tmp_path / "keys.toml", {"name": "k", **entry})
+        keys_file(tmp_path / "keys.toml", {"name": "k", **entry})
         with pytest.raises(errors.InvalidArgument, match=said):
             read_keys(tmp_path / "keys.toml")
     (tmp_path / "keys.toml").write_text(
@@ -210,7 +205,7 @@ def test_a_key_with_a_filter_is_no_admin(tmp_path: Path) -> None:
 
 def test_keys_and_certificates_are_renewed_under_load(tmp_path: Path) -> None:
     """Clients with credentials that are in force see no error while both are replaced again and again."""
-    authority = helpers.Authority(tmp_path)
+    authority = Authority(tmp_path)
     certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
     file = tmp_path / "keys.toml"
 
@@ -222,7 +217,7 @@ def test_keys_and_certificates_are_renewed_under_load(tmp_path: Path) -> None:
         key.write_bytes(fresh_key.read_bytes())
 
     renew(0)
-    (current,) = helpers.keys_file(file, {"name": "key0", "role": "admin"})
+    (current,) = keys_file(file, {"name": "key0", "role": "admin"})
     settings = {"listen": "127.0.0.1:0", "tls_cert": str(certificate), "tls_key": str(key), "api_keys": str(file)}
     server = Server(lambda: Engine(":memory:"), load(settings, environment={}))
     address = server.start()
@@ -247,15 +242,15 @@ def test_keys_and_certificates_are_renewed_under_load(tmp_path: Path) -> None:
             user.start()
         for number in range(1, 4):
             old = file.read_text()
-            (fresh,) = helpers.keys_file(tmp_path / "new.toml", {"name": f"key{number}", "role": "admin"})
+            (fresh,) = keys_file(tmp_path / "new.toml", {"name": f"key{number}", "role": "admin"})
             file.write_text(old + "\n" + (tmp_path / "new.toml").read_text())
             renew(number)
-            helpers._until(lambda fresh=fresh: _works(address, authority.ca, fresh))
+            wait_until(lambda fresh=fresh: _works(address, authority.ca, fresh))
             gone, in_force[0] = in_force[0], fresh
             # Whoever began with the old key ends before it is removed.
             time.sleep(0.5)
             file.write_text((tmp_path / "new.toml").read_text())
-            helpers._until(lambda gone=gone: not _works(address, authority.ca, gone))
+            wait_until(lambda gone=gone: not _works(address, authority.ca, gone))
     finally:
         over.set()
         for user in users:

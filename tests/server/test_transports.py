@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.waiting import wait_until
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.server.app import Server
 from vectordb.server.config import load
@@ -127,9 +128,7 @@ def test_how_calls_fail(handlers: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "deadline", "disconnected"])
-def test_a_handler_learns_that_the_client_went_away(
-    handlers: Callable[..., Any], how: str, eventually: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_a_handler_learns_that_the_client_went_away(handlers: Callable[..., Any], how: str) -> None:
     served, begun, told = handlers(), threading.Event(), threading.Event()
     late: list[bool] = []
 
@@ -137,7 +136,7 @@ def test_a_handler_learns_that_the_client_went_away(
         assert context.add_callback(told.set)
         begun.set()
         assert told.wait(10)
-        eventually(lambda: not context.is_active())
+        wait_until(lambda: not context.is_active())
         late.append(context.add_callback(lambda: None))
         return data
 
@@ -149,7 +148,7 @@ def test_a_handler_learns_that_the_client_went_away(
             call.cancel()
         elif how == "deadline":
             assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    eventually(lambda: late == [False])
+    wait_until(lambda: late == [False])
     served.handle = lambda data, _: data
     assert served.call(b"still here", timeout=5) == b"still here"
 

@@ -168,10 +168,11 @@ def collection_config(
 
 
 def _kind_and_params(value: Any, field: str) -> tuple[str, dict[str, Any]]:
-    if isinstance(value, str):
-        return value, {}
-    if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
-        return value["kind"], {str(k): v for k, v in value.items() if k != "kind"}
+    kind = value.get("kind") if isinstance(value, Mapping) else value
+    # Not the empty name: on the wire it is the default.
+    if isinstance(kind, str) and kind:
+        given = value if isinstance(value, Mapping) else {}
+        return kind, {str(name): setting for name, setting in given.items() if name != "kind"}
     raise InvalidArgument(
         f"{field} is a kind's name or a dict with 'kind' and its parameters, got {value!r}", field=field
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from vectordb.api import build
+from vectordb.api import build, streams
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
-from vectordb.requests import Backend, EraseRequest, WriteMode, WriteRequest
+from vectordb.requests import Backend, EraseRequest, WriteMode
 from vectordb.stats import CollectionStats
 from vectordb.types import (
     CollectionConfig,
@@ -140,20 +139,12 @@ class Collection:
 
         Args:
             records: ``Record``s or dicts, e.g. from a generator; only a batch at a time is held.
+            batch_size: Records in a batch, 1 or more.
 
         Returns:
             The rows of all batches together and the last version. After an error the batches before it are written.
         """
-        from tqdm import tqdm
-
-        total = len(records) if isinstance(records, Sized) else None
-        count, version, ids = 0, 0, []
-        with tqdm(total=total, unit="row", disable=not progress) as bar:
-            for result in self._bulk_write(self._batches(records, batch_size)):
-                count, version = count + result.count, result.version
-                ids.extend(result.ids)
-                bar.update(result.count)
-        return WriteResult(count, version, ids)
+        return streams.bulk_upsert(self._backend, self.config, records, batch_size, progress)
 
     def update_metadata(
         self,
@@ -232,7 +223,8 @@ class Collection:
         Raises:
             FailedPrecondition: Served, and nothing was read for 60 s: the scan was released.
         """
-        return _records(self._backend.scan(self.name, build.scan_request(where, order_by, page_size, include)))
+        request = build.scan_request(where, order_by, page_size, include)
+        return streams.records_of(self._backend.scan(self.name, request))
 
     def search(
         self,
@@ -405,27 +397,3 @@ class Collection:
     def _search_request(self, vectors: Any, limit: int, single: bool, options: dict[str, Any]) -> Any:
         options["timeout"] = self._limit(options.get("timeout"))
         return build.search_request(self.config, vectors, single=single, limit=limit, **options)
-
-    def _batches(self, records: Iterable[Any], batch_size: int) -> Iterator[WriteRequest]:
-        source = iter(records)
-        while batch := list(itertools.islice(source, batch_size)):
-            yield build.write_request(self.config, WriteMode.UPSERT, (batch, None, None, None))
-
-    def _bulk_write(self, requests: Iterator[WriteRequest]) -> Iterator[WriteResult]:
-        pipelined = getattr(self._backend, "bulk_write", None)
-        if pipelined is not None:
-            yield from pipelined(self.name, requests)
-            return
-        for request in requests:
-            yield self._backend.write(self.name, request)
-
-
-def _records(pages: Iterator[list[Record]]) -> Generator[Record, None, None]:
-    """The records of all pages; closing it releases the snapshot."""
-    try:
-        for page in pages:
-            yield from page
-    finally:
-        close = getattr(pages, "close", None)
-        if close is not None:
-            close()

@@ -128,7 +128,9 @@ class Storage(NamedTuple):
         if metric is Metric.L2 and float(np.abs(vectors).max()) * self.scale > _TOP:
             return None, None  # before it overflows
         kept = self.stored(vectors)
-        return (kept, None) if max(kept.max(), -kept.min()) <= _TOP else (None, None)
+        # The ufuncs' own reductions: max() and min() of an array go through Python.
+        largest = max(np.maximum.reduce(kept, axis=None), -np.minimum.reduce(kept, axis=None))
+        return (kept, None) if largest <= _TOP else (None, None)
 
     def rounded(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """What is left of rows float32[m, d] once they are stored; infinite where they exceed the range."""

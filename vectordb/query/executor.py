@@ -140,8 +140,11 @@ def execute(
     routes = _Routes(run)
     # Indexed parts first: when time is short, they cover most rows for it.
     order = [number for number in _indexed_first(parts) if parts[number].rows]
-    sizes = _ALONE if len(queries) == 1 else _together(run, routes, order)
-    answers = parallel.over_queries(run, sizes, lambda run: _answered(run, routes, order, make))
+    if len(queries) == 1:
+        answers = [_answered(run, routes, order, make)]
+    else:
+        sizes = _together(run, routes, order)
+        answers = parallel.over_queries(run, sizes, lambda run: _answered(run, routes, order, make))
     reports = {
         number: Report.joined([(answer.queries, answer.reports.get(number)) for answer in answers])
         for number in routes.known
@@ -362,7 +365,6 @@ COPIED_WITHIN = 0.1
 """... by searches that have so many seconds left ..."""
 _COPIED_FOR = 32
 """... one piece for so many queries of a batch, which gain as much."""
-_ALONE = Sizes(1, 1)
 _LEAST_QUERIES = 8
 _ALONE_MICROSECONDS, _CHUNK_MICROSECONDS = 2_500.0, 6_000.0
 _KEPT_PLANS = 512

@@ -86,9 +86,15 @@ class _Average:
             self.guessed = False
             self.took, self.computed = took, took if computed is None else computed
             return
-        self.took += 0.2 * (took - self.took)
+        # The first calls of a kind find cold caches: theirs count no longer than until one takes less.
+        warming = self.calls <= _MEASURED
+        self.took = _moved(self.took, took, warming)
         if computed is not None:
-            self.computed += 0.2 * (computed - self.computed)
+            self.computed = _moved(self.computed, computed, warming)
+
+
+def _moved(average: float, seen: float, warming: bool) -> float:
+    return seen if warming and seen < average else average + 0.2 * (seen - average)
 
 
 class Ticket:

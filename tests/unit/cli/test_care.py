@@ -10,24 +10,9 @@ from pathlib import Path
 import pytest
 
 from vectordb.cli import checkup
-from vectordb.cli.main import main
 from vectordb_client import connect
 
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command: its exit code, and all it printed."""
-
-    def command(*arguments: object) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), captured.out + captured.err
-
-    return command
 
 
 @pytest.fixture
@@ -37,71 +22,71 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "db"
 
 
-def test_backup_and_restore(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_backup_and_restore(command: Run, folder: Path, tmp_path: Path) -> None:
     backups = tmp_path / "backups"
     for _ in range(3):
-        code, text = run("backup", folder, backups)
+        code, text = command("backup", folder, backups)
         assert (code, text.count("1 collections")) == (0, 1), text
-    code, text = run("backup", folder, backups, "--keep", 2)
+    code, text = command("backup", folder, backups, "--keep", 2)
     assert text.count("removed backup") == 2
-    assert len(run("restore", backups, "--list")[1].strip().splitlines()) == 2
-    assert "every checksum holds" in run("restore", backups, "--check")[1]
-    code, text = run("restore", backups, tmp_path / "back")
+    assert len(command("restore", backups, "--list")[1].strip().splitlines()) == 2
+    assert "every checksum holds" in command("restore", backups, "--check")[1]
+    code, text = command("restore", backups, tmp_path / "back")
     assert code == 0, text
     with connect(tmp_path / "back") as db:
         assert db["docs"].count() == 2
-    code, text = run("restore", backups, tmp_path / "back")
+    code, text = command("restore", backups, tmp_path / "back")
     assert (code, "not empty" in text) == (1, True)
 
 
-def test_what_is_missing_is_said(run: Run, folder: Path, tmp_path: Path) -> None:
-    assert "NotFound" in run("backup", tmp_path / "nowhere", tmp_path / "b")[1]
+def test_what_is_missing_is_said(command: Run, folder: Path, tmp_path: Path) -> None:
+    assert "NotFound" in command("backup", tmp_path / "nowhere", tmp_path / "b")[1]
     assert not (tmp_path / "nowhere").exists()
-    assert "destination" in run("backup", folder)[1]
-    assert "name the folder" in (run("backup", folder, tmp_path / "b"), run("restore", tmp_path / "b"))[1][1]
+    assert "destination" in command("backup", folder)[1]
+    assert "name the folder" in (command("backup", folder, tmp_path / "b"), command("restore", tmp_path / "b"))[1][1]
 
 
-def test_export_and_import(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_export_and_import(command: Run, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "docs.parquet"
     where = json.dumps({"field": "n", "op": ">", "value": 1})
-    assert "1 records" in run("export", folder, "docs", path, "--where", where)[1]
-    assert "no JSON" in run("export", folder, "docs", path, "--where", "{")[1]
-    assert "1 records in copy" in run("import", tmp_path / "other", path, "--collection", "copy")[1]
-    assert "CollectionNotFound" in run("export", folder, "nope", path)[1]
+    assert "1 records" in command("export", folder, "docs", path, "--where", where)[1]
+    assert "no JSON" in command("export", folder, "docs", path, "--where", "{")[1]
+    assert "1 records in copy" in command("import", tmp_path / "other", path, "--collection", "copy")[1]
+    assert "CollectionNotFound" in command("export", folder, "nope", path)[1]
 
 
-def test_doctor_finds_nothing_wrong_here(run: Run, folder: Path) -> None:
-    code, text = run("doctor", folder, "--json")
+def test_doctor_finds_nothing_wrong_here(command: Run, folder: Path) -> None:
+    code, text = command("doctor", folder, "--json")
     findings = {finding["name"]: finding for finding in json.loads(text)}
     assert (code, {name for name, f in findings.items() if f["state"] == "fail"}) == (0, set())
     assert "format 1" in findings["database"]["found"]
     assert "median" in findings["sync"]["found"]
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
     with connect(folder):
-        assert "in use" in run("doctor", folder)[1]
+        assert "in use" in command("doctor", folder)[1]
 
 
-def test_doctor_names_what_is_wrong(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_doctor_names_what_is_wrong(command: Run, folder: Path, tmp_path: Path) -> None:
     os.chmod(folder, 0o755)
-    assert "chmod 700" in run("doctor", folder)[1]
+    assert "chmod 700" in command("doctor", folder)[1]
     (folder / "FORMAT").write_text('{"vectordb": 999}')
-    code, text = run("doctor", folder)
+    code, text = command("doctor", folder)
     assert (code, "fail" in text, "999" in text) == (1, True, True)
     (tmp_path / "file").touch()
-    code, text = run("doctor", tmp_path / "file" / "db")
+    code, text = command("doctor", tmp_path / "file" / "db")
     assert (code, "cannot be written" in text) == (1, True)
 
 
-def test_doctor_tells_who_can_read_the_secrets(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_doctor_tells_who_can_read_the_secrets(command: Run, folder: Path, tmp_path: Path) -> None:
     keys, log = tmp_path / "keys.toml", tmp_path / "audit.jsonl"
     keys.touch(0o600)
     config = tmp_path / "vectordb.toml"
     config.write_text(f"api_keys = '{keys}'\naudit_log = '{log}'\n")
-    assert f"{keys}, mode 600" in run("doctor", folder, "--config", config)[1]
+    assert f"{keys}, mode 600" in command("doctor", folder, "--config", config)[1]
     keys.chmod(0o640)
-    assert f"chmod 600 {keys}" in run("doctor", folder, "--config", config)[1]
+    assert f"chmod 600 {keys}" in command("doctor", folder, "--config", config)[1]
     keys.unlink()
-    code, text = run("doctor", folder, "--config", config)
+    code, text = command("doctor", folder, "--config", config)
     assert (code, "No such file" in text, str(log) in text) == (1, True, False)
 
 
@@ -124,10 +109,10 @@ def test_doctor_knows_a_file_system_in_memory() -> None:
     assert checkup._file_system(Path("/")) not in ("proc", "unknown")
 
 
-def test_a_new_key_and_what_to_add_to_the_file(run: Run, tmp_path: Path) -> None:
+def test_a_new_key_and_what_to_add_to_the_file(command: Run, tmp_path: Path) -> None:
     from vectordb.server.keys import KeyRing, Role
 
-    code, text = run("key", "new", "ingest", "--role", "write", "--collection", "docs", "--collection", "news-*")
+    code, text = command("key", "new", "ingest", "--role", "write", "--collection", "docs", "--collection", "news-*")
     assert code == 0
     table, _, shown = text.partition("key (shown once, kept nowhere): ")
     (tmp_path / "keys.toml").write_text(table)
@@ -135,12 +120,12 @@ def test_a_new_key_and_what_to_add_to_the_file(run: Run, tmp_path: Path) -> None
     assert (key.name, key.role, key.collections) == ("ingest", Role.WRITE, ("docs", "news-*"))
 
 
-def test_a_new_key_with_a_policy(run: Run, tmp_path: Path) -> None:
+def test_a_new_key_with_a_policy(command: Run, tmp_path: Path) -> None:
     from vectordb.filter import col
     from vectordb.server.keys import KeyRing
 
     where = json.dumps({"field": "tenant", "op": "==", "value": 'a "quoted" \u00fc \U0001f600'}, ensure_ascii=False)
-    code, text = run("key", "new", "app", "--role", "write", "--filter", where, "--expires", "2999-01-31")
+    code, text = command("key", "new", "app", "--role", "write", "--filter", where, "--expires", "2999-01-31")
     assert code == 0
     table, _, shown = text.partition("key (shown once, kept nowhere): ")
     (tmp_path / "keys.toml").write_text(table)
@@ -153,7 +138,7 @@ def test_a_new_key_with_a_policy(run: Run, tmp_path: Path) -> None:
         (("--role", "admin", "--filter", where), "is 'read' or 'write'"),
         (("--expires", "soon"), "not TOML"),
     ):
-        code, text = run("key", "new", "x", *wrong)
+        code, text = command("key", "new", "x", *wrong)
         assert code == 1
         assert said in text
         assert "vdb_" not in text

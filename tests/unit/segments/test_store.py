@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.damage import flip
 from vectordb.errors import Corruption, ResourceExhausted
 from vectordb.index.base import BuildOptions
 from vectordb.segments.build import build_index, seal
@@ -119,12 +120,6 @@ def test_a_torn_stamp_only_costs_a_check(
     (store.root / f"{segment.name}.stamp").write_text(stamp)
     assert store.check(segment.name) == []
     assert read
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    path.write_bytes(data)
 
 
 DAMAGES = {

@@ -127,6 +127,16 @@ def test_quick_searches_have_more_places_than_those_that_compute() -> None:
     house.waits("c", Ask(("quick",), QUICK / 2, Work.BUSY))
 
 
+def test_a_first_call_on_cold_caches_does_not_keep_its_kind_from_being_quick() -> None:
+    house = House(max_workers=4, max_searches=1)
+    search = Ask(("search",), QUICK / 2, Work.BUSY)
+    for took in (20 * QUICK, QUICK / 4):
+        ticket = house.enter(search)
+        house.now += took
+        house.admission.leave(ticket)
+    assert len([house.enter(search) for _ in range(4)]) == 4
+
+
 def test_heavy_calls_leave_a_place_to_others() -> None:
     house = House(max_workers=4)
     held = [house.enter(LONG) for _ in range(3)]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.edits import edits
 from vectordb.text import bm25, match
 from vectordb.text.analyzers import analyzer
 from vectordb.text.bm25 import Totals, Weighted
@@ -23,18 +24,6 @@ STANDARD = analyzer("standard")
 WORDS = ["a", "ab", "abc", "abd", "acb", "b", "ba", "cab", "zé", "zè"]
 WORD = st.sampled_from(WORDS)
 TEXTS = st.lists(st.lists(WORD, max_size=8), min_size=1, max_size=12)
-
-
-def edits(a: str, b: str) -> int:
-    """Optimal string alignment distance, by the book."""
-    table = [[i + j for j in range(len(b) + 1)] for i in range(len(a) + 1)]
-    for i in range(1, len(a) + 1):
-        for j in range(1, len(b) + 1):
-            changed = table[i - 1][j - 1] + (a[i - 1] != b[j - 1])
-            table[i][j] = min(table[i - 1][j] + 1, table[i][j - 1] + 1, changed)
-            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
-                table[i][j] = min(table[i][j], table[i - 2][j - 2] + 1)
-    return table[-1][-1]
 
 
 def found(unit: Any, texts: list[list[str]], shown: int | None = None) -> dict[int, float]:
