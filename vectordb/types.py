@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
@@ -151,9 +151,24 @@ class Hit(NamedTuple):
     vector: NDArray[np.float32] | None = None
 
 
-def hits_of(rows: Iterable[tuple[str, float, Any, Any, Any]]) -> list[Hit]:
-    """Rows of all five fields as hits; ``Hit(...)`` would cost a call of a Python function each."""
-    return list(map(tuple.__new__, repeat(Hit), rows))
+_NONE = repeat(None)
+
+
+class HitColumns(NamedTuple):
+    """The hits of one query by column, best first, all columns of one length; ``None`` for those that ``include`` did
+    not name."""
+
+    ids: list[str]
+    scores: list[float]
+    metadata: list[Any] | None = None
+    texts: list[str | None] | None = None
+    vectors: list[NDArray[np.float32] | None] | None = None
+
+    def hits(self) -> list[Hit]:
+        """The same by row; ``Hit(...)`` would cost a call of a Python function each."""
+        ids, scores, metadata, texts, vectors = self
+        others = (metadata or _NONE, texts or _NONE, vectors or _NONE)
+        return list(map(tuple.__new__, repeat(Hit), zip(ids, scores, *others, strict=False)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,17 +277,18 @@ class SearchResult(Sequence[Hit]):
         took_ms: Wall time in the engine, in milliseconds.
     """
 
-    __slots__ = ("_hits", "_plan", "complete", "incomplete_reason", "searched_fraction", "took_ms")
+    __slots__ = ("_found", "_plan", "complete", "incomplete_reason", "searched_fraction", "took_ms")
 
     def __init__(
         self,
-        hits: list[Hit],
+        hits: list[Hit] | HitColumns,
         plan: Plan | Callable[[], Plan],
         took_ms: float,
         incomplete_reason: str | None = None,
         searched_fraction: float = 1.0,
     ) -> None:
-        self._hits = hits
+        # By column until somebody looks at a hit.
+        self._found = hits
         # What gives it, where it was read from a message: few look at it.
         self._plan = plan
         self.took_ms = took_ms
@@ -288,6 +304,24 @@ class SearchResult(Sequence[Hit]):
     def plan(self, plan: Plan) -> None:
         self._plan = plan
 
+    @property
+    def _hits(self) -> list[Hit]:
+        found = self._found
+        if isinstance(found, HitColumns):
+            # Two threads may both make them: they are the same.
+            found = self._found = found.hits()
+        return found
+
+    def by_column(self) -> HitColumns:
+        """The hits by column, without making them where they have not been looked at. Do not change it."""
+        found = self._found
+        if isinstance(found, HitColumns):
+            return found
+        if not found:
+            return HitColumns([], [])
+        ids, scores, *others = map(list, zip(*found, strict=True))
+        return HitColumns(ids, scores, *(None if _all_none(column) else column for column in others))
+
     @overload
     def __getitem__(self, index: int) -> Hit: ...
     @overload
@@ -296,7 +330,8 @@ class SearchResult(Sequence[Hit]):
         return self._hits[index]
 
     def __len__(self) -> int:
-        return len(self._hits)
+        found = self._found
+        return len(found.ids if isinstance(found, HitColumns) else found)
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self._hits)
@@ -309,18 +344,18 @@ class SearchResult(Sequence[Hit]):
 
     @property
     def ids(self) -> list[str]:
-        return [h.id for h in self._hits]
+        return list(self.by_column().ids)
 
     @property
     def scores(self) -> list[float]:
-        return [h.score for h in self._hits]
+        return list(self.by_column().scores)
 
     def _columns(self) -> dict[str, list[Any]]:
-        columns: dict[str, list[Any]] = {"id": self.ids, "score": self.scores}
-        for name in ("metadata", "text", "vector"):
-            values = [getattr(h, name) for h in self._hits]
-            if any(v is not None for v in values):
-                columns[name] = values
+        ids, scores, *others = self.by_column()
+        columns: dict[str, list[Any]] = {"id": list(ids), "score": list(scores)}
+        for name, values in zip(("metadata", "text", "vector"), others, strict=True):
+            if values is not None and not _all_none(values):
+                columns[name] = list(values)
         return columns
 
     def to_pandas(self) -> pd.DataFrame:
@@ -339,3 +374,7 @@ class SearchResult(Sequence[Hit]):
         if "metadata" in columns:
             columns["metadata"] = [None if m is None else encoding.metadata_to_json(m) for m in columns["metadata"]]
         return pyarrow.table(columns)
+
+
+def _all_none(values: Sequence[Any]) -> bool:
+    return all(value is None for value in values)

@@ -116,6 +116,22 @@ def test_batches_and_single_queries_agree(model: Model) -> None:
         assert [(hit.id, hit.score) for hit in alone] == [(hit.id, hit.score) for hit in found]
 
 
+def test_batches_get_a_copy_too(model: Model) -> None:
+    for _ in range(6):
+        first = model.docs.search_batch(model.queries, 10, where=WHERE, include=())
+    assert all(model.copies())
+    again = model.docs.search_batch(model.queries, 10, where=WHERE, include=())
+    assert [list(result) for result in again] == [list(result) for result in first]
+    gone = [hit.id for hit in again[0][:3]]
+    model.docs.delete(gone)
+    left = model.docs.search_batch(model.queries, 10, where=WHERE, include=())
+    assert all(len(result) == 10 for result in left)
+    assert not {hit.id for result in left for hit in result} & set(gone)
+    assert all(model.copies()), "it serves on without them"
+    for query, found in zip(model.queries, left, strict=True):
+        assert list(model.docs.search(query, 10, where=WHERE, filter_mode="pre", include=())) == list(found)
+
+
 def test_an_answer_by_another_mode_is_not_bound_to_the_copy(model: Model) -> None:
     model.check()
     result = model.docs.search(model.queries[0], 10, where=WHERE, filter_mode="pre", include=())

@@ -192,7 +192,17 @@ def _matrix(values: Any, config: CollectionConfig) -> tuple[NDArray[np.float32],
         raise InvalidArgument(
             f"vectors need shape (n, {config.dim}), got {matrix.shape}", field="vectors", expected=config.dim
         )
-    return _matrix_from_rows(list(values), config)
+    rows = list(values)
+    if _all_alike(rows, config.dim):
+        return _as_float32(np.concatenate(rows).reshape(len(rows), config.dim), "vectors"), None
+    return _matrix_from_rows(rows, config)
+
+
+def _all_alike(rows: list[Any], dim: int) -> bool:
+    """Whether the rows are arrays of that dimension and of one type, which numpy joins at once."""
+    if set(map(type, rows)) != {np.ndarray}:
+        return False
+    return {row.shape for row in rows} == {(dim,)} and len({row.dtype for row in rows}) == 1
 
 
 def _matrix_from_rows(

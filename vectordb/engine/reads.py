@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, repeat
+from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from vectordb.segments.part import Part
 from vectordb.storage.codec import IdEntry
 from vectordb.text.analyzers import analyzer
 from vectordb.text.query import TextQuery, parse
-from vectordb.types import Hit, Plan, Record, SearchResult, SegmentPlan, hits_of
+from vectordb.types import HitColumns, Plan, Record, SearchResult, SegmentPlan
 from vectordb.validate import check_filter
 
 if TYPE_CHECKING:
@@ -52,17 +53,17 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     queries = checks.check_search(live.config, request, live.limits)
     snapshot = live.snapshot
     spec, deadline = _spec(live, request, snapshot.version), Deadline.after(request.timeout)
+    make = partial(_all_columns, live, snapshot.parts, request)
     if not request.texts:
-        outcome = execute(snapshot.parts, queries, spec, deadline)
+        outcome = execute(snapshot.parts, queries, spec, deadline, make)
+        hits: list[HitColumns] = outcome.made
     elif request.vectors is None:
         outcome = execute_text(snapshot.parts, _text_queries(live, request), spec, deadline)
+        hits = make(outcome.winners)
     else:
         both = (queries, _text_queries(live, request))
         outcome = execute_hybrid(snapshot.parts, both, spec, request.fusion or Rrf(), deadline)
-    if len(outcome.winners) == 1:
-        hits = [_hits(live, snapshot.parts, outcome.winners[0], request)]
-    else:
-        hits = list(_all_hits(live, snapshot.parts, outcome.winners, request))
+        hits = make(outcome.winners)
     took_ms = (time.perf_counter() - started) * 1e3
     rest = (outcome.plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction)
     return [SearchResult(found, *rest) for found in hits]
@@ -95,7 +96,7 @@ def _analyzed(live: LiveCollection, request: SearchRequest, queries: NDArray[np.
     if request.min_score is not None:
         winners = at_least(winners, request.min_score, live.config.metric)
     reading = time.perf_counter()
-    _hits(live, snapshot.parts, winners, request)
+    _columns(live, snapshot.parts, request, winners)
     ended = time.perf_counter()
     plan = analyzed(snapshot.parts, queries, spec, outcome, deadline)
     timings = {**plan.timings_ms, "read": (ended - reading) * 1e3, "total": (ended - started) * 1e3}
@@ -128,25 +129,29 @@ def _spec(live: LiveCollection, request: SearchRequest, version: int) -> SearchS
     )
 
 
-def _all_hits(
-    live: LiveCollection, parts: Sequence[Part], winners: Sequence[Winners], request: SearchRequest
-) -> Iterator[list[Hit]]:
+def _all_columns(
+    live: LiveCollection, parts: Sequence[Part], request: SearchRequest, winners: Sequence[Winners]
+) -> list[HitColumns]:
     """The hits of each query; their payloads are read for many queries at once."""
+    if not request.include or len(winners) == 1:
+        return [_columns(live, parts, request, one) for one in winners]
+    found: list[HitColumns] = []
     together = max(1, _GET_SLICE // request.limit)
     for first in range(0, len(winners), together):
         some = winners[first : first + together]
-        hits = iter(_hits(live, parts, concatenated(some), request))
-        yield from (list(islice(hits, len(one))) for one in some)
+        whole = _columns(live, parts, request, concatenated(some))
+        ends = accumulate(map(len, some))
+        cuts = [slice(end - len(one), end) for one, end in zip(some, ends, strict=True)]
+        found += [HitColumns._make(None if column is None else column[cut] for column in whole) for cut in cuts]
+    return found
 
 
-def _hits(live: LiveCollection, parts: Sequence[Part], winners: Winners, request: SearchRequest) -> list[Hit]:
-    metadata: Iterable[Any] = repeat(None)
-    texts: Iterable[Any] = repeat(None)
-    vectors: Iterable[Any] = repeat(None)
-    if request.include:
-        stored = Stored(live, Rows(parts, winners.parts, winners.rows), request)
-        metadata, texts, vectors = stored.metadata(), stored.texts(), stored.vectors()
-    return hits_of(zip(winners.ids, winners.scores.tolist(), metadata, texts, vectors, strict=False))
+def _columns(live: LiveCollection, parts: Sequence[Part], request: SearchRequest, winners: Winners) -> HitColumns:
+    ids, scores = winners.ids, winners.scores.tolist()
+    if not request.include:
+        return HitColumns(ids, scores)
+    stored = Stored(live, Rows(parts, winners.parts, winners.rows), request)
+    return HitColumns(ids, scores, stored.metadata(), stored.texts(), stored.vectors())
 
 
 def get(live: LiveCollection, request: GetRequest) -> list[Record]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import compress, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
@@ -94,7 +94,7 @@ class Rows:
 
 
 class Stored:
-    """The columns of rows that a request includes; the others are endless ``None``.
+    """The columns of rows that a request includes; ``None`` for the others.
 
     Payloads are read from storage only where texts are asked for, or metadata that the parts do not have. Whatever
     reads them raises ``Corruption`` where one is missing.
@@ -123,29 +123,31 @@ class Stored:
         offsets, versions = compress(located.offsets, there), compress(located.versions, there)
         self._located = Entries(list(offsets), list(versions), list(compress(located.ids, there)))
 
-    def metadata(self) -> Iterable[Any]:
+    def metadata(self) -> list[Any] | None:
         include = self._request.include
         if "metadata" not in include:
-            return repeat(None)
+            return None
         # With texts, the whole payloads are read anyhow.
-        found: Iterable[bytes] | None = None if "text" in include else self._located.metadata
+        found = None if "text" in include else self._located.metadata
         if found is None:
-            found = map(codec.payload_metadata, self._payloads)
-        return found if self._request.encoded else map(decode_metadata, found)
+            found = list(map(codec.payload_metadata, self._payloads))
+        return found if self._request.encoded else list(map(decode_metadata, found))
 
-    def texts(self) -> Iterable[str | None]:
+    def texts(self) -> list[str | None] | None:
         if "text" not in self._request.include:
-            return repeat(None)
+            return None
         texts = map(codec.payload_text, self._payloads)
         return [None if text is None else text.decode() for text in texts]
 
-    def vectors(self) -> Iterable[NDArray[np.float32] | None]:
+    def vectors(self) -> list[NDArray[np.float32] | None] | None:
         if "vector" not in self._request.include:
-            return repeat(None)
+            return None
         number, offsets = self._live.number, self._located.offsets
         found = self._live.storage.get_many(Family.VECTORS, keys.vector_keys_at(number, offsets))
         return [None if data is None else np.frombuffer(data, "<f4") for data in found]
 
     def records(self) -> Iterator[Record]:
         located = self._located
-        return map(Record, located.ids, self.vectors(), self.metadata(), self.texts(), located.versions)
+        columns = (self.vectors(), self.metadata(), self.texts())
+        others = (repeat(None) if column is None else column for column in columns)
+        return map(Record, located.ids, *others, located.versions)

@@ -52,7 +52,7 @@ class HalfRows:
         self._search = self._codes.search_c
         self._metric, self._error, self._norm = metric, error, norm
         # Unit queries all have the same.
-        self._slack = self._moved(1.0 + 2.0**-20) if metric is Metric.COSINE else 0.0
+        self._slack = float(self._moved(np.array([1.0 + 2.0**-20]))[0]) if metric is Metric.COSINE else 0.0
 
     def candidates(self, query: NDArray[np.float32], limit: int) -> NDArray[np.int64] | None:
         """Places in ``rows`` of all that can be among the ``limit`` nearest, the nearest first, usually few more.
@@ -69,10 +69,11 @@ class HalfRows:
             return np.arange(count, dtype=np.int64)
         slack = self._slack
         if self._metric is not Metric.COSINE:
-            length = float(norms(query[None])[0])
+            lengths = norms(query[None])
+            length = float(lengths[0])
             if (length + self._norm) * max(length, self._norm) > _SAFE_HIGH:
                 return None
-            slack = self._moved(length)
+            slack = float(self._moved(lengths)[0])
         single_threaded()
         while wanted <= _MOST:
             distances = np.empty(wanted, np.float32)
@@ -80,7 +81,7 @@ class HalfRows:
             self._search(1, faiss.swig_ptr(query), wanted, faiss.swig_ptr(distances), faiss.swig_ptr(places))
             cut = float(distances[limit - 1])
             if self._metric is Metric.L2:
-                slack = self._moved_squares(cut)
+                slack = float(self._moved_squares(np.array([cut]))[0])
                 inside = distances <= cut + slack
             else:
                 inside = distances >= cut - slack
@@ -91,16 +92,41 @@ class HalfRows:
                 return np.arange(count, dtype=np.int64)
         return None
 
-    def _moved(self, length: float) -> float:
-        """By how much two inner products with a query of that length may differ from what is computed of them."""
-        rounding = error_bound(np.array([length]), self._norm, self._metric, self._dim)
-        return float(rounding.slack(np.zeros(1))[0]) + 2.5 * length * self._error
+    def all_candidates(self, queries: NDArray[np.float32], limit: int) -> NDArray[np.int64] | None:
+        """The same for many queries float32[q, d]: int64[q, c], of each as many as one of them needs."""
+        count, many = len(self.rows), len(queries)
+        wanted = limit + 8 + limit // 8
+        slack = np.full(many, self._slack)
+        if self._metric is not Metric.COSINE:
+            lengths = norms(queries)
+            if ((lengths + self._norm) * np.maximum(lengths, self._norm)).max() > _SAFE_HIGH:
+                return None
+            slack = self._moved(lengths)
+        single_threaded()
+        while wanted <= _MOST and wanted < count:
+            distances = np.empty((many, wanted), np.float32)
+            places = np.empty((many, wanted), np.int64)
+            self._search(many, faiss.swig_ptr(queries), wanted, faiss.swig_ptr(distances), faiss.swig_ptr(places))
+            cut = distances[:, limit - 1].astype(np.float64)
+            if self._metric is Metric.L2:
+                inside = distances <= (cut + self._moved_squares(cut))[:, None]
+            else:
+                inside = distances >= (cut - slack)[:, None]
+            if not inside[:, -1].any():
+                return places[:, : inside.sum(axis=1).max()]
+            wanted *= _WIDER
+        return None
 
-    def _moved_squares(self, cut: float) -> float:
-        """The same of squared distances at the cut."""
-        rounding = error_bound(np.zeros(1), 0.0, self._metric, self._dim)
-        far = math.sqrt(max(0.0, cut)) + 2.5 * self._error
-        return float(rounding.slack(np.array([far * far]))[0]) + 5.0 * self._error * far
+    def _moved(self, lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By how much two inner products with queries of these lengths may differ from what is computed of them."""
+        rounding = error_bound(lengths, self._norm, self._metric, self._dim)
+        return rounding.slack(np.zeros(len(lengths))) + 2.5 * self._error * lengths
+
+    def _moved_squares(self, cut: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same of squared distances at the cuts."""
+        rounding = error_bound(np.zeros(len(cut)), 0.0, self._metric, self._dim)
+        far = np.sqrt(np.maximum(0.0, cut)) + 2.5 * self._error
+        return rounding.slack(far * far) + 5.0 * self._error * far
 
 
 class HalfCopy:

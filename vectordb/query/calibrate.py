@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.index.base import Capabilities
+    from vectordb.query.merge import Found
     from vectordb.segments.part import Part
 
 LEAST_ROWS = 4_096
@@ -75,12 +76,18 @@ class _Subject(NamedTuple):
     threads: int
     until: float
 
-    def search(self, limit: int, search: Callable[[Run], Report]) -> Run:
-        """The queries of a limit, searched."""
+    def search(self, limit: int, search: Callable[[Run], Report]) -> list[list[Found]]:
+        """What is found by each query of a limit."""
         spec = SearchSpec(limit, metric=self.metric)
         run = Run([self.part], self.queries[limit], spec, self.cancelled)
-        parallel.over_queries(run, -(-len(run.queries) // self.threads), search)
-        return run
+
+        def found_by(run: Run) -> list[list[Found]]:
+            search(run)
+            return run.found
+
+        each = -(-len(run.queries) // self.threads)
+        some = parallel.over_queries(run, parallel.Sizes(each, each), found_by)
+        return [found for founds in some for found in founds]
 
 
 def calibrate(part: Part, metric: Metric, cancelled: Callable[[], bool], threads: int = 1) -> Calibration | None:
@@ -210,12 +217,12 @@ def _recall(subject: _Subject, selection: Selection | None, step: Step, truth: t
     """Mean recall, less what chance may have added."""
     limit, cuts = truth
     facts = _facts(subject, selection)
-    run = subject.search(limit, lambda run: indexed.search(run, 0, facts, step, selection))
+    all_found = subject.search(limit, lambda run: indexed.search(run, 0, facts, step, selection))
     wanted = limit if selection is None else min(limit, len(selection))
     hits = np.array(
         [
             0 if not found else min(wanted, int(np.count_nonzero(found[-1].distances <= cut)))
-            for found, cut in zip(run.found, cuts, strict=True)
+            for found, cut in zip(all_found, cuts, strict=True)
         ]
     )
     recalls = hits / wanted
@@ -224,5 +231,5 @@ def _recall(subject: _Subject, selection: Selection | None, step: Step, truth: t
 
 def _cuts(subject: _Subject, selection: Selection | None, limit: int) -> NDArray[np.float32]:
     """For each query the exact distance of its last true neighbour: float32[q]."""
-    run = subject.search(limit, lambda run: exact.report(run, 0, selection))
-    return np.array([found[0].distances[:limit][-1] for found in run.found], np.float32)
+    all_found = subject.search(limit, lambda run: exact.report(run, 0, selection))
+    return np.array([found[0].distances[:limit][-1] for found in all_found], np.float32)

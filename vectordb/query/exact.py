@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vectordb.query.run import Run
     from vectordb.segments.part import Part
-    from vectordb.segments.selection import Selection
+    from vectordb.segments.selection import Copied, Selection
 
 BLOCK_BYTES = 16 << 20
 """Vectors between two looks at the deadline: about 0.7 ms for one query."""
@@ -92,15 +92,20 @@ def scan(run: Run, number: int, selection: Selection | None, chosen: Sequence[in
         if nearest_rows is not None:
             _settle_rows(run, number, chosen[0], nearest_rows)
             return Scan(len(selection), 1.0)
-    rows = None if selection is None else selection.rows()
     finer = FINER if run.deadline.remaining() < SHORT_SECONDS else 1
+    step = (QUERIES_L1 if run.spec.metric is Metric.L1 else QUERIES) // finer
+    slices = [chosen[first : first + step] for first in range(0, len(chosen), step)]
+    copied = None if selection is None else selection.copied
+    if copied is not None and len(chosen) > 1:
+        scanned = _copied(run, number, copied, slices)
+        if scanned is not None:
+            return scanned
+    rows = None if selection is None else selection.rows()
     if rows is not None and len(rows) < part.vector_count:
         in_place = part.in_place(rows) if readable_in_place(len(chosen), run.spec.metric) else None
         total, stretches = len(rows), _picked(part, rows, run.queries.shape[1] * 4 * finer, in_place)
     else:
         total, stretches = part.vector_count, _all(part, BLOCK_BYTES // finer)
-    step = (QUERIES_L1 if run.spec.metric is Metric.L1 else QUERIES) // finer
-    slices = [chosen[first : first + step] for first in range(0, len(chosen), step)]
     pools: list[list[Candidates]] = [[] for _ in slices]
     passed = scored = 0
     complete = True
@@ -120,6 +125,37 @@ def scan(run: Run, number: int, selection: Selection | None, chosen: Sequence[in
     for numbers, pool in zip(slices, pools, strict=True):
         _settle(run, number, numbers, pool, complete)
     return Scan(scored, 1.0 if complete else passed / (total * len(chosen)))
+
+
+def _copied(run: Run, number: int, copied: Copied, slices: Sequence[Sequence[int]]) -> Scan | None:
+    """A scan of rows that were copied together; ``None`` where that does not tell the nearest of each query."""
+    vectors, dead = copied
+    total, done = sum(map(len, slices)), 0
+    for numbers in slices:
+        if run.expired():
+            break
+        queries = run.queries if len(numbers) == len(run.queries) else run.queries[np.asarray(numbers)]
+        places = vectors.all_candidates(queries, run.limit + len(dead))
+        if places is None:
+            return None
+        _settle_all(run, number, numbers, vectors.rows[places], np.isin(places, dead) if len(dead) else None)
+        done += len(numbers)
+    return Scan(done * (len(vectors.rows) - len(dead)), done / total)
+
+
+def _settle_all(
+    run: Run, number: int, numbers: Sequence[int], rows: NDArray[np.int64], gone: NDArray[np.bool_] | None
+) -> None:
+    """Puts rows int64[q, c] among those found by queries of as many; ``gone``: those that died, bool[q, c]."""
+    distances = run.all_final_distances(numbers, run.parts[number], rows)
+    counts = [rows.shape[1]] * len(numbers)
+    if gone is not None:
+        distances[gone] = np.inf
+        counts = (rows.shape[1] - gone.sum(axis=1)).tolist()
+    order = distances.argsort(axis=1, kind="stable")
+    distances, rows = np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    for i, query in enumerate(numbers):
+        run.put(query, Found(number, rows[i, : counts[i]], distances[i, : counts[i]]))
 
 
 def report(run: Run, number: int, selection: Selection | None) -> Report:

@@ -5,10 +5,11 @@ Reads no storage: it ends with ids, scores and (part, row) of the winners; paylo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vectordb.index.base import capabilities_of
 from vectordb.index.halves import METRICS as COPIED_METRICS
@@ -16,6 +17,7 @@ from vectordb.index.registry import TARGET_RECALL
 from vectordb.metadata.estimate import Estimate
 from vectordb.query import costs, exact, indexed, merge, parallel
 from vectordb.query.deadline import NO_DEADLINE, Deadline
+from vectordb.query.parallel import Sizes
 from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import Outcome, SearchSpec
@@ -25,20 +27,104 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vectordb.query.spec import Winners
     from vectordb.segments.part import Part
     from vectordb.segments.selection import Selection
 
 DEADLINE = "deadline"
 
 
+class _Route(NamedTuple):
+    """How one part is searched.
+
+    Attributes:
+        selection: What the filter selects there; ``None`` without one.
+        cost: Microseconds that a query is estimated to take.
+    """
+
+    facts: PartFacts
+    step: Step
+    selection: Selection | None
+    cost: float
+
+
+class _Routes:
+    """How each part is searched: planned when the first thread comes to it, and the same for a whole batch.
+
+    Thread-safe.
+
+    Attributes:
+        known: The ways of the parts that were come to, by number.
+        filter_seconds: Time spent in estimating and evaluating the filter.
+    """
+
+    __slots__ = ("_ask", "_lock", "_run", "filter_seconds", "known")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._ask = ask_of(run.spec)
+        self._lock = Lock()
+        self.known: dict[int, _Route] = {}
+        self.filter_seconds = 0.0
+
+    def of(self, number: int) -> _Route:
+        route = self.known.get(number)
+        if route is None:
+            with self._lock:
+                route = self.known.get(number)
+                if route is None:
+                    route = self.known[number] = self._planned(number)
+        return route
+
+    def _planned(self, number: int) -> _Route:
+        run = self._run
+        part, where, dim = run.parts[number], run.spec.where, run.queries.shape[1]
+        if where is None:
+            facts, step = _planned(part, dim, self._ask)
+            cost = costs.scan(facts.vectors, dim) if step.way is Way.EXACT else step.cost
+            return _Route(facts, step, None, cost)
+        before = perf_counter()
+        selection = part.selection(where)
+        facts, step = _planned_filtered(run, number, self._ask, selection)
+        self.filter_seconds += perf_counter() - before
+        scanned = step.way is Way.EXACT or step.way is Way.EXACT_FILTERED
+        cost = costs.scan_matches(len(selection), facts.vectors, dim) if scanned else step.cost
+        return _Route(facts, step, selection, cost)
+
+
+class _Answer(NamedTuple):
+    """The answer to some of the queries.
+
+    Attributes:
+        reports: How the search of each part went, by number; those are missing that the time did not suffice for.
+        made: What was made of the winners.
+        seconds: Spent in searching, in merging, and in making that.
+    """
+
+    queries: int
+    incomplete: bool
+    reports: dict[int, Report]
+    winners: list[Winners]
+    made: list[Any]
+    seconds: tuple[float, float, float]
+
+
 def execute(
-    parts: Sequence[Part], queries: NDArray[np.float32], spec: SearchSpec, deadline: Deadline = NO_DEADLINE
+    parts: Sequence[Part],
+    queries: NDArray[np.float32],
+    spec: SearchSpec,
+    deadline: Deadline = NO_DEADLINE,
+    make: Callable[[list[Winners]], list[Any]] | None = None,
 ) -> Outcome:
     """Searches the nearest rows of each query.
+
+    A batch is cut into stretches of its queries, each of which one thread takes all the way: while it merges, or makes
+    hits, which holds the GIL, others search.
 
     Args:
         parts: One snapshot's segments and tail; no id is alive in two of them.
         queries: float32[q, d], prepared (``vectordb.metric.prepared``), C-contiguous.
+        make: What the caller wants of the winners of some queries, one thing each; called by several threads at once.
 
     Returns:
         For each query ``min(limit, living matches with a vector)`` winners, fewer only by ``min_score`` or past the
@@ -51,31 +137,89 @@ def execute(
     """
     started = perf_counter()
     run = Run(parts, queries, spec, deadline)
-    ask = ask_of(spec)
-    plans: list[SegmentPlan] = [_EMPTY] * len(parts)
+    routes = _Routes(run)
     # Indexed parts first: when time is short, they cover most rows for it.
-    for number in _indexed_first(parts):
-        part = parts[number]
-        if part.rows == 0:
-            plans[number] = _empty(part.name, 0, spec.where is not None)
-        elif run.incomplete or run.expired():
-            plans[number] = SegmentPlan(part.name, "skipped", part.rows, 0, filtered=spec.where is not None)
-        else:
-            plans[number] = _search(run, number, ask)
+    order = [number for number in _indexed_first(parts) if parts[number].rows]
+    if len(queries) == 1:
+        answers = [_answered(run, routes, order, make)]
+    else:
+        sizes = _together(run, routes, order)
+        answers = parallel.over_queries(run, sizes, lambda run: _answered(run, routes, order, make))
+    reports = {
+        number: Report.joined([(answer.queries, answer.reports.get(number)) for answer in answers])
+        for number in routes.known
+    }
+    plans = [_described(run, number, routes.known.get(number), reports.get(number)) for number in range(len(parts))]
+    timings = _timings(answers, perf_counter() - started, None if spec.where is None else routes.filter_seconds)
+    outcome = Outcome(
+        [hits for answer in answers for hits in answer.winners],
+        Plan(tuple(plans), spec.filter_mode, spec.version, timings),
+        [made for answer in answers for made in answer.made],
+    )
+    if any(answer.incomplete for answer in answers):
+        outcome.incomplete_reason = DEADLINE
+        searched: float = sum(parts[number].rows * report.fraction for number, report in reports.items())
+        outcome.searched_fraction = searched / sum(part.rows for part in parts)
+    return outcome
+
+
+def _together(run: Run, routes: _Routes, order: Sequence[int]) -> Sizes:
+    """How many queries to search at a time: enough to hide what handing them over costs, and that all but the index
+    has left the caches while it was searched; and few to wait for at the end."""
+    if not order or run.expired():
+        return Sizes(len(run.queries), 1)
+    first = routes.of(order[0])
+    scanned = first.step.way in (Way.EXACT, Way.EXACT_FILTERED) or run.parts[order[-1]].index is None
+    least, cost = exact.QUERIES if scanned else _LEAST_QUERIES, max(first.cost, 1.0)
+    return Sizes(max(least, int(_ALONE_MICROSECONDS / cost)), max(least, int(_CHUNK_MICROSECONDS / cost)))
+
+
+def _answered(
+    run: Run, routes: _Routes, order: Sequence[int], make: Callable[[list[Winners]], list[Any]] | None
+) -> _Answer:
+    """All parts searched for some queries."""
+    parts, spec = run.parts, run.spec
+    reports: dict[int, Report] = {}
+    searching = 0.0
+    for number in order:
+        if run.incomplete or run.expired():
+            break
+        route = routes.of(number)
+        started = perf_counter()
+        reports[number] = _search(run, number, route)
+        searching += perf_counter() - started
     searched = perf_counter()
-    winners = merge.all_winners(run.found, parts, spec.limit, spec.metric)
+    if run.alike is None:
+        winners = merge.all_winners(run.found, parts, spec.limit, spec.metric)
+    else:
+        winners = merge.winners_alike(run.alike, parts, spec.limit, spec.metric)
     if spec.min_score is not None:
         winners = [merge.at_least(hits, spec.min_score, spec.metric) for hits in winners]
-    ended = perf_counter()
-    timings = {"search": (searched - started) * 1e3, "merge": (ended - searched) * 1e3}
-    if spec.where is not None:
-        timings["filter"] = run.filter_seconds * 1e3
-        timings["search"] -= timings["filter"]
-    outcome = Outcome(winners, Plan(tuple(plans), spec.filter_mode, spec.version, timings))
-    if run.incomplete:
-        outcome.incomplete_reason = DEADLINE
-        outcome.searched_fraction = run.searched / sum(part.rows for part in parts)
-    return outcome
+    merged = perf_counter()
+    made = [] if make is None else make(winners)
+    seconds = (searching, merged - searched, perf_counter() - merged)
+    return _Answer(len(run.queries), run.incomplete, reports, winners, made, seconds)
+
+
+def _search(run: Run, number: int, route: _Route) -> Report:
+    """Searches one part as it was planned."""
+    facts, step, selection, _ = route
+    if step.way is Way.EMPTY:
+        return Report()
+    if step.way is Way.EXACT or step.way is Way.EXACT_FILTERED:
+        return exact.report(run, number, selection)
+    return indexed.search(run, number, facts, step, selection)
+
+
+def _timings(answers: Sequence[_Answer], wall: float, filter_seconds: float | None) -> dict[str, float]:
+    """Milliseconds by stage: of what evaluating the filter left of the time that passed, each has the share that it has
+    of the threads' time."""
+    searching, merging, making = (sum(seconds) for seconds in zip(*(a.seconds for a in answers), strict=True))
+    scale = 1e3 * (wall - (filter_seconds or 0.0)) / (searching + merging + making)
+    timings = {"search": searching * scale, "merge": merging * scale}
+    if filter_seconds is not None:
+        timings["filter"] = filter_seconds * 1e3
+    return timings
 
 
 def ask_of(spec: SearchSpec) -> Ask:
@@ -87,41 +231,6 @@ def ask_of(spec: SearchSpec) -> Ask:
     return Ask(spec.limit, spec.filter_mode, spec.exact, others, float(params[TARGET_RECALL]))
 
 
-def _search(run: Run, number: int, ask: Ask) -> SegmentPlan:
-    """Plans one part, searches it, and tells how."""
-    part, spec = run.parts[number], run.spec
-    dim = run.queries.shape[1]
-    selection: Selection | None = None
-    if spec.where is None:
-        facts, step = _planned(part, dim, ask)
-        estimated, matched = step.estimated, None
-    else:
-        before = perf_counter()
-        selection = part.selection(spec.where)
-        facts, step = _planned_filtered(run, number, ask, selection)
-        estimated, matched = selection.estimated, selection.matched
-        run.filter_seconds += perf_counter() - before
-    if step.way is Way.EMPTY:
-        run.searched += part.rows
-        return _empty(part.name, part.rows, spec.where is not None, matched)
-    if step.way is Way.EXACT or step.way is Way.EXACT_FILTERED:
-        if selection is None:
-            cost, matched = costs.scan(facts.vectors, dim), part.rows - part.dead
-        else:
-            cost = costs.scan_matches(len(selection), facts.vectors, dim)
-        report = parallel.over_queries(
-            run, max(exact.QUERIES, _chunk(cost)), lambda run: exact.report(run, number, selection)
-        )
-    elif len(run.queries) == 1:
-        report = indexed.search(run, number, facts, step, selection)
-    else:
-        report = parallel.over_queries(
-            run, _chunk(step.cost), lambda run: indexed.search(run, number, facts, step, selection)
-        )
-    run.searched += part.rows * report.fraction
-    return _described(part, step, report, estimated, matched, len(run.queries))
-
-
 def _planned_filtered(run: Run, number: int, ask: Ask, selection: Selection) -> tuple[PartFacts, Step]:
     """The plan of a part under a filter, kept with what the filter selects there.
 
@@ -131,16 +240,16 @@ def _planned_filtered(run: Run, number: int, ask: Ask, selection: Selection) -> 
     part, where = run.parts[number], run.spec.where
     assert where is not None
     copyable = selection.copyable and run.spec.metric in COPIED_METRICS
-    if len(run.queries) == 1:
-        selection.uses += 1
+    selection.uses += 1
     scattered = part.spread.get(where)
     facts, step = _kept_plan(run, number, ask, selection, scattered)
     if copyable and selection.copied is None:
         if selection.uses <= COPIED_AFTER:
             return facts, step
         if plan(facts._replace(copied=True), ask).way is Way.EXACT_FILTERED:
-            if run.deadline.remaining() > COPIED_WITHIN:
-                part.copy_on(selection, run.spec.metric)
+            for _ in range(0, len(run.queries), _COPIED_FOR):
+                if selection.copied is None and run.deadline.remaining() > COPIED_WITHIN:
+                    part.copy_on(selection, run.spec.metric)
             return facts, step
     if step.doubt:
         return _kept_plan(run, number, ask, selection, _is_scattered(run, number, facts, selection))
@@ -179,17 +288,22 @@ def _is_scattered(run: Run, number: int, facts: PartFacts, selection: Selection)
     return known
 
 
-def _chunk(cost: float) -> int:
-    """How many queries of so many microseconds each to search at a time: enough to hide what handing them over costs,
-    and little to wait for at the end."""
-    return max(_CHUNK_QUERIES, int(_CHUNK_MICROSECONDS / max(cost, 1.0)))
-
-
-def _described(
-    part: Part, step: Step, report: Report, estimated: int, matched: int | None, queries: int
-) -> SegmentPlan:
-    filtered = matched is not None and step.way is not Way.EXACT
-    strategy = step.strategy
+def _described(run: Run, number: int, route: _Route | None, report: Report | None) -> SegmentPlan:
+    part, filtered = run.parts[number], run.spec.where is not None
+    if not part.rows:
+        return _empty(part.name, 0, filtered)
+    if route is None or report is None:
+        return SegmentPlan(part.name, "skipped", part.rows, 0, filtered=filtered)
+    _, step, selection, _ = route
+    if step.way is Way.EMPTY:
+        return _empty(part.name, part.rows, filtered, None if selection is None else selection.matched)
+    estimated, matched = step.estimated, None
+    if selection is not None:
+        estimated, matched = selection.estimated, selection.matched
+    elif step.way is Way.EXACT:
+        matched = part.rows - part.dead
+    filtered = selection is not None and step.way is not Way.EXACT
+    strategy, queries = step.strategy, len(run.queries)
     if report.exact_queries == queries:
         strategy = "exact_filtered" if filtered else "exact"
     elif report.fraction <= 0.0:
@@ -246,11 +360,13 @@ def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
 
 
 COPIED_AFTER = 4
-"""After so many single searches with one filter the vectors of the rows that it selects may be copied ..."""
+"""After so many searches with one filter the vectors of the rows that it selects may be copied ..."""
 COPIED_WITHIN = 0.1
-"""... by searches that have so many seconds left."""
-_CHUNK_QUERIES = 8
-_CHUNK_MICROSECONDS = 2_500.0
+"""... by searches that have so many seconds left ..."""
+_COPIED_FOR = 32
+"""... one piece for so many queries of a batch, which gain as much."""
+_LEAST_QUERIES = 8
+_ALONE_MICROSECONDS, _CHUNK_MICROSECONDS = 2_500.0, 6_000.0
 _KEPT_PLANS = 512
 _KEPT_SPREADS = 128
 _plans: dict[tuple[Any, ...], tuple[PartFacts, Step]] = {}
@@ -266,6 +382,3 @@ def _indexed_first(parts: Sequence[Part]) -> Sequence[int]:
 def _empty(name: str, rows: int, filtered: bool, matched: int | None = 0) -> SegmentPlan:
     """The plan of a part in which nothing can match; an empty tail needs one in every search."""
     return SegmentPlan(name, "empty", rows, 0, matched, filtered=filtered)
-
-
-_EMPTY = SegmentPlan("", "empty", 0, 0)

@@ -68,7 +68,7 @@ def execute_hybrid(
     timings = {**by_vector.plan.timings_ms, **by_text.plan.timings_ms, "fuse": (perf_counter() - started) * 1e3}
     plan = Plan((*by_vector.plan.segments, *by_text.plan.segments), spec.filter_mode, spec.version, timings)
     fraction = (by_vector.searched_fraction + by_text.searched_fraction) / 2
-    return Outcome(winners, plan, by_vector.incomplete_reason or by_text.incomplete_reason, fraction)
+    return Outcome(winners, plan, [], by_vector.incomplete_reason or by_text.incomplete_reason, fraction)
 
 
 def fused(legs: tuple[Winners, Winners], fusion: Fusion, metric: Metric, limit: int) -> Winners:

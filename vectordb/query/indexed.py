@@ -12,7 +12,7 @@ candidates are therefore judged, and those of a query that fails are fetched mor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from vectordb.query import costs, exact, planner, probe, widths
 from vectordb.query.merge import Found
 from vectordb.query.planner import PartFacts, Step, Way
 from vectordb.query.run import Report, Run
+from vectordb.query.together import unjudged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,16 +31,13 @@ if TYPE_CHECKING:
 SLICE_MICROSECONDS = 5_000.0
 """Queries are handed to the index in slices of about this much work, with a look at the deadline between them."""
 
-_TOGETHER = 128
-"""Rows that are scored at once: with 384 dimensions they fit the second cache twice, as they are and widened."""
-
 SHORT = "the index returned too few matching rows"
 CORRELATED = "the filter is correlated with the query"
 TIES = "equal scores at the cut"
 COSTLY = "widening costs more than exact search"
 
 
-class _Search:
+class Search:
     """What stays the same for all queries of one part.
 
     Attributes:
@@ -115,7 +113,7 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, selection: Selec
         return report
     if single and step.way is Way.INDEX_POST and selection is not None:
         return _matching_at_once(run, number, facts, step, selection)
-    state = _Search(run, number, facts, step, selection, report)
+    state = Search(run, number, facts, step, selection, report)
     if state.needed == 0:
         return state.report
     failed: dict[str, list[int]] = {}
@@ -125,7 +123,7 @@ def search(run: Run, number: int, facts: PartFacts, step: Step, selection: Selec
     return _rounds(state, pending, failed)
 
 
-def _rounds(state: _Search, pending: list[tuple[int, Sequence[int]]], failed: dict[str, list[int]]) -> Report:
+def _rounds(state: Search, pending: list[tuple[int, Sequence[int]]], failed: dict[str, list[int]]) -> Report:
     """Attempts until every query is answered or the time is over: for each of them how many candidates to ask for, and
     those that are answered exactly in the end, by the reason."""
     run = state.run
@@ -143,7 +141,7 @@ def _rounds(state: _Search, pending: list[tuple[int, Sequence[int]]], failed: di
     return state.report
 
 
-def _probed(state: _Search, failed: dict[str, list[int]]) -> list[tuple[int, Sequence[int]]]:
+def _probed(state: Search, failed: dict[str, list[int]]) -> list[tuple[int, Sequence[int]]]:
     """For each query how many candidates to ask for, by the filter's selectivity near it; those that are better
     answered exactly are added to the failed ones."""
     run, step, capabilities = state.run, state.step, state.capabilities
@@ -228,14 +226,14 @@ def _matching_at_once(run: Run, number: int, facts: PartFacts, step: Step, selec
         passed = positions[(bits[positions >> 3] >> (positions & 7)) & 1 == 1]
         if _take(run, number, part.rows_of(passed[: step.rescored])):
             return report
-    state = _Search(run, number, facts, step, selection, report)
+    state = Search(run, number, facts, step, selection, report)
     retry = _judge(state, 0, positions, step.k)
     if retry is None:
         return report
     return _rounds(state, [(retry.k, [0])], {}) if retry.k else _rounds(state, [], {retry.reason: [0]})
 
 
-def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[int]]:
+def _round(state: Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[int]]:
     """One attempt for some queries, in slices; those that have to be retried, by how."""
     run, step = state.run, state.step
     params = widths.spanning(state.capabilities, step.params, k)
@@ -256,7 +254,7 @@ def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[i
         queries = run.queries if count == len(run.queries) else run.queries[np.asarray(numbers)]
         found = state.index.search(queries, asked, allowed=state.told, params=fitting)
         state.report.scored += found.scored
-        for query, positions in _unjudged(state, numbers, found.rows):
+        for query, positions in unjudged(state, numbers, found.rows, k):
             retry = _judge(state, query, positions, k)
             if retry is not None:
                 retries.setdefault(retry, []).append(query)
@@ -265,7 +263,7 @@ def _round(state: _Search, k: int, chosen: Sequence[int]) -> dict[_Retry, list[i
     return retries
 
 
-def _fitting(state: _Search, params: Mapping[str, Any], k: int, queries: int) -> tuple[int, Mapping[str, Any]]:
+def _fitting(state: Search, params: Mapping[str, Any], k: int, queries: int) -> tuple[int, Mapping[str, Any]]:
     """How many queries to hand to the index at once, and with which parameters, so that the call ends in time."""
     deadline, facts, capabilities = state.run.deadline, state.facts, state.capabilities
     if queries == 1 and not deadline.bounded:
@@ -287,42 +285,7 @@ def _fitting(state: _Search, params: Mapping[str, Any], k: int, queries: int) ->
     return 1, state.report.params
 
 
-def _unjudged(
-    state: _Search, numbers: Sequence[int], candidates: NDArray[np.int64]
-) -> Iterable[tuple[int, NDArray[np.int64]]]:
-    """The queries whose candidates int64[q, c] need a closer look, with them; those of the others are taken over.
-
-    Where every row may be returned and there is a full list for each query, only equal scores at the cut are left to
-    look for, and all queries are scored together.
-    """
-    part, run, limit = state.part, state.run, state.run.limit
-    c = min(state.step.rescored, candidates.shape[1])
-    plain = state.bits is None and part.dead == 0 and c > limit and len(numbers) > 1
-    if not plain or int(candidates[:, -1].min()) < 0:
-        return zip(numbers, candidates, strict=True)
-    n = len(numbers)
-    rows = part.rows_of(candidates[:, :c])
-    distances = np.empty((n, c), np.float32)
-    step = max(1, _TOGETHER // c)
-    for first in range(0, n, step):
-        some = slice(first, first + step)
-        vectors = part.vectors_at(rows[some].ravel()).reshape(-1, c, run.queries.shape[1])
-        distances[some] = run.all_final_distances(numbers[some], vectors)
-    # Places in the flat arrays: numpy's take_along_axis makes an index for every axis.
-    order = distances.argsort(axis=1, kind="stable")
-    order += np.arange(0, n * c, c)[:, None]
-    distances, rows = distances.take(order), rows.take(order)
-    tied = (distances[:, limit - 1] == distances[:, -1]).tolist()
-    unsure = []
-    for place, query in enumerate(numbers):
-        if tied[place]:
-            unsure.append((query, candidates[place]))
-        else:
-            run.put(query, Found(state.number, rows[place], distances[place]))
-    return unsure
-
-
-def _judge(state: _Search, query: int, positions: NDArray[np.int64], k: int) -> _Retry | None:
+def _judge(state: Search, query: int, positions: NDArray[np.int64], k: int) -> _Retry | None:
     """Takes over a query's candidates, and says how to go on where they will not do."""
     part, limit = state.part, state.run.limit
     padded = bool(positions[-1] < 0)
@@ -333,7 +296,7 @@ def _judge(state: _Search, query: int, positions: NDArray[np.int64], k: int) -> 
         places = np.flatnonzero((state.bits[positions >> 3] >> (positions & 7)) & 1)
         positions = positions[places]
         if state.told is not None and len(places) >= state.needed:
-            span = probe.rank(places, state.needed, state.share)
+            span = probe.rank(int(places[state.needed - 1]), state.needed, state.share)
     rows = part.rows_of(positions)
     if part.dead and state.bits is None:
         rows = rows[part.alive(rows)]
@@ -355,7 +318,7 @@ def _judge(state: _Search, query: int, positions: NDArray[np.int64], k: int) -> 
     return None
 
 
-def _scored(state: _Search, query: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _scored(state: Search, query: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Puts a query's candidates among those found, best first, in place of an earlier attempt's: their distances."""
     distances = state.run.final_distances(query, state.part.vectors_at(rows))
     order = distances.argsort(kind="stable")
@@ -364,18 +327,18 @@ def _scored(state: _Search, query: int, rows: NDArray[np.int64]) -> NDArray[np.f
     return distances
 
 
-def _wider(state: _Search, k: int, passed: int, otherwise: str) -> _Retry:
+def _wider(state: Search, k: int, passed: int, otherwise: str) -> _Retry:
     wider = planner.widened(k, passed, state.step, state.facts, state.wanted)
     return _Retry(0, otherwise) if wider is None else _Retry(wider, otherwise)
 
 
-def _spanning(state: _Search, k: int) -> _Retry:
+def _spanning(state: Search, k: int) -> _Retry:
     """Another filtered walk whose beam spans ``k`` rows, where there is a beam to widen and it is worth it."""
     worth = state.capabilities.width is not None and planner.affordable(k, state.step, state.facts)
     return _Retry(k if worth else 0, CORRELATED)
 
 
-def _exactly(state: _Search, failed: Mapping[str, list[int]]) -> float:
+def _exactly(state: Search, failed: Mapping[str, list[int]]) -> float:
     """Answers the queries that the index failed by an exact search: how many of them the deadline left unanswered."""
     run, report = state.run, state.report
     chosen = sorted(query for queries in failed.values() for query in queries)

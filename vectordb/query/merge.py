@@ -5,7 +5,7 @@ Distances here are scores turned so that smaller is closer (``vectordb.metric.di
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +32,24 @@ class Found(NamedTuple):
     part: int
     rows: NDArray[np.int64]
     distances: NDArray[np.float32]
+
+
+class Alike(NamedTuple):
+    """Candidates of many queries, equally many each, all in one part.
+
+    Attributes:
+        part: The part's number.
+        rows: int64[q, c], of each query ascending by distance.
+        distances: float32[q, c], final.
+    """
+
+    part: int
+    rows: NDArray[np.int64]
+    distances: NDArray[np.float32]
+
+    def each(self) -> Iterator[Found]:
+        """Those of each query."""
+        return (Found(self.part, *both) for both in zip(self.rows, self.distances, strict=True))
 
 
 def nearest(distances: NDArray[np.float32], limit: int) -> NDArray[np.int64]:
@@ -78,31 +96,31 @@ def all_winners(found: Sequence[Sequence[Found]], parts: Sequence[Part], limit: 
         return [winners(entries, parts, limit, metric) for entries in found]
     counts = {len(entries[0].rows) for entries in found}
     if len(counts) == 1 and counts.pop() >= limit:
-        return _all_alike(found, parts, limit, metric)
+        rows = np.concatenate([entries[0].rows for entries in found]).reshape(len(found), -1)
+        distances = np.concatenate([entries[0].distances for entries in found]).reshape(len(found), -1)
+        return winners_alike(Alike(number, rows, distances), parts, limit, metric)
     cuts = [_cut(entries, limit) for entries in found]
     ids = iter(parts[number].ids(np.concatenate([cut.rows for cut in cuts])))
     return [_ordered(cut, list(islice(ids, len(cut.rows))), limit, metric) for cut in cuts]
 
 
-def _all_alike(found: Sequence[Sequence[Found]], parts: Sequence[Part], limit: int, metric: Metric) -> list[Winners]:
-    """The winners of queries that all have equally many candidates in the same part, at least ``limit``: all are cut at
-    once."""
-    queries, number = len(found), found[0][0].part
-    rows = np.concatenate([entries[0].rows for entries in found]).reshape(queries, -1)
-    distances = np.concatenate([entries[0].distances for entries in found]).reshape(queries, -1)
+def winners_alike(found: Alike, parts: Sequence[Part], limit: int, metric: Metric) -> list[Winners]:
+    """:func:`winners` for each of many queries with at least ``limit`` candidates: all are cut at once."""
+    number, rows, distances = found
     # Equal scores find their order by their ids: also those beyond the cut. They are rare.
     looked_at = distances[:, : limit + 1]
-    tied = (looked_at[:, 1:] == looked_at[:, :-1]).any(axis=1).tolist()
-    rows, distances = rows[:, :limit], distances[:, :limit]
-    scores = -distances if metric.higher_is_better else distances
-    ids = parts[number].ids(rows.ravel())
+    tied = np.flatnonzero((looked_at[:, 1:] == looked_at[:, :-1]).any(axis=1)).tolist()
+    scores = -distances[:, :limit] if metric.higher_is_better else distances[:, :limit]
+    ids = parts[number].ids(rows[:, :limit].ravel())
+    starts = range(0, len(ids), limit)
     numbers = np.full(limit, number, np.int64)
-    return [
-        winners(found[query], parts, limit, metric)
-        if tied[query]
-        else Winners(ids[query * limit : (query + 1) * limit], scores[query], numbers, rows[query])
-        for query in range(queries)
+    all_ = [
+        Winners(ids[start : start + limit], scored, numbers, mine)
+        for start, scored, mine in zip(starts, scores, rows[:, :limit], strict=True)
     ]
+    for query in tied:
+        all_[query] = winners([Found(number, rows[query], distances[query])], parts, limit, metric)
+    return all_
 
 
 def _cut(found: Sequence[Found], limit: int) -> _Cut:

@@ -8,11 +8,15 @@ batch is searched by its own thread alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate, pairwise
 from threading import Lock
+from typing import NamedTuple, TypeVar
 
-from vectordb.query.run import Report, Run
+from vectordb.query.run import Run
+
+T = TypeVar("T")
 
 
 class _Helpers:
@@ -38,27 +42,27 @@ _helpers = _Helpers()
 os.register_at_fork(after_in_child=_helpers._start_anew)
 
 
-def for_each_chunk(count: int, size: int, work: Callable[[range], None]) -> None:
-    """Calls ``work`` for stretches of ``0..count-1`` of at most ``size`` each, in several threads at once.
+def for_each(chunks: Sequence[range], work: Callable[[range], None]) -> None:
+    """Calls ``work`` for each chunk, in several threads at once.
 
     Raises:
         Exception: One that a chunk raised, the caller's own before a helper's, once no chunk runs any more; those not
             begun are left out.
     """
-    chunks = iter([range(start, min(start + size, count)) for start in range(0, count, size)])
+    left = iter(list(chunks))
     stopped = False
 
     def take_chunks() -> None:
         nonlocal stopped
         # An iterator over a list hands out each item once, whichever threads ask.
-        while not stopped and (chunk := next(chunks, None)) is not None:
+        while not stopped and (chunk := next(left, None)) is not None:
             try:
                 work(chunk)
             except BaseException:
                 stopped = True
                 raise
 
-    others = [_helpers.submit(take_chunks) for _ in range(min(_helpers.count, -(-count // size) - 1))]
+    others = [_helpers.submit(take_chunks) for _ in range(min(_helpers.count, len(chunks) - 1))]
     error: BaseException | None = None
     try:
         take_chunks()
@@ -71,17 +75,36 @@ def for_each_chunk(count: int, size: int, work: Callable[[range], None]) -> None
         raise error
 
 
-def over_queries(run: Run, size: int, search: Callable[[Run], Report]) -> Report:
-    """Searches one part for all queries: by several threads, ``size`` at a time, where they are more than that."""
-    count = len(run.queries)
-    if count <= size or not _helpers.count:
-        return search(run)
-    reports: dict[range, Report] = {}
+class Sizes(NamedTuple):
+    """How many queries are searched by one thread alone, and about how many at most at a time by several."""
+
+    alone: int
+    most: int
+
+
+def over_queries(run: Run, sizes: Sizes, search: Callable[[Run], T]) -> list[T]:
+    """What ``search`` gives for runs of stretches of the queries, in their order."""
+    count, threads = len(run.queries), _helpers.count + 1
+    if count <= sizes.alone or threads == 1:
+        return [search(run)]
+    answers: dict[int, T] = {}
 
     def search_chunk(chunk: range) -> None:
-        mine = run.over(chunk)
-        reports[chunk] = search(mine)
-        run.join(chunk, mine)
+        answers[chunk.start] = search(run.over(chunk))
 
-    for_each_chunk(count, size, search_chunk)
-    return Report.joined(reports)
+    for_each(stretches(count, sizes.most, threads), search_chunk)
+    return [answers[start] for start in sorted(answers)]
+
+
+def stretches(count: int, size: int, threads: int) -> list[range]:
+    """Cuts ``0..count-1`` so that each thread gets as much as the others: one that is left over would be waited for.
+
+    All are alike and of at most ``size`` but the first of each thread: these are of steps in length, and short ones at
+    the end make up for it. Threads that search equally long would all come for the GIL at once, again and again.
+    """
+    each = -(-count // (size * threads))
+    whole = count / (threads * each)
+    steps = [whole * (thread + 1) / threads for thread in range(threads)]
+    sizes = [*steps, *[whole] * (threads * (each - 1)), *reversed(steps[:-1])]
+    bounds = [0, *(int(end + 0.5) for end in accumulate(sizes))]
+    return [range(start, stop) for start, stop in pairwise(bounds) if start < stop]

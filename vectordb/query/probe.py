@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
@@ -50,15 +50,18 @@ def markers(positions: int, selectivity: float) -> Markers:
     return Markers(_random_bits(-(-positions // 8), power), 0.5**power)
 
 
-def rank(places: NDArray[np.int64], needed: int, share: float) -> float:
+@overload
+def rank(place: int, needed: int, share: float) -> float: ...
+@overload
+def rank(place: NDArray[np.int64], needed: int, share: float) -> NDArray[np.float64]: ...
+def rank(place: int | NDArray[np.int64], needed: int, share: float) -> float | NDArray[np.float64]:
     """About how many rows, matching or not, are as near as the ``needed``-th hit.
 
     Args:
-        places: int64[m], where the matching rows stand in a list of matching rows and markers, ascending.
+        place: Where that hit stands in a list of matching rows and markers, from 0; or int64[q], of several queries.
         share: Of the other rows, those that are markers.
     """
-    ahead = int(places[needed - 1]) - (needed - 1)
-    return needed + ahead / share
+    return needed + (place - (needed - 1)) / share
 
 
 def sample(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.query.deadline import Deadline
-    from vectordb.query.merge import Found
+    from vectordb.query.merge import Alike, Found
     from vectordb.query.spec import SearchSpec
     from vectordb.segments.part import Part
 
 
+_TOGETHER = 128
+"""Rows that are scored at once: with 384 dimensions they fit the second cache twice, as they are and widened."""
+
+
 class Run:
-    """The state of searching some queries. Used by one thread, but for :meth:`join`, which each thread of a batch calls
-    for queries of its own.
+    """The state of searching some queries. Used by one thread; of a batch each has runs of its own.
 
     Attributes:
         queries: float32[q, d], prepared.
-        found: For each query its candidates, one entry a part that has some.
-        searched: Rows searched so far, by the mean over the queries.
-        filter_seconds: Time spent in estimating and evaluating the filter.
+        alike: All that was found, where one part answered all queries at once; else ``None``.
     """
 
-    __slots__ = ("deadline", "filter_seconds", "found", "incomplete", "limit", "parts", "queries", "searched", "spec")
+    __slots__ = ("_found", "alike", "deadline", "incomplete", "limit", "parts", "queries", "spec")
 
     def __init__(
         self, parts: Sequence[Part], queries: NDArray[np.float32], spec: SearchSpec, deadline: Deadline
@@ -39,21 +40,22 @@ class Run:
         self.spec = spec
         self.deadline = deadline
         self.limit = spec.limit
-        self.found: list[list[Found]] = [[] for _ in range(len(queries))]
-        self.searched = 0.0
-        self.filter_seconds = 0.0
+        self._found: list[list[Found]] = [[] for _ in range(len(queries))]
+        self.alike: Alike | None = None
         self.incomplete = False
+
+    @property
+    def found(self) -> list[list[Found]]:
+        """For each query its candidates, one entry a part that has some."""
+        if self.alike is not None:
+            alike, self.alike = self.alike, None
+            for entries, found in zip(self._found, alike.each(), strict=True):
+                entries.append(found)
+        return self._found
 
     def over(self, chunk: range) -> Run:
         """A run of its own for some of the queries."""
         return Run(self.parts, self.queries[chunk.start : chunk.stop], self.spec, self.deadline)
-
-    def join(self, chunk: range, run: Run) -> None:
-        """Takes over what a run for some of the queries found in one more part."""
-        for query, found in zip(chunk, run.found, strict=True):
-            self.found[query].extend(found)
-        # Never taken back, so that threads may join at once.
-        self.incomplete = self.incomplete or run.incomplete
 
     def expired(self) -> bool:
         """Whether to stop here; then the answer is incomplete.
@@ -84,16 +86,31 @@ class Run:
         else:
             entries.append(found)
 
+    def put_alike(self, found: Alike) -> None:
+        """Adds the candidates of all queries in a part that found none for them before."""
+        if any(self.found):
+            for query, one in enumerate(found.each()):
+                self.put(query, one)
+        else:
+            self.alike = found
+
     def final_distances(self, query: int, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Final distances of prepared vectors float32[c, d] to one query: the scores that users see, smaller closer."""
         metric = self.spec.metric
         return distances(scores(self.queries[query], vectors, metric), metric)
 
-    def all_final_distances(self, queries: Sequence[int], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The same for some queries, each with vectors of its own: float32[q, c, d] -> float32[q, c]."""
+    def all_final_distances(self, queries: Sequence[int], part: Part, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The same for some queries, each with rows of its own in a part: int64[q, c] -> float32[q, c]."""
+        n, c = rows.shape
         metric = self.spec.metric
         chosen = self.queries[np.asarray(queries), None]
-        return distances(scores(chosen, vectors, metric), metric)
+        found = np.empty((n, c), np.float32)
+        step = max(1, _TOGETHER // c)
+        for first in range(0, n, step):
+            some = slice(first, first + step)
+            vectors = part.vectors_at(rows[some].ravel()).reshape(-1, c, self.queries.shape[1])
+            found[some] = scores(chosen[some], vectors, metric)
+        return distances(found, metric)
 
 
 class Report:
@@ -124,12 +141,16 @@ class Report:
         return text if self.exact_queries in (0, queries) else f"{self.exact_queries} of {queries} queries: {text}"
 
     @staticmethod
-    def joined(reports: Mapping[range, Report]) -> Report:
-        """One report of the chunks of a batch."""
+    def joined(reports: Sequence[tuple[int, Report | None]]) -> Report:
+        """One report of a batch: of so many queries each, ``None`` where the time ran out before they were begun."""
+        if len(reports) == 1 and reports[0][1] is not None:
+            return reports[0][1]
         whole = Report()
-        queries = sum(map(len, reports))
-        whole.fraction = sum(len(chunk) * report.fraction for chunk, report in reports.items()) / queries
-        for report in reports.values():
+        searched: float = sum(count * report.fraction for count, report in reports if report is not None)
+        whole.fraction = searched / sum(count for count, _ in reports)
+        for _, report in reports:
+            if report is None:
+                continue
             whole.scored += report.scored
             whole.exact_queries += report.exact_queries
             whole.reasons = tuple(dict.fromkeys(whole.reasons + report.reasons))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vectordb.metric import Metric
@@ -66,11 +66,13 @@ class Outcome:
     Attributes:
         winners: One entry a query.
         plan: How each part was searched.
+        made: What the caller of ``execute`` wanted made of them, one entry a query.
         incomplete_reason: ``"deadline"`` when something was left unsearched, else ``None``.
         searched_fraction: How much of the parts' rows was searched, the mean over the queries.
     """
 
     winners: list[Winners]
     plan: Plan
+    made: list[Any] = field(default_factory=list)
     incomplete_reason: str | None = None
     searched_fraction: float = 1.0

@@ -73,7 +73,7 @@ class Selection:
         matched: Living rows that meet the filter, with or without a vector.
         estimated: How many of them were expected before the filter was evaluated.
         changed: The state of the part that it holds for.
-        uses: Single searches with it so far, about.
+        uses: Searches with it so far, about; a batch is one.
         copied: The vectors of its rows, once they were worth a copy.
         copyable: Whether such a copy has its place.
     """

@@ -23,6 +23,11 @@ def vectors_to_bytes(vectors: NDArray[np.float32]) -> bytes:
     return np.ascontiguousarray(vectors, _FLOATS).tobytes()
 
 
+def bytes_of_vectors(vectors: NDArray[np.float32]) -> memoryview:
+    """The same of at least one row and column, in place where they lie so in memory."""
+    return np.ascontiguousarray(vectors, _FLOATS).data.cast("B")
+
+
 def vectors_from_bytes(data: bytes, dim: int, field: str, rows: int | None = None) -> NDArray[np.float32]:
     """A read-only float32[n, dim] over ``data``, without a copy on little-endian machines.
 

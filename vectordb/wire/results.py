@@ -56,17 +56,17 @@ def records_from_message(message: types_pb2.Records) -> list[Record]:
 def columns_to_message(
     message: types_pb2.Rows,
     ids: Sequence[str],
-    vectors: Sequence[NDArray[np.float32] | None],
-    metadata: Sequence[Metadata | bytes | None],
-    texts: Sequence[str | None],
+    vectors: Sequence[NDArray[np.float32] | None] | None,
+    metadata: Sequence[Metadata | bytes | None] | None,
+    texts: Sequence[str | None] | None,
 ) -> None:
-    """Writes the columns of records or hits; those that no row has are left out."""
+    """Writes the columns of records or hits, at least one; those that no row has are left out."""
     message.ids.extend(ids)
-    if not _is_empty(metadata):
+    if metadata is not None and not _is_empty(metadata):
         message.metadata.extend(map(_encoded, metadata))
-    if not _is_empty(texts):
+    if texts is not None and not _is_empty(texts):
         texts_to_message(texts, message)
-    if not _is_empty(vectors):
+    if vectors is not None and not _is_empty(vectors):
         present = [vector is not None for vector in vectors]
         given = [vector for vector in vectors if vector is not None]
         matrix = np.zeros((len(ids), len(given[0])), np.float32)
@@ -108,7 +108,14 @@ def rows_of(ids: list[str], columns: Sequence[Sequence[Any] | None], names: Sequ
     Raises:
         Internal: A column has another length than ``ids``.
     """
+    check_lengths(ids, columns, names)
+    return zip(ids, *[[None] * len(ids) if column is None else column for column in columns], strict=True)
+
+
+def check_lengths(ids: Sequence[str], columns: Sequence[Sequence[Any] | None], names: Sequence[str]) -> None:
+    """Raises:
+    Internal: A column has another length than ``ids``.
+    """
     for name, column in zip(names, columns, strict=True):
         if column is not None and len(column) != len(ids):
             raise Internal(f"the server's answer has {len(column)} of {name} for {len(ids)} ids")
-    return zip(ids, *[[None] * len(ids) if column is None else column for column in columns], strict=True)

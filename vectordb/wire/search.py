@@ -9,9 +9,9 @@ nothing is alike but the plan's parts; its messages would be filled field by fie
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import repeat
+from itertools import accumulate, chain
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -19,10 +19,10 @@ from google.protobuf.message import DecodeError
 
 from vectordb.errors import Internal, InvalidArgument
 from vectordb.requests import SearchRequest
-from vectordb.types import Hit, Plan, SearchResult, hits_of
-from vectordb.wire.columns import LITTLE, MAX_DIM, vectors_from_bytes, vectors_to_bytes
+from vectordb.types import HitColumns, Plan, SearchResult
+from vectordb.wire.columns import LITTLE, MAX_DIM, bytes_of_vectors, vectors_from_bytes
 from vectordb.wire.requests import search_from_message, search_settings, search_to_message
-from vectordb.wire.results import columns_from_message, columns_to_message, rows_of
+from vectordb.wire.results import check_lengths, columns_from_message, columns_to_message
 from vectordb.wire.stats import plan_from_message, plan_to_bytes
 from vectordb.wire.varints import varint
 from vectordb_proto.v1 import service_pb2, types_pb2
@@ -151,10 +151,10 @@ def search_to_bytes(collection: str, request: SearchRequest) -> bytes:
     except TypeError:
         # Something has no hash, or no order: the general way says what is wrong with it, if anything is.
         return _made_whole(collection, request)
-    data = vectors_to_bytes(vectors)
-    if not data:
+    if not vectors.size:
         return before + after
-    return b"".join((before, b"\x1a", varint(len(data)), data, after))
+    data = bytes_of_vectors(vectors)
+    return b"".join((before, b"\x1a", varint(data.nbytes), data, after))
 
 
 def _made_whole(collection: str, request: SearchRequest) -> bytes:
@@ -179,7 +179,6 @@ def _around(asked: tuple[Any, ...], how: tuple[Any, ...], vector_name: str) -> t
 # Answers
 
 _MALFORMED = "the server's answer to a search is not well formed; are both of one release?"
-_NONE = repeat(None)
 _COMPLETE = Struct("<3sdcd")
 _INCOMPLETE = Struct("<cdcd")
 
@@ -193,33 +192,68 @@ def answer_to_bytes(results: Sequence[SearchResult], include: Sequence[str]) -> 
     """
     parts: list[bytes] = []
     plans: dict[int, tuple[int, Plan]] = {}
-    for result in results:
+    columns = [result.by_column() for result in results]
+    alike, end = None, b""
+    for result, hits in zip(results, _hits_to_bytes(columns, include), strict=True):
         plan = result.plan
-        known = plans.get(id(plan))
-        if known is None:
-            known = plans[id(plan)] = len(plans), plan
-        end = _end_to_bytes(result, known[0])
-        hits = list(result)
-        if not hits:
-            parts += (b"\x0a", varint(len(end)), end)
-            continue
-        ids, scores, metadata, texts, vectors = zip(*hits, strict=True)
-        rows = types_pb2.Rows()
-        if include:
-            columns_to_message(rows, ids, vectors, metadata, texts)
-        else:
-            rows.ids.extend(ids)
-        data = rows.SerializeToString()
-        packed = array("f", scores)
-        if not LITTLE:
-            packed.byteswap()
-        size, sized = varint(len(data)), varint(4 * len(packed))
-        whole = 2 + len(size) + len(data) + len(sized) + 4 * len(packed) + len(end)
-        parts += (b"\x0a", varint(whole), b"\x0a", size, data, b"\x12", sized, packed.tobytes(), end)
+        # Of a batch all have the same plan and end.
+        told = (id(plan), result.took_ms, result.searched_fraction, result.incomplete_reason)
+        if told != alike:
+            known = plans.get(id(plan))
+            if known is None:
+                known = plans[id(plan)] = len(plans), plan
+            alike, end = told, _end_to_bytes(result, known[0])
+        parts += (b"\x0a", varint(len(hits) + len(end)), hits, end)
     for _, plan in plans.values():
         data = plan_to_bytes(plan)
         parts += (b"\x12", varint(len(data)), data)
     return b"".join(parts)
+
+
+def _hits_to_bytes(columns: Sequence[HitColumns], include: Sequence[str]) -> list[bytes]:
+    """The hits of each query as the first fields of its result; nothing where there are none."""
+    if not include and len(columns) > 1:
+        ids = list(chain.from_iterable(hits.ids for hits in columns))
+        data = types_pb2.Rows(ids=ids).SerializeToString()
+        lengths = list(map(len, ids))
+        # Then each id is ASCII, and there are two bytes before it.
+        if len(data) == sum(lengths) + 2 * len(ids):
+            counts = [len(hits.ids) for hits in columns]
+            scores = _packed(chain.from_iterable(hits.scores for hits in columns))
+            return list(_bare_hits(counts, data, [0, *accumulate(lengths)], scores))
+    return [_hits(hits, include) if hits.ids else b"" for hits in columns]
+
+
+def _hits(hits: HitColumns, include: Sequence[str]) -> bytes:
+    ids, scores, metadata, texts, vectors = hits
+    rows = types_pb2.Rows()
+    if include:
+        columns_to_message(rows, ids, vectors, metadata, texts)
+    else:
+        rows.ids.extend(ids)
+    return _framed(rows.SerializeToString(), _packed(scores))
+
+
+def _bare_hits(counts: Sequence[int], ids: bytes, ends: Sequence[int], scores: bytes) -> Iterator[bytes]:
+    """Cuts the serialized ids and the scores of all queries between queries of so many hits. ``ends``: where each id
+    would begin, and the last end, were there no bytes but theirs."""
+    first = 0
+    for count in counts:
+        last = first + count
+        rows = ids[ends[first] + 2 * first : ends[last] + 2 * last]
+        yield _framed(rows, scores[4 * first : 4 * last]) if count else b""
+        first = last
+
+
+def _framed(rows: bytes, scores: bytes) -> bytes:
+    return b"".join((b"\x0a", varint(len(rows)), rows, b"\x12", varint(len(scores)), scores))
+
+
+def _packed(scores: Iterable[float]) -> bytes:
+    packed = array("f", scores)
+    if not LITTLE:
+        packed.byteswap()
+    return packed.tobytes()
 
 
 def _end_to_bytes(result: SearchResult, plan: int) -> bytes:
@@ -267,19 +301,20 @@ def answer_from_bytes(data: bytes, include: Sequence[str]) -> list[SearchResult]
         reason = None if complete else entry.incomplete_reason
         if number >= len(plans) or complete == entry.HasField("incomplete_reason"):
             raise Internal(_MALFORMED)
-        hits = _hits_from_message(entry) if include else _bare_hits_from_message(entry)
+        hits = _columns_from_message(entry) if include else _bare_columns_from_message(entry)
         results.append(SearchResult(hits, plans[number], entry.took_ms, reason, entry.searched_fraction))
     return results
 
 
-def _hits_from_message(entry: types_pb2.SearchResult) -> list[Hit]:
+def _columns_from_message(entry: types_pb2.SearchResult) -> HitColumns:
     ids, (vectors, metadata, texts) = columns_from_message(entry.hits)
-    columns = (list(entry.scores), metadata, texts, vectors)
-    return hits_of(rows_of(ids, columns, ("score", "metadata", "text", "vector")))
+    scores = list(entry.scores)
+    check_lengths(ids, (scores, metadata, texts, vectors), ("score", "metadata", "text", "vector"))
+    return HitColumns(ids, scores, metadata, texts, vectors)
 
 
-def _bare_hits_from_message(entry: types_pb2.SearchResult) -> list[Hit]:
-    ids, scores = entry.hits.ids, entry.scores
+def _bare_columns_from_message(entry: types_pb2.SearchResult) -> HitColumns:
+    ids, scores = list(entry.hits.ids), list(entry.scores)
     if len(ids) != len(scores):
         raise Internal(_MALFORMED)
-    return hits_of(zip(ids, scores, _NONE, _NONE, _NONE, strict=False))
+    return HitColumns(ids, scores)

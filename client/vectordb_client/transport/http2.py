@@ -28,6 +28,8 @@ _PREFIX = struct.Struct(">BI")
 _LARGEST_WINDOW = (1 << 31) - 1
 _FIRST_WINDOW = 65_535
 _RECEIVED = 1 << 30
+_MOST_PIECES = 64
+"""Of a long message so many are joined and sent at once: half a megabyte of the smallest frames."""
 _LAST_STREAM = (1 << 31) - 1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _OK: Headers = (("grpc-status", b"0"),)
@@ -122,8 +124,7 @@ class Connection:
                 answered = False
             else:
                 self._window_of_stream = self._initial
-                self._socket.sendall(first + head)
-                answered = self._send(memoryview(prefix + message), end)
+                answered = self._send(first + head, memoryview(prefix + message), end)
         except BlockingIOError:
             raise OutOfTime from None
         while not answered:
@@ -160,10 +161,20 @@ class Connection:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
-    def _send(self, data: memoryview, end: float | None) -> bool:
-        """Sends a long message as the peer takes it; whether it has answered before the end of it."""
+    def _send(self, head: bytes, data: memoryview, end: float | None) -> bool:
+        """Sends a long message as the peer takes it; whether it has answered before the end of it.
+
+        As many frames as the peer has room for go out at once: each call of the system would wake it.
+
+        Args:
+            head: What goes before the first frame.
+        """
+        waiting: list[bytes | memoryview] = [head]
         while data:
             size = min(len(data), self._largest, self._window, self._window_of_stream)
+            if size <= 0 or len(waiting) > _MOST_PIECES:
+                self._socket.sendall(b"".join(waiting))
+                waiting = []
             if size <= 0:
                 if self._step(end):
                     self.last = True
@@ -172,8 +183,9 @@ class Connection:
             self._window -= size
             self._window_of_stream -= size
             flags = _END_STREAM if size == len(data) else 0
-            self._socket.sendall(_FRAME.pack(size << 8 | _DATA, flags, self._stream) + data[:size])
+            waiting += (_FRAME.pack(size << 8 | _DATA, flags, self._stream), data[:size])
             data = data[size:]
+        self._socket.sendall(b"".join(waiting))
         return False
 
     def _step(self, end: float | None) -> bool:

@@ -35,10 +35,15 @@ def test_the_nearest_are_among_few_candidates(metric: Metric, limit: int) -> Non
     vectors = prepared(rng.standard_normal((3_000, 48), dtype=np.float32), metric)
     rows = copied(vectors, metric)
     assert rows is not None
-    for query in prepared(rng.standard_normal((30, 48), dtype=np.float32), metric):
+    queries = prepared(rng.standard_normal((30, 48), dtype=np.float32), metric)
+    together = rows.all_candidates(queries, limit)
+    assert together is not None
+    assert together.shape[1] <= 2 * limit + 20
+    for query, found in zip(queries, together.tolist(), strict=True):
         places = rows.candidates(query, limit)
         assert places is not None
-        assert nearest(query, vectors, metric, limit) <= set(places.tolist())
+        assert nearest(query, vectors, metric, limit) <= set(places.tolist()) <= set(found)
+        assert len(set(found)) == len(found)
         assert len(places) <= 2 * limit + 20
 
 
@@ -51,9 +56,13 @@ def test_rows_that_half_precision_tells_apart_badly(metric: Metric, scale: float
     vectors = prepared((scale * (base + 1e-4 * rng.standard_normal((800, 32)))).astype(np.float32), metric)
     rows = copied(vectors, metric)
     assert rows is not None
-    for query in prepared((scale * (base + 0.1 * rng.standard_normal((20, 32)))).astype(np.float32), metric):
+    queries = prepared((scale * (base + 0.1 * rng.standard_normal((20, 32)))).astype(np.float32), metric)
+    together = rows.all_candidates(queries, 10)
+    for i, query in enumerate(queries):
+        best = nearest(query, vectors, metric, 10)
         places = rows.candidates(query, 10)
-        assert places is None or nearest(query, vectors, metric, 10) <= set(places.tolist())
+        assert places is None or best <= set(places.tolist())
+        assert together is None or best <= set(together[i].tolist())
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -67,6 +76,9 @@ def test_equal_rows_at_the_cut_are_all_returned_or_none(metric: Metric) -> None:
         places = rows.candidates(vectors[0], 10)
         assert (places is not None) == some
         assert places is None or set(range(equal)) <= set(places.tolist())
+        together = rows.all_candidates(vectors[[0, 1_999]], 10)
+        assert (together is not None) == some
+        assert together is None or set(range(equal)) <= set(together[0].tolist())
 
 
 def test_what_half_precision_does_not_hold_is_not_copied() -> None:
@@ -80,13 +92,16 @@ def test_what_half_precision_does_not_hold_is_not_copied() -> None:
 def test_queries_beyond_single_precision_are_left_to_others(metric: Metric) -> None:
     rows = copied(np.random.default_rng(3).standard_normal((500, 8), dtype=np.float32), metric)
     assert rows is not None
-    assert rows.candidates(np.full(8, 1e30, np.float32), 10) is None
+    far = np.full(8, 1e30, np.float32)
+    assert rows.candidates(far, 10) is None
+    assert rows.all_candidates(np.stack([far / np.float32(1e30), far]), 10) is None
 
 
 def test_small_copies_are_returned_whole() -> None:
     rows = copied(np.eye(15, dtype=np.float32), Metric.COSINE)
     assert rows is not None
     assert rows.candidates(np.eye(15, dtype=np.float32)[0], 10).tolist() == list(range(15))  # type: ignore[union-attr]
+    assert rows.all_candidates(np.eye(15, dtype=np.float32), 10) is None
 
 
 def test_the_copy_takes_half_the_bytes_and_its_row_numbers() -> None:

@@ -12,9 +12,10 @@ import pytest
 from vectordb.errors import DeadlineExceeded
 from vectordb.metric import Metric, prepared
 from vectordb.query import parallel
-from vectordb.query.deadline import Deadline
+from vectordb.query.deadline import NO_DEADLINE, Deadline
 from vectordb.query.executor import execute
-from vectordb.query.spec import SearchSpec
+from vectordb.query.run import Run
+from vectordb.query.spec import SearchSpec, Winners
 
 DIM = 16
 ROWS = 4_000
@@ -32,16 +33,42 @@ def helpers(monkeypatch: pytest.MonkeyPatch) -> Iterator[parallel._Helpers]:
         found._pool.shutdown()
 
 
-def test_every_item_is_in_one_chunk() -> None:
+def _ones(count: int) -> list[range]:
+    return [range(i, i + 1) for i in range(count)]
+
+
+def test_every_chunk_is_taken_once() -> None:
     seen: list[range] = []
-    parallel.for_each_chunk(103, 10, seen.append)
-    assert sorted(item for chunk in seen for item in chunk) == list(range(103))
-    assert max(map(len, seen)) == 10
+    parallel.for_each(_ones(103), seen.append)
+    assert sorted(chunk.start for chunk in seen) == list(range(103))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("count", [9, 33, 100, 1_001])
+@pytest.mark.parametrize("size", [8, 32])
+def test_stretches_give_each_thread_as_much(count: int, size: int, threads: int) -> None:
+    found = parallel.stretches(count, size, threads)
+    assert [item for chunk in found for item in chunk] == list(range(count)), "each once, in their order"
+    assert max(map(len, found)) <= size + 1
+    # Whoever has done least takes the next.
+    done = [0] * threads
+    for chunk in found:
+        done[done.index(min(done))] += len(chunk)
+    assert max(done) <= 2 + 1.2 * count / threads
+
+
+def test_stretches_are_searched_in_order() -> None:
+    queries = np.arange(103 * DIM, dtype=np.float32).reshape(103, DIM)
+    run = Run([], queries, SearchSpec(10), NO_DEADLINE)
+    assert len(parallel.over_queries(run, parallel.Sizes(103, 10), lambda run: run.queries)) == 1
+    found = parallel.over_queries(run, parallel.Sizes(102, 10), lambda run: run.queries)
+    assert len(found) > 10
+    assert np.array_equal(np.concatenate(found), queries)
 
 
 def test_chunks_run_side_by_side() -> None:
     together = threading.Barrier(4, timeout=30)
-    parallel.for_each_chunk(4, 1, lambda chunk: together.wait() and None)
+    parallel.for_each(_ones(4), lambda chunk: together.wait() and None)
 
 
 def test_an_error_ends_the_batch() -> None:
@@ -52,7 +79,7 @@ def test_an_error_ends_the_batch() -> None:
         raise ValueError(f"chunk {chunk.start}")
 
     with pytest.raises(ValueError, match="chunk"):
-        parallel.for_each_chunk(1_000, 1, work)
+        parallel.for_each(_ones(1_000), work)
     assert len(begun) <= 4
 
 
@@ -62,7 +89,7 @@ def test_a_batch_does_not_wait_for_busy_helpers(helpers: parallel._Helpers) -> N
         for _ in range(helpers.count):
             helpers.submit(lambda: free.wait(60) and None)
         threads: set[int] = set()
-        parallel.for_each_chunk(20, 1, lambda chunk: threads.add(threading.get_ident()))
+        parallel.for_each(_ones(20), lambda chunk: threads.add(threading.get_ident()))
         assert threads == {threading.get_ident()}
     finally:
         free.set()
@@ -96,6 +123,25 @@ def test_a_batch_gives_the_answers_of_single_searches(
             assert hits.parts.tolist() == single.parts.tolist()
         assert batch.incomplete_reason is None
         assert batch.plan.segments[0].rows_scored >= QUERIES * 10
+
+
+def test_each_query_gets_what_was_made_of_its_winners(fakes: Any) -> None:
+    rng = np.random.default_rng(7)
+    vectors = rng.normal(size=(ROWS, DIM))
+    part = fakes.FakePart("s", vectors, [f"{i:05}" for i in range(ROWS)], Metric.L2).indexed()
+    queries = rng.normal(size=(QUERIES, DIM)).astype(np.float32)
+    calls: list[int] = []
+
+    def make(winners: list[Winners]) -> list[list[str]]:
+        calls.append(len(winners))
+        return [hits.ids for hits in winners]
+
+    outcome = execute([part], queries, SearchSpec(10, metric=Metric.L2), make=make)
+    assert outcome.made == [hits.ids for hits in outcome.winners]
+    assert sum(calls) == QUERIES
+    assert len(calls) > 1
+    assert set(outcome.plan.timings_ms) == {"search", "merge"}
+    assert all(milliseconds >= 0.0 for milliseconds in outcome.plan.timings_ms.values())
 
 
 def test_a_deadline_ends_all_threads(fakes: Any) -> None:

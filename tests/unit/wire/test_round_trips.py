@@ -37,6 +37,7 @@ from vectordb.types import (
     FieldType,
     FilterMode,
     Hit,
+    HitColumns,
     IndexSpec,
     Plan,
     QuantizationSpec,
@@ -50,6 +51,7 @@ from vectordb.wire import columns, filters, requests, results, search, stats
 from vectordb_proto.v1 import filter_pb2, service_pb2, types_pb2
 
 TEXT = st.text(max_size=8)
+IDS_OF_HITS = st.text(min_size=1, max_size=8) | st.integers(100, 512).map(lambda size: "a" * size)
 IDS = st.lists(st.text(min_size=1, max_size=8), max_size=9)
 SECONDS = st.none() | st.floats(0.001, 1e6)
 VERSION = st.none() | st.integers(0, 2**63 - 1)
@@ -259,6 +261,32 @@ def test_search_results(found, plan, reason, fraction):
         for a, b in zip(got, want, strict=True):
             assert a[:4] == b[:4]
             np.testing.assert_array_equal(a.vector, b.vector)
+
+
+@given(st.lists(st.lists(st.tuples(IDS_OF_HITS, st.floats(width=32, allow_nan=False)), max_size=4), max_size=4), PLAN)
+def test_search_results_of_ids_and_scores(found, plan):
+    """Also where ids are long, or not ASCII, and where queries have none."""
+    given_ = [SearchResult(HitColumns([i for i, _ in hits], [s for _, s in hits]), plan, 1.25) for hits in found]
+    data = search.answer_to_bytes(given_, ())
+    message = service_pb2.SearchResponse.FromString(data)
+    assert [list(zip(entry.hits.ids, entry.scores, strict=True)) for entry in message.results] == found
+    for got, want in zip(search.answer_from_bytes(data, ()), found, strict=True):
+        assert [hit[:2] for hit in got] == want
+        assert (got.complete, got.took_ms, got.plan) == (True, 1.25, plan)
+
+
+def test_results_of_one_answer_may_end_differently():
+    plans = [Plan((), version=1), Plan((), version=2)]
+    given_ = [
+        SearchResult([Hit("a", 1.0)], plans[0], 1.0),
+        SearchResult([Hit("b", 2.0)], plans[1], 1.0),
+        SearchResult([], plans[0], 1.0, "deadline", 0.5),
+        SearchResult([Hit("c", 3.0)], plans[0], 2.0),
+    ]
+    data = search.answer_to_bytes(given_, ())
+    for got, want in zip(search.answer_from_bytes(data, ()), given_, strict=True):
+        assert (list(got), got.plan, got.took_ms) == (list(want), want.plan, want.took_ms)
+        assert (got.incomplete_reason, got.searched_fraction) == (want.incomplete_reason, want.searched_fraction)
 
 
 @given(st.lists(HIT, max_size=5))

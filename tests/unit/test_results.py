@@ -1,0 +1,89 @@
+"""Results that hold their hits by column until somebody looks: nobody can tell."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vectordb.types import Hit, HitColumns, Plan, SearchResult
+
+PLAN = Plan((), version=3)
+VECTORS = [np.arange(2, dtype=np.float32), None]
+WHOLE = HitColumns(["a", "b"], [0.75, 0.5], [{"year": 1}, None], ["one", None], VECTORS)
+BARE = HitColumns(["a", "b"], [0.75, 0.5])
+EMPTY = HitColumns([], [])
+
+
+def rows(columns: HitColumns) -> list[Hit]:
+    """The hits, one after the other."""
+    made = []
+    for i, (id_, score) in enumerate(zip(columns.ids, columns.scores, strict=True)):
+        made.append(Hit(id_, score, *(None if column is None else column[i] for column in columns[2:])))
+    return made
+
+
+def pair(columns: HitColumns) -> tuple[SearchResult, SearchResult]:
+    return SearchResult(columns, PLAN, 1.5), SearchResult(rows(columns), PLAN, 1.5)
+
+
+def told(result: SearchResult) -> Any:
+    return [
+        (hit.id, hit.score, hit.metadata, hit.text, None if hit.vector is None else hit.vector.tolist())
+        for hit in result
+    ]
+
+
+@pytest.mark.parametrize("columns", [WHOLE, BARE, EMPTY])
+def test_hits_are_the_same(columns: HitColumns) -> None:
+    lazy, made = pair(columns)
+    assert len(lazy) == len(made) == len(columns.ids)
+    assert repr(lazy) == repr(made)
+    assert told(lazy) == told(made)
+    assert (lazy.ids, lazy.scores) == (columns.ids, columns.scores)
+    assert lazy[:1] == lazy[0:1] == list(lazy)[:1]
+    assert all(type(hit) is Hit for hit in lazy)
+    assert all(lazy[i] is lazy[i] for i in range(len(lazy))), "made once"
+    with pytest.raises(IndexError):
+        lazy[len(lazy)]
+
+
+@pytest.mark.parametrize("columns", [WHOLE, BARE, EMPTY])
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_columns_are_the_same(columns: HitColumns, looked_at: bool) -> None:
+    for result in pair(columns):
+        if looked_at:
+            assert len(list(result)) == len(columns.ids)
+        got = result.by_column()
+        assert got[:4] == columns[:4]
+        assert [vector is None for vector in got.vectors or []] == [vector is None for vector in columns.vectors or []]
+
+
+def test_what_is_handed_out_is_the_callers() -> None:
+    lazy, _ = pair(BARE)
+    lazy.ids.clear()
+    lazy.scores.clear()
+    assert lazy.ids == ["a", "b"]
+    assert lazy.scores == [0.75, 0.5]
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_results_are_pickled(looked_at: bool) -> None:
+    lazy, made = pair(WHOLE)
+    if looked_at:
+        list(lazy)
+    again = pickle.loads(pickle.dumps(lazy))
+    assert told(again) == told(made)
+    assert (again.plan, again.took_ms, again.complete) == (PLAN, 1.5, True)
+
+
+def test_tables_have_the_columns_that_are_there() -> None:
+    pandas = pytest.importorskip("pandas")
+    for columns, names in ((WHOLE, ["id", "score", "metadata", "text", "vector"]), (BARE, ["id", "score"])):
+        for result in pair(columns):
+            table = result.to_pandas()
+            assert isinstance(table, pandas.DataFrame)
+            assert list(table.columns) == names
+            assert table["id"].tolist() == ["a", "b"]
