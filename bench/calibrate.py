@@ -21,7 +21,7 @@ from bench.datasets import Dataset, load
 from vectordb.errors import VectorDBError
 from vectordb.index import exact, native
 from vectordb.index.base import BuildOptions, Capabilities, capabilities_of
-from vectordb.index.halves import HalfCopy
+from vectordb.index.copied_bytes import ByteCopy, sample_of
 from vectordb.index.registry import get_kind, usable_kind_names
 from vectordb.metadata import rowset
 from vectordb.metric import Metric, scores
@@ -68,7 +68,7 @@ def constants(data: Dataset) -> dict[str, float]:
     half = rowset.from_rows(np.sort(rng.choice(count, count // 2, replace=False)))
     bits = rowset.to_bits(half, count)
     few = base[:64]
-    copy = HalfCopy(tenth, dim, metric)
+    copy = ByteCopy(tenth, base[sample_of(tenth)], metric)
     copy.add(base[tenth])
     copied = copy.result()
     assert copied is not None
@@ -79,7 +79,10 @@ def constants(data: Dataset) -> dict[str, float]:
     )
     picked = _median(lambda q: exact.picked_candidates(q, base, tenth, 10, metric), queries)
     fewer = _median(lambda q: exact.picked_candidates(q, base, hundredth, 10, metric), queries)
-    together = _median(lambda q: copied.candidates(q[0], 10), queries)
+    none = np.empty(0, np.int64)
+    together = _median(
+        lambda q: copied.nearest(q[0], 10, none, lambda rows: -scores(q[0], base.take(rows, axis=0), metric)), queries
+    )
     per_row = max(0.0, picked - fewer) / (len(tenth) - len(hundredth))
     candidates = rng.integers(0, count, 1_000)
     membership = _median(lambda q: np.flatnonzero((bits[candidates >> 3] >> (candidates & 7)) & 1), queries)

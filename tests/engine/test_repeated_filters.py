@@ -10,6 +10,9 @@ import pytest
 
 import vectordb
 from vectordb import col
+from vectordb.index.copied_bytes import ByteRows
+from vectordb.index.copied_halves import HalfRows
+from vectordb.segments import selection
 
 ROWS, DIM, GROUPS = 6_000, 24, 20
 WHERE = col("group") == 3
@@ -52,15 +55,25 @@ class Model:
             assert {part.strategy for part in found.plan if part.rows} <= {"exact_filtered", "empty", "exact"}
 
 
+KINDS = {"bytes": ByteRows, "halves": HalfRows}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    if request.param == "bytes":
+        monkeypatch.setattr(selection, "BYTES_LEAST", 1)
+    return KINDS[request.param]
+
+
 @pytest.fixture(params=[("cosine", "hnsw"), ("l2", "flat"), ("dot", "hnsw")], ids=lambda param: "-".join(param))
-def model(request: pytest.FixtureRequest) -> Iterator[Model]:
+def model(request: pytest.FixtureRequest, kind: Any) -> Iterator[Model]:
     with vectordb.Database(":memory:") as db:
         yield Model(db, *request.param)
 
 
-def test_answers_stay_right_through_writes(model: Model) -> None:
+def test_answers_stay_right_through_writes(model: Model, kind: Any) -> None:
     model.check()
-    assert all(model.copies())
+    assert all(isinstance(copied.vectors, kind) for copied in model.copies())
     counted = model.docs.stats().segments[0].memory_bytes
     # Nearest rows die: the copy serves on, without them.
     gone = [hit.id for hit in model.docs.search(model.queries[0], 5, where=WHERE, include=())]
@@ -101,7 +114,7 @@ def test_a_copy_is_counted_and_bounded(model: Model) -> None:
     before = model.docs.stats().segments[0].memory_bytes
     model.check()
     held = model.docs.stats().segments[0].memory_bytes - before
-    assert ROWS // GROUPS * 2 * DIM <= held <= ROWS // GROUPS * (2 * DIM + 40) + ROWS + 4_096
+    assert ROWS // GROUPS * DIM <= held <= ROWS // GROUPS * (2 * DIM + 40) + ROWS + 4_096
     for group in range(GROUPS):
         for query in model.queries[:10]:
             model.docs.search(query, 10, where=col("group") == group, include=())

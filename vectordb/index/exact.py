@@ -13,7 +13,7 @@ Where float32 could overflow, or lose its digits below the normal range, double 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -62,13 +62,20 @@ class ErrorBound(NamedTuple):
     relative: float
     absolute: NDArray[np.float64] | float
 
-    def slack(self, cut: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What to add to the k-th smallest native distance float64[q] so that nothing is missed: float64[q].
+    @overload
+    def slack(self, cut: NDArray[np.float64]) -> NDArray[np.float64]: ...
+
+    @overload
+    def slack(self, cut: float) -> float: ...
+
+    def slack(self, cut: NDArray[np.float64] | float) -> NDArray[np.float64] | float:
+        """What to add to the k-th smallest native distance float64[q] so that nothing is missed: float64[q]. Or of one
+        query in plain numbers.
 
         Both the k-th row and a row beyond it may err, in opposite directions: twice the bound, and a little for the
         bound being relative to the distance that is itself inexact.
         """
-        out: NDArray[np.float64] = 2.5 * (self.relative * np.abs(cut) + self.absolute)
+        out: NDArray[np.float64] | float = 2.5 * (self.relative * np.abs(cut) + self.absolute)
         return out
 
 
@@ -77,12 +84,12 @@ def _gamma(count: int) -> float:
 
 
 def error_bound(
-    query_norms: NDArray[np.float64], max_norm: float, metric: Metric, dim: int, *, expanded: bool = False
+    query_norms: NDArray[np.float64] | float, max_norm: float, metric: Metric, dim: int, *, expanded: bool = False
 ) -> ErrorBound:
     """The proven error of float32 distances, rounding of the final score included.
 
     Args:
-        query_norms: float64[q], Euclidean lengths.
+        query_norms: float64[q], Euclidean lengths; or that of one query.
         max_norm: At least the greatest length of any row (ignored by direct l2 and l1).
         metric: The metric; cosine takes prepared vectors.
         dim: d, at most 65,536.
@@ -183,6 +190,26 @@ def picked_candidates(
         else:
             found.append(_selected(distances, limit, _one(bound, i)))
     return _stacked(found)
+
+
+def nearer(
+    query: NDArray[np.float32],
+    matrix: NDArray[np.float32],
+    positions: NDArray[np.int64],
+    limit: int,
+    metric: Metric,
+) -> NDArray[np.int64]:
+    """The places in ``positions`` of all that can be among the ``limit`` nearest, for one query float32[d] and few
+    positions: as :func:`picked_candidates`, with less around it.
+
+    Args:
+        positions: int64[k], k >= limit.
+    """
+    distances = native.picked_distances(query, matrix, positions, metric)
+    cut = float(np.partition(distances, limit - 1)[limit - 1])
+    slack = error_bound(_UNIT_NORM, _UNIT_NORM, metric, matrix.shape[1]).slack(cut)
+    # In double precision. A cut that overflowed keeps all.
+    return np.flatnonzero(distances <= np.float64(cut + slack))
 
 
 def merged(parts: Sequence[Candidates], limit: int) -> Candidates:
@@ -309,6 +336,8 @@ def _selected(distances: NDArray[np.floating[Any]], limit: int, bound: ErrorBoun
     """The candidates in a full matrix of distances [q, n] (float32 or float64)."""
     queries, count = distances.shape
     kth = min(limit, count) - 1
+    if queries == 1:
+        return _selected_of_one(distances[0], kth, bound)
     cut = np.partition(distances, kth, axis=1)[:, kth].astype(np.float64)
     slack = bound.slack(cut)
     which, found = np.nonzero(distances <= (cut + slack)[:, None])
@@ -322,6 +351,17 @@ def _selected(distances: NDArray[np.floating[Any]], limit: int, bound: ErrorBoun
     with np.errstate(over="ignore"):
         narrow = np.take_along_axis(values, order, axis=1).astype(np.float32)
     return Candidates(np.take_along_axis(rows, order, axis=1), narrow, slack, queries * count)
+
+
+def _selected_of_one(distances: NDArray[np.floating[Any]], kth: int, bound: ErrorBound) -> Candidates:
+    cut = np.partition(distances, kth)[kth : kth + 1].astype(np.float64)
+    slack = bound.slack(cut)
+    rows = np.flatnonzero(distances <= cut + slack)
+    values = distances[rows]
+    order = values.argsort(kind="stable")
+    with np.errstate(over="ignore"):
+        narrow = values[order].astype(np.float32)
+    return Candidates(rows[order][None], narrow[None], slack, len(distances))
 
 
 def _stacked(parts: Sequence[Candidates]) -> Candidates:

@@ -15,13 +15,14 @@ from vectordb.index.base import Capabilities, Effort
 SCAN = 5_800.0 / (100_000 * 384)
 """A dimension of a row read in order: an exact scan of 100,000 x 384 takes 5.8 ms."""
 
-GATHER = 580.0 / (10_000 * 384)
-"""A dimension of a row picked out of 100,000 and read in place: 10 % of them take 0.45 ms on an idle machine, 0.9 ms
-where others compete for its memory; of 20,000 rows, which fit the cache better, 0.09 ms (0.9e-4)."""
+GATHER = 1_450.0 / (10_000 * 384)
+"""A dimension of a row picked out of 100,000 and read in place: 10 % of them take 0.45 ms on an idle machine, 2.2 ms
+where others compete for its memory, in a run that found ``SCAN`` as it is written here and a walk at 1.7 times
+``WALK``: what is written is that by this. 1 % of them, or 10 % of 20,000, fit the cache: 0.8 ms for as many."""
 
-COPIED = 187.0 / (10_000 * 384)
-"""A dimension of a row copied together at half precision (``index/halves.py``): 10,000 of 100,000, in a run that found
-``SCAN`` as it is written here, and ``GATHER`` three times that."""
+COPIED = 175.0 / (10_000 * 384)
+"""A dimension of a row copied together as bytes (``index/copied_bytes.py``): 10,000 of 100,000. At half precision it is
+a tenth more, and half more once other work fills the cache."""
 
 WALK = 134.0 / (1_077 * 384)
 """A dimension of a row met on a graph walk (random access): HNSW, m 16, ef 64, 134 us for 1,077 comparisons."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vectordb.index.exact import Candidates, exact_candidates, merged, picked_candidates, readable_in_place
+from vectordb.index.exact import Candidates, exact_candidates, merged, nearer, picked_candidates, readable_in_place
 from vectordb.metadata import rowset
 from vectordb.metric import Metric
 from vectordb.query.merge import Found, nearest
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vectordb.query.run import Run
     from vectordb.segments.part import Part
-    from vectordb.segments.selection import Copied, Selection
+    from vectordb.segments.selection import Selection
 
 BLOCK_BYTES = 16 << 20
 """Vectors between two looks at the deadline: about 0.7 ms for one query."""
@@ -46,7 +46,15 @@ FINER = 4
 instead of 6, at a tenth more of it."""
 
 FEW_ROWS = 192
-"""Up to so many rows one query gets their final scores at once: choosing among them first would take longer."""
+"""Up to so many rows of a filter one query looks at without the machinery of blocks."""
+
+MANY = 64
+"""More rows than this are compared in single precision where they lie before those that are left get their scores:
+of 190 rows, 29 us instead of 64."""
+
+COPIED_TOGETHER = 1_000
+"""From so many copied rows on the queries of a batch, too, are answered from the copy, one after the other: below, a
+matrix of all distances takes less than the calls."""
 
 FEW_DEAD = 32
 """Up to so many dead rows in a block are over-fetched and dropped; beyond it the living are copied out."""
@@ -87,19 +95,14 @@ def scan(run: Run, number: int, selection: Selection | None, chosen: Sequence[in
     part = run.parts[number]
     if chosen is None:
         chosen = range(len(run.queries))
-    if selection is not None and len(chosen) == 1 and not run.expired():
-        nearest_rows = _few(run, chosen[0], selection)
-        if nearest_rows is not None:
-            _settle_rows(run, number, chosen[0], nearest_rows)
-            return Scan(len(selection), 1.0)
+    asked = len(chosen)
+    if selection is not None:
+        chosen = _unanswered(run, number, selection, chosen)
+        if not chosen:
+            return Scan(asked * len(selection), 1.0)
     finer = FINER if run.deadline.remaining() < SHORT_SECONDS else 1
     step = (QUERIES_L1 if run.spec.metric is Metric.L1 else QUERIES) // finer
     slices = [chosen[first : first + step] for first in range(0, len(chosen), step)]
-    copied = None if selection is None else selection.copied
-    if copied is not None and len(chosen) > 1:
-        scanned = _copied(run, number, copied, slices)
-        if scanned is not None:
-            return scanned
     rows = None if selection is None else selection.rows()
     if rows is not None and len(rows) < part.vector_count:
         in_place = part.in_place(rows) if readable_in_place(len(chosen), run.spec.metric) else None
@@ -107,7 +110,7 @@ def scan(run: Run, number: int, selection: Selection | None, chosen: Sequence[in
     else:
         total, stretches = part.vector_count, _all(part, BLOCK_BYTES // finer)
     pools: list[list[Candidates]] = [[] for _ in slices]
-    passed = scored = 0
+    passed = compared = 0
     complete = True
     for stretch in stretches:
         for numbers, pool in zip(slices, pools, strict=True):
@@ -115,7 +118,7 @@ def scan(run: Run, number: int, selection: Selection | None, chosen: Sequence[in
                 complete = False
                 break
             found = _compare(run, part, stretch, numbers)
-            scored += found.scored
+            compared += found.scored
             passed += stretch.covered * len(numbers)
             pool.append(found)
             if len(pool) > 1 and sum(c.rows.shape[1] for c in pool) > 8 * run.limit + 512:
@@ -124,38 +127,10 @@ def scan(run: Run, number: int, selection: Selection | None, chosen: Sequence[in
             break
     for numbers, pool in zip(slices, pools, strict=True):
         _settle(run, number, numbers, pool, complete)
-    return Scan(scored, 1.0 if complete else passed / (total * len(chosen)))
-
-
-def _copied(run: Run, number: int, copied: Copied, slices: Sequence[Sequence[int]]) -> Scan | None:
-    """A scan of rows that were copied together; ``None`` where that does not tell the nearest of each query."""
-    vectors, dead = copied
-    total, done = sum(map(len, slices)), 0
-    for numbers in slices:
-        if run.expired():
-            break
-        queries = run.queries if len(numbers) == len(run.queries) else run.queries[np.asarray(numbers)]
-        places = vectors.all_candidates(queries, run.limit + len(dead))
-        if places is None:
-            return None
-        _settle_all(run, number, numbers, vectors.rows[places], np.isin(places, dead) if len(dead) else None)
-        done += len(numbers)
-    return Scan(done * (len(vectors.rows) - len(dead)), done / total)
-
-
-def _settle_all(
-    run: Run, number: int, numbers: Sequence[int], rows: NDArray[np.int64], gone: NDArray[np.bool_] | None
-) -> None:
-    """Puts rows int64[q, c] among those found by queries of as many; ``gone``: those that died, bool[q, c]."""
-    distances = run.all_final_distances(numbers, run.parts[number], rows)
-    counts = [rows.shape[1]] * len(numbers)
-    if gone is not None:
-        distances[gone] = np.inf
-        counts = (rows.shape[1] - gone.sum(axis=1)).tolist()
-    order = distances.argsort(axis=1, kind="stable")
-    distances, rows = np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
-    for i, query in enumerate(numbers):
-        run.put(query, Found(number, rows[i, : counts[i]], distances[i, : counts[i]]))
+    done = asked - len(chosen)
+    if done and selection is not None:
+        compared += done * len(selection)
+    return Scan(compared, 1.0 if complete else (done + passed / total) / asked)
 
 
 def report(run: Run, number: int, selection: Selection | None) -> Report:
@@ -165,17 +140,54 @@ def report(run: Run, number: int, selection: Selection | None) -> Report:
     return found
 
 
-def _few(run: Run, query: int, selection: Selection) -> NDArray[np.int64] | None:
-    """Rows among which the nearest are, so few that all get their final scores; ``None`` where that takes a scan."""
-    count, copied = len(selection), selection.copied
-    if copied is not None:
-        vectors, dead = copied
-        places = vectors.candidates(run.queries[query], run.limit + len(dead))
-        if places is not None:
-            if len(dead):
-                places = places[~np.isin(places, dead)]
-            return vectors.rows[places]
-    return selection.rows() if 0 < count <= FEW_ROWS else None
+_Scored = tuple["NDArray[np.int64]", "NDArray[np.float32]"]
+
+
+def _unanswered(run: Run, number: int, selection: Selection, chosen: Sequence[int]) -> Sequence[int]:
+    """Answers queries one by one where that is the shortest way, and returns the others."""
+    few = len(chosen) == 1
+    if not few and (selection.copied is None or len(selection) < COPIED_TOGETHER):
+        return chosen
+    left: list[int] = []
+    for place, query in enumerate(chosen):
+        if run.expired():
+            return [*left, *chosen[place:]]
+        scored = _copied(run, number, query, selection) or (_few(run, number, query, selection) if few else None)
+        if scored is None:
+            left.append(query)
+        else:
+            _put(run, number, query, *scored)
+    return left
+
+
+def _copied(run: Run, number: int, query: int, selection: Selection) -> _Scored | None:
+    """Rows among which the nearest are, from their copy, and final distances; ``None`` where no copy tells."""
+    if selection.copied is None:
+        return None
+    part = run.parts[number]
+    vectors, dead = selection.copied
+    return vectors.nearest(
+        run.queries[query], run.limit, dead, lambda rows: run.final_distances(query, part.vectors_at(rows))
+    )
+
+
+def _few(run: Run, number: int, query: int, selection: Selection) -> _Scored | None:
+    """The same of rows so few that no scan is worth its calls."""
+    if not 0 < len(selection) <= FEW_ROWS:
+        return None
+    rows, part = selection.rows(), run.parts[number]
+    if len(rows) > MANY:
+        rows = _nearer(run, number, query, rows)
+    return rows, run.final_distances(query, part.vectors_at(rows))
+
+
+def _nearer(run: Run, number: int, query: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of the rows that can be among the nearest, where that is cheap to say."""
+    metric = run.spec.metric
+    place = run.parts[number].in_place(rows) if readable_in_place(1, metric) and len(rows) > run.limit else None
+    if place is None:
+        return rows
+    return rows[nearer(run.queries[query], *place, run.limit, metric)]
 
 
 def _picked(
@@ -251,8 +263,18 @@ def _settle(run: Run, number: int, numbers: Sequence[int], pool: list[Candidates
         _settle_rows(run, number, query, rows, complete)
 
 
-def _settle_rows(run: Run, number: int, query: int, rows: NDArray[np.int64], complete: bool = True) -> None:
-    distances = run.final_distances(query, run.parts[number].vectors_at(rows))
+def _settle_rows(run: Run, number: int, query: int, rows: NDArray[np.int64], complete: bool) -> None:
+    _put(run, number, query, rows, run.final_distances(query, run.parts[number].vectors_at(rows)), complete)
+
+
+def _put(
+    run: Run,
+    number: int,
+    query: int,
+    rows: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    complete: bool = True,
+) -> None:
     order = nearest(distances, run.limit)
     found = Found(number, rows[order], distances[order])
     run.put(query, found if complete else _joined(run, query, found))

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vectordb.index.base import capabilities_of
-from vectordb.index.halves import METRICS as COPIED_METRICS
+from vectordb.index.copies import METRICS as COPIED_METRICS
 from vectordb.index.registry import TARGET_RECALL
 from vectordb.metadata.estimate import Estimate
 from vectordb.query import costs, exact, indexed, merge, parallel

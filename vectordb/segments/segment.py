@@ -86,7 +86,7 @@ class SegmentData:
         self.text: TextIndex | None = None
         self.matching = FilterCache()
         self.spread: dict[Filter, bool] = {}
-        self.selections = Selections(info.rows, 4 * self.vectors.array.shape[1], self._copy_bytes())
+        self.selections = Selections(info.rows, self.vectors.array.shape[1], self._copy_bytes())
         self._with_vector: RowSet | None = None
 
     def _copy_bytes(self) -> int:

@@ -1,8 +1,8 @@
 """What a filter selects in one part, worked out once and kept for the next search with it.
 
 A filter that is asked for again and again also gets a copy of the vectors that it selects, where they are few: rows
-that lie together, at half precision (``vectordb.index.halves``), are scanned up to ten times as fast as rows that are
-picked out of all.
+that lie together, as bytes or at half precision (``vectordb.index.copies``), are scanned up to ten times as fast as
+rows that are picked out of all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vectordb.index.halves import HalfCopy
+from vectordb.index.copied_bytes import ByteCopy, sample_of
+from vectordb.index.copied_halves import HalfCopy
 from vectordb.metadata.rowset import from_rows, to_rows
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.filter import Filter
-    from vectordb.index.halves import HalfRows
+    from vectordb.index.copies import CopiedRows, RowCopy
     from vectordb.metadata.rowset import RowSet
     from vectordb.metric import Metric
     from vectordb.segments.part import Part
@@ -34,6 +35,9 @@ COPY_SHARE = 8
 
 COPY_LEAST = 48
 """Fewer rows are scored where they lie in no more time."""
+
+BYTES_LEAST = 6_144
+"""Fewer rows are copied at half precision: what bytes save does not make up for what more candidates cost."""
 
 PIECE = 1_024
 """Rows copied at a time, each time by the search that comes along: 0.7 ms with 384 dimensions."""
@@ -61,7 +65,7 @@ class Changed(NamedTuple):
 class Copied(NamedTuple):
     """Vectors copied together, and the places of those among them whose rows have died since: int64[k]."""
 
-    vectors: HalfRows
+    vectors: CopiedRows
     dead: NDArray[np.int64]
 
 
@@ -76,6 +80,7 @@ class Selection:
         uses: Searches with it so far, about; a batch is one.
         copied: The vectors of its rows, once they were worth a copy.
         copyable: Whether such a copy has its place.
+        halves: Bytes tell too few of its rows apart: a copy is to be at half precision.
     """
 
     __slots__ = (
@@ -88,6 +93,7 @@ class Selection:
         "copied",
         "copyable",
         "estimated",
+        "halves",
         "matched",
         "matches",
         "uses",
@@ -101,10 +107,11 @@ class Selection:
         self.uses = 0
         self.copied: Copied | None = None
         self.copyable = False
+        self.halves = False
         self._rows: NDArray[np.int64] | None = None
         self._bits: NDArray[np.uint8] | None = None
         self._steps: dict[tuple[Any, ...], Any] = {}
-        self._copying: HalfCopy | None = None
+        self._copying: RowCopy | None = None
         self._lock = Lock()
 
     @classmethod
@@ -155,6 +162,7 @@ class Selection:
 
     def _inherit(self, other: Selection, part: Part) -> None:
         """Takes over the copy of a selection of the same filter, of a state in which fewer rows were dead."""
+        self.halves = other.halves
         if other.copied is None or other.changed.payloads != self.changed.payloads:
             return
         dead = np.flatnonzero(~part.alive(other.copied.vectors.rows))
@@ -172,7 +180,7 @@ class Selections:
 
     Args:
         rows: Rows of the segment.
-        row_bytes: Bytes of a vector at single precision.
+        dim: d of the vectors.
         copy_bytes: What copies may take; 0 for none.
         bound: What all else may take.
     """
@@ -183,15 +191,15 @@ class Selections:
         "_copies",
         "_copy_bound",
         "_copy_bytes",
+        "_dim",
         "_entries",
         "_lock",
-        "_row_bytes",
         "_rows",
     )
 
-    def __init__(self, rows: int, row_bytes: int = 0, copy_bytes: int = 0, bound: int = SELECTION_BYTES) -> None:
+    def __init__(self, rows: int, dim: int = 0, copy_bytes: int = 0, bound: int = SELECTION_BYTES) -> None:
         self._rows = rows
-        self._row_bytes = row_bytes
+        self._dim = dim
         self._bound, self._copy_bound = bound, copy_bytes
         self._bytes = self._copy_bytes = 0
         self._entries: OrderedDict[Filter, Selection] = OrderedDict()
@@ -259,11 +267,8 @@ class Selections:
             selection._lock.release()
 
     def _copy_piece(self, selection: Selection, part: Part, metric: Metric) -> None:
-        rows, copying = selection.rows(), selection._copying
-        vectors = part.vectors_at(rows[:PIECE] if copying is None else copying.wanted(PIECE))
-        if copying is None:
-            copying = HalfCopy(rows, vectors.shape[1], metric)
-        copying.add(vectors)
+        copying = selection._copying or self._begun(selection, part, metric)
+        copying.add(part.vectors_at(copying.wanted(PIECE)))
         found = copying.result() if copying.finished() else None
         with self._lock:
             if id(selection) not in self._copies:
@@ -274,9 +279,16 @@ class Selections:
             selection._copying = None
             if found is None:
                 self._discard_copy(selection)
-                selection.copyable = False
+                given_up, selection.halves = self._as_halves(selection), True
+                selection.copyable = not given_up and self._has_room(selection)
             else:
                 selection.copied = Copied(found, np.empty(0, np.int64))
+
+    def _begun(self, selection: Selection, part: Part, metric: Metric) -> RowCopy:
+        rows = selection.rows()
+        if self._as_halves(selection):
+            return HalfCopy(rows, self._dim, metric)
+        return ByteCopy(rows, part.vectors_at(sample_of(rows)), metric)
 
     def _reserve(self, selection: Selection) -> bool:
         """Makes room for a selection's copy, at the cost of those that were not used for longest."""
@@ -316,4 +328,9 @@ class Selections:
         return len(selection) >= COPY_LEAST and self._copy_size(selection) <= self._copy_bound
 
     def _copy_size(self, selection: Selection) -> int:
-        return len(selection) * (self._row_bytes // 2 + 8)
+        kind = HalfCopy if self._as_halves(selection) else ByteCopy
+        return len(selection) * kind.row_bytes(self._dim)
+
+    @staticmethod
+    def _as_halves(selection: Selection) -> bool:
+        return selection.halves or len(selection) < BYTES_LEAST

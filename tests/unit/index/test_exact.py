@@ -254,3 +254,20 @@ def test_rows_read_in_place_of_none() -> None:
 def test_what_is_read_in_place() -> None:
     assert [m for m in METRICS if readable_in_place(1, m)] == [Metric.COSINE, Metric.L2]
     assert not readable_in_place(32, Metric.COSINE)
+
+
+@pytest.mark.parametrize("metric", [Metric.COSINE, Metric.L2])
+@pytest.mark.parametrize("limit", [1, 10, 50])
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-7, 0.0])
+def test_a_few_rows_that_are_nearer_hold_the_nearest(metric: Metric, limit: int, spread: float) -> None:
+    matrix = prepared(normal(1, 24) + np.float32(spread) * normal(400, 24, seed=1), metric)
+    positions = np.arange(0, 400, 4)
+    for query in prepared(normal(5, 24, seed=2), metric):
+        places = set(exact.nearer(query, matrix, positions, limit, metric).tolist())
+        assert needed(query, matrix[positions], limit, metric) <= places
+        assert spread < 1.0 or len(places) <= limit + 3
+
+
+def test_all_rows_are_kept_whose_distances_overflow_float32() -> None:
+    matrix = normal(80, 8) * np.float32(1e30)
+    assert len(exact.nearer(-matrix[0], matrix, np.arange(80), 5, Metric.L2)) == 80

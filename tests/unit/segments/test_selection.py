@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 
 from vectordb.filter import Filter, col
+from vectordb.index.copied_bytes import ByteCopy, ByteRows
+from vectordb.index.copied_halves import HalfCopy, HalfRows
 from vectordb.metadata.estimate import Estimate
 from vectordb.metadata.rowset import from_rows
 from vectordb.metric import Metric
 from vectordb.segments import selection as module
 from vectordb.segments.selection import Changed, Selections
 
-ROWS, DIM = 4_000, 16
+ROWS, DIM = 4_000, 24
+COPIED = ByteCopy.row_bytes(DIM)
 EVERY = (col("every") == 2, col("every") == 3, col("every") == 5)
+
+
+@pytest.fixture(autouse=True)
+def _bytes_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BYTES_LEAST", 100)
 
 
 class Rows:
@@ -46,7 +54,7 @@ class Rows:
 
 
 def selections(**bounds: Any) -> Selections:
-    return Selections(ROWS, 4 * DIM, **bounds)
+    return Selections(ROWS, DIM, **bounds)
 
 
 def copy(kept: Selections, part: Any, where: Filter, changed: Changed) -> Any:
@@ -86,15 +94,25 @@ def test_a_copy_is_made_in_pieces_and_counted() -> None:
     before = kept.nbytes
     kept.copy_on(found, part, Metric.L2)
     assert found.copied is None
-    assert kept.nbytes - before == len(found) * (2 * DIM + 8)
+    assert kept.nbytes - before == len(found) * COPIED
     kept.copy_on(found, part, Metric.L2)
-    assert found.copied is not None
-    assert kept.nbytes - before == found.copied.vectors.nbytes
+    assert isinstance(found.copied.vectors, ByteRows)
+    # Counted are all rows; those that leave the range of bytes are not stored.
+    assert 0 <= kept.nbytes - before - found.copied.vectors.nbytes <= 10 * COPIED
+
+
+def test_few_rows_are_copied_at_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BYTES_LEAST", ROWS)
+    part: Any = Rows()
+    kept = selections(copy_bytes=1 << 20)
+    found = copy(kept, part, EVERY[0], Changed())
+    assert isinstance(found.copied.vectors, HalfRows)
+    assert found.copied.vectors.nbytes == len(found) * HalfCopy.row_bytes(DIM)
 
 
 def test_copies_give_way_to_newer_ones() -> None:
     part: Any = Rows()
-    size = (ROWS // 2) * (2 * DIM + 8)
+    size = (ROWS // 2) * COPIED
     kept = selections(copy_bytes=size + 1_000)
     first, second = (copy(kept, part, where, Changed()) for where in EVERY[:2])
     assert (first.copied, first.uses) == (None, 0)
@@ -130,10 +148,34 @@ def test_a_copy_outlives_some_deletions_and_no_change_of_payloads() -> None:
     assert kept.nbytes <= module._ENTRY + ROWS // 4 + 8 * ROWS
 
 
+def test_rows_that_bytes_do_not_tell_apart_are_copied_at_half_precision() -> None:
+    plain = Rows()
+    plain.matrix[1_000:3_000:20] *= 1e4
+    kept = selections(copy_bytes=1 << 20)
+    found = kept.get(plain, EVERY[0], Changed())  # type: ignore[arg-type]
+    while not found.halves:
+        kept.copy_on(found, plain, Metric.L2)  # type: ignore[arg-type]
+    assert (found.copied, found.copyable) == (None, True)
+    copy(kept, plain, EVERY[0], Changed())
+    assert isinstance(found.copied.vectors, HalfRows)
+    before = kept.nbytes - found.copied.vectors.nbytes
+    assert 0 < before < 1 << 16
+    # The next state of the same filter does not try bytes again.
+    assert kept.get(Rows(range(200)), EVERY[0], Changed(dead=200)).halves  # type: ignore[arg-type]
+
+
+def test_what_has_room_as_bytes_only_gets_no_other_copy() -> None:
+    plain = Rows()
+    plain.matrix[1_000:3_000:20] *= 1e4
+    found = copy(selections(copy_bytes=(ROWS // 2) * COPIED), plain, EVERY[0], Changed())
+    assert (found.copied, found.copyable) == (None, False)
+
+
 def test_values_that_half_precision_does_not_hold_are_given_up() -> None:
     plain = Rows()
-    plain.matrix[0] = 1e9
+    plain.matrix[::20] = 1e9
     kept = selections(copy_bytes=1 << 20)
+    copy(kept, plain, EVERY[0], Changed())
     found = copy(kept, plain, EVERY[0], Changed())
     assert (found.copied, found.copyable) == (None, False)
     assert kept.nbytes < 1 << 16
