@@ -203,7 +203,7 @@ class BuildOptions:
         threads: Native threads to use.
         more_threads: How many more there are as of now, since somebody began to wait: a kind that builds in slices may
             use them from the next slice on.
-        cancelled: Polled between slices of work (at least every 0.5 s); true means raise ``BuildCancelled``.
+        cancelled: Polled between slices of work (every 0.5 s or so); true means raise ``BuildCancelled``.
         progress: Called with the fraction done, 0 to 1.
     """
 

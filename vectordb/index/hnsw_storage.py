@@ -24,7 +24,7 @@ needs it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -146,7 +146,7 @@ class Storage(NamedTuple):
             CannotExtend: It is not.
             BuildCancelled: ``cancelled()`` turned true.
         """
-        if self.precision is not Precision.SINGLE and not _harmless(rows, metric, [self], cancelled):
+        if self.precision is not Precision.SINGLE and not any(_harmless(rows, metric, [self], cancelled)):
             raise CannotExtend(f"the new rows need more than the precision of {self.precision}")
 
 
@@ -182,21 +182,22 @@ def choose_storage(
     candidates = [Storage.floats(Precision.HALF, exponent)]
     if lowest is Precision.BYTE and exponent == 0 and largest > 0.0 and rows.count >= _FEWEST:
         candidates.insert(0, Storage(Precision.BYTE, _TOP / (_ROOM * largest)))
-    return next(iter(_harmless(rows, metric, candidates, cancelled)), single)
+    return next(_harmless(rows, metric, candidates, cancelled), single)
 
 
 def _harmless(
     rows: Rows, metric: Metric, candidates: Sequence[Storage], cancelled: Callable[[], bool]
-) -> list[Storage]:
-    """Those that lose too little to matter."""
-    # Rows that become equal would link to each other alone, as equal rows do.
-    candidates = [s for s in candidates if s.precision is not Precision.BYTE or not _merges(s, rows, cancelled)]
-    if not candidates:
-        return []
-    found = ceilings(rows, metric, candidates, cancelled)
-    return [
-        storage for storage, ceiling in zip(candidates, found, strict=True) if ceiling >= CEILINGS[storage.precision]
-    ]
+) -> Iterator[Storage]:
+    """Those that lose too little to matter, looked at one after the other: each takes passes over the rows."""
+    sample: _Sample | None = None
+    for storage in candidates:
+        # Rows that become equal would link to each other alone, as equal rows do.
+        if storage.precision is Precision.BYTE and _merges(storage, rows, cancelled):
+            continue
+        if sample is None:
+            sample = _Sample(rows, metric, candidates[-1].exponent)
+        if sample.recall(_form(storage, metric), cancelled) >= CEILINGS[storage.precision]:
+            yield storage
 
 
 def _merges(storage: Storage, rows: Rows, cancelled: Callable[[], bool]) -> bool:
@@ -229,62 +230,74 @@ def _kept(storage: Storage, queries: NDArray[np.float32], metric: Metric) -> NDA
     return kept
 
 
-def ceilings(rows: Rows, metric: Metric, candidates: Sequence[Storage], cancelled: Callable[[], bool]) -> list[float]:
-    """Recall of exact search over rows as each storage keeps them, measured with rows of the data as queries: 0 to 1.
-
-    A row counts as found if its true score is as good as that of the last true neighbour. Prepared vectors under
-    cosine are compared by Euclidean distance, as the graph does (``faiss_hnsw``).
-
-    Raises:
-        BuildCancelled: ``cancelled()`` turned true.
-    """
-    forms = [_form(storage, metric) for storage in candidates]
-    return _recalls(rows, metric, candidates[-1].exponent, forms, cancelled)
-
-
 def ceiling(rows: Rows, metric: Metric, exponent: int, cancelled: Callable[[], bool], rounding: _Rounding) -> float:
-    """The same of rows that are multiplied by ``2 ** exponent`` and rounded.
+    """Recall of exact search over rows that are multiplied by ``2 ** exponent`` and rounded: 0 to 1 (:class:`_Sample`).
 
     Raises:
         BuildCancelled: ``cancelled()`` turned true.
     """
     scaled = Storage.floats(Precision.SINGLE, exponent).scaled
     form = _Form(lambda block: rounding(scaled(block)), scaled, lambda limit: limit)
-    return _recalls(rows, metric, exponent, [form], cancelled)[0]
+    return _Sample(rows, metric, exponent).recall(form, cancelled)
 
 
-def _recalls(
-    rows: Rows, metric: Metric, exponent: int, forms: Sequence[_Form], cancelled: Callable[[], bool]
-) -> list[float]:
-    count = rows.count
-    if not count:
-        return [1.0] * len(forms)
-    native_metric = Metric.L2 if metric is Metric.COSINE else metric
-    sample = np.unique(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(np.int64))
-    queries = rows.take(sample)
-    keep = min(_NEIGHBOURS + 1, count)  # the query itself is among them
-    # Single precision, at the scale of a float, is the truth.
-    every = [_form(Storage.floats(Precision.SINGLE, exponent), metric), *forms]
-    asked = [form.queries(queries) for form in every]
-    bests = [_Best(len(queries), min(count, form.fetched(keep))) for form in every]
-    overflown = [False] * len(every)
-    for start, raw in rows.blocks(cancelled):
-        for number, form in enumerate(every):
+class _Sample:
+    """A few of the rows as queries, to see what exact search over all of them finds as they are kept.
+
+    A row counts as found if its true score is as good as that of the last true neighbour. Prepared vectors under
+    cosine are compared by Euclidean distance, as the graph does (``faiss_hnsw``).
+
+    Args:
+        exponent: Of the scale of floats.
+    """
+
+    def __init__(self, rows: Rows, metric: Metric, exponent: int) -> None:
+        self._rows, self._metric = rows, metric
+        sample = np.unique(np.linspace(0, rows.count - 1, min(_SAMPLE, rows.count)).astype(np.int64))
+        self._queries = rows.take(sample)
+        self._keep = min(_NEIGHBOURS + 1, rows.count)  # the query itself is among them
+        # Single precision, at the scale of a float, is the truth.
+        self._true = _form(Storage.floats(Precision.SINGLE, exponent), metric)
+        self._worst: list[float] = []
+
+    def recall(self, form: _Form, cancelled: Callable[[], bool]) -> float:
+        """From 0 to 1; 0 where rows exceed the range of the form, 1 of no rows.
+
+        Raises:
+            BuildCancelled: ``cancelled()`` turned true.
+        """
+        if not len(self._queries):
+            return 1.0
+        if not self._worst:
+            true = self._nearest(self._true, cancelled)
+            assert true is not None
+            self._worst = [float(found.max(initial=-np.inf)) for found in self._scores(true)]
+        rows = self._nearest(form, cancelled)
+        if rows is None:
+            return 0.0
+        hits = [
+            min(self._keep, int((found <= worst).sum()))
+            for found, worst in zip(self._scores(rows), self._worst, strict=True)
+        ]
+        return sum(hits) / (self._keep * len(hits))
+
+    def _nearest(self, form: _Form, cancelled: Callable[[], bool]) -> NDArray[np.int64] | None:
+        """The nearest rows of each query as a form keeps them, int64[q, k]; None where some exceed its range."""
+        metric = Metric.L2 if self._metric is Metric.COSINE else self._metric
+        asked = form.queries(self._queries)
+        best = _Best(len(asked), min(self._rows.count, form.fetched(self._keep)))
+        for start, raw in self._rows.blocks(cancelled):
             block = form.rows(raw)
-            overflown[number] |= not np.isfinite(block).all()
-            if not overflown[number]:
-                wanted = min(bests[number].keep, len(block))
-                bests[number].add(*native.nearest(asked[number], block, wanted, native_metric), start)
-    sign = -1.0 if metric.higher_is_better else 1.0
-    found = [0.0] * len(every)
-    for place, query in enumerate(queries):
-        nearest = bests[0].rows[place]
-        worst = (sign * scores(query, rows.take(nearest[nearest >= 0]), metric)).max(initial=-np.inf)
-        for number in range(1, len(every)):
-            fetched = bests[number].rows[place]
-            got = sign * scores(query, rows.take(fetched[fetched >= 0]), metric)
-            found[number] += min(keep, int((got <= worst).sum())) / keep
-    return [0.0 if overflown[number] else found[number] / len(queries) for number in range(1, len(every))]
+            if not np.isfinite(block).all():
+                return None
+            best.add(*native.nearest(asked, block, min(best.keep, len(block)), metric), start)
+        return best.rows
+
+    def _scores(self, rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """The true scores of the rows of each query, turned so that smaller is better."""
+        sign = -1.0 if self._metric.higher_is_better else 1.0
+        found = zip(self._queries, rows, strict=True)
+        return [sign * scores(query, self._rows.take(near[near >= 0]), self._metric) for query, near in found]
 
 
 class _Best:

@@ -10,6 +10,8 @@ long as it builds (:func:`native_threads`).
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ __all__ = [
     "native_threads",
     "nearest",
     "picked_distances",
+    "prefer_large_pages",
     "single_threaded",
     "squared_norms",
 ]
@@ -47,6 +50,9 @@ FAISS_METRIC: dict[Metric, int] = {
 """How faiss names what ranks prepared vectors under each metric."""
 
 _thread = threading.local()
+_LARGE_PAGE = 2 << 20
+_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
+"""For pages to come, and for those that are there already (Linux 6.1); from ``asm-generic/mman-common.h``."""
 
 
 def single_threaded() -> None:
@@ -65,6 +71,18 @@ def native_threads(count: int) -> Iterator[None]:
     finally:
         faiss.omp_set_num_threads(1)
         _thread.single = True
+
+
+def prefer_large_pages(address: int, size: int) -> None:
+    """Has the system keep a stretch of this process's private memory in large pages, where it can: as if nothing had
+    been said where it cannot."""
+    first = -(-address // _LARGE_PAGE) * _LARGE_PAGE
+    length = (address + size) // _LARGE_PAGE * _LARGE_PAGE - first
+    if length <= 0 or not sys.platform.startswith("linux"):
+        return
+    library = ctypes.CDLL(None)
+    for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):
+        library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), advice)
 
 
 def squared_norms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,13 +7,16 @@ embeddings (20,000 and 100,000 rows, HNSW): at the widths where 500 unseen queri
 neighbours, rows left out of their own answers find 0.96 to 0.99, and moved rows what the unseen ones do, within 0.01.
 
 What is run is the executor's own search, with its probes, retries and fallbacks, so that the figures are those of real
-searches. Recorded is the mean recall less 1.5 times its standard error.
+searches. Recorded is the mean recall less 1.5 times its standard error. What several of the curves have in common is
+done once: the exact search (``_Truth``), and the walks that are not told of a filter (``_Walks``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
+from pathlib import Path
 from time import thread_time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +24,7 @@ import numpy as np
 
 from vectordb.errors import DeadlineExceeded
 from vectordb.index import calibration
-from vectordb.index.base import BuildCancelled, capabilities_of
+from vectordb.index.base import BuildCancelled, Neighbours, capabilities_of
 from vectordb.index.calibration import Calibration, Curve, Point
 from vectordb.metadata import rowset
 from vectordb.metadata.estimate import Estimate
@@ -37,7 +40,7 @@ from vectordb.types import FilterMode
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vectordb.index.base import Capabilities
+    from vectordb.index.base import Capabilities, Params, VectorIndex
     from vectordb.query.merge import Found
     from vectordb.segments.part import Part
 
@@ -52,16 +55,65 @@ NOISE = {10: 1.0, 100: 0.5}
 """By limit, in median distances between rows."""
 STEPS = 12
 STEP = 1.5
-"""A ladder of widths ends at 86 times the narrowest ..."""
+"""A ladder of widths goes up by powers of this, the same ones in all curves. It ends at 86 times the narrowest ..."""
+LEAST_STEP = 1.25
+"""... and begins where the widths that can be asked for do: from there to the next power it is this much at least."""
 ENOUGH = 0.994
 """... or where so much is found; a higher target is kept by exact search."""
 OVERSAMPLINGS = (1.0, 2.0, 4.0)
 """Times the kind's own."""
+DEEPEST = 0.1
+"""One exact search finds the true neighbours among shares of the rows down to this one."""
+KEPT_WIDTH = 4_096
+"""Walks of a greater width are not kept: at that one they take 9 MB."""
 BUDGET_SECONDS = 20.0
 """Of processor time. What is not measured by then stays unknown, and is searched exactly under a target."""
 
 _WAYS = {calibration.ALL: Way.INDEX, calibration.WITHIN: Way.INDEX_FILTERED, calibration.AFTER: Way.INDEX_POST}
 _MODES = {calibration.ALL: FilterMode.AUTO, calibration.WITHIN: FilterMode.IN, calibration.AFTER: FilterMode.POST}
+
+
+class _Walks:
+    """The index of a part whose width is a beam. What it finds at a width without being told of a filter is kept: the
+    beam goes the same way whatever share of the rows matches and however many candidates are wanted of it. Thread-safe.
+    """
+
+    def __init__(self, index: VectorIndex, width: str) -> None:
+        self._index = index
+        self._width = width
+        self._kept: dict[tuple[int, bytes], tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        limit: int,
+        *,
+        allowed: NDArray[np.uint8] | None = None,
+        params: Params | None = None,
+    ) -> Neighbours:
+        """See :meth:`vectordb.index.base.VectorIndex.search`; ``scored`` counts what was walked anew."""
+        width = int(params[self._width]) if params else 0
+        if allowed is not None or not limit <= width <= KEPT_WIDTH:
+            return self._index.search(queries, limit, allowed=allowed, params=params)
+        keys = [(width, query.tobytes()) for query in queries]
+        missing = [place for place, key in enumerate(keys) if key not in self._kept]
+        scored = 0
+        if missing:
+            found = self._index.search(queries[missing], width, params=params)
+            scored = found.scored
+            for place, rows, distances in zip(missing, found.rows, found.distances, strict=True):
+                self._kept[keys[place]] = rows, distances
+        kept = [self._kept[key] for key in keys]
+        rows = np.stack([rows[:limit] for rows, _ in kept])
+        return Neighbours(rows, np.stack([distances[:limit] for _, distances in kept]), scored)
+
+    def save(self, path: Path) -> None:
+        """Saves the index."""
+        self._index.save(path)
+
+    def memory_bytes(self) -> int:
+        """Of the index."""
+        return self._index.memory_bytes()
 
 
 class _Subject(NamedTuple):
@@ -76,9 +128,9 @@ class _Subject(NamedTuple):
     threads: int
     until: float
 
-    def search(self, limit: int, search: Callable[[Run], Report]) -> list[list[Found]]:
-        """What is found by each query of a limit."""
-        spec = SearchSpec(limit, metric=self.metric)
+    def search(self, limit: int, search: Callable[[Run], Report], depth: int | None = None) -> list[list[Found]]:
+        """What is found by each query of a limit, searched for so many or for ``depth`` rows."""
+        spec = SearchSpec(limit if depth is None else depth, metric=self.metric)
         run = Run([self.part], self.queries[limit], spec, self.cancelled)
 
         def found_by(run: Run) -> list[list[Found]]:
@@ -105,6 +157,10 @@ def calibrate(part: Part, metric: Metric, cancelled: Callable[[], bool], threads
     capabilities = capabilities_of(part.index, part.kind)
     if capabilities.exact or part.vector_count - part.dead < LEAST_ROWS:
         return None
+    if capabilities.width is not None and capabilities.has_beam:
+        index = _Walks(part.index, capabilities.width)
+        part = copy(part)
+        part.index = index
     rng = np.random.default_rng(0)
     living = _living(part)
     queries = {limit: _queries(part, living, metric, (limit, rng)) for limit in QUERIES}
@@ -136,6 +192,7 @@ def _queries(
 
 
 def _curves(subject: _Subject, living: NDArray[np.int64], rng: np.random.Generator) -> Iterator[Curve]:
+    truths = {limit: _Truth(subject, limit) for limit in QUERIES}
     for share in SHARES:
         count = round(share * len(living))
         if count == 0 or thread_time() > subject.until:
@@ -147,7 +204,7 @@ def _curves(subject: _Subject, living: NDArray[np.int64], rng: np.random.Generat
             for way in ways:
                 ladder = list(_ladder(subject, selection, way, limit))
                 if ladder and cuts is None:
-                    cuts = _cuts(subject, selection, limit)
+                    cuts = truths[limit].cuts(selection)
                 points = () if cuts is None else _points(subject, selection, ladder, (limit, cuts))
                 if points:
                     yield Curve(way, share, limit, points)
@@ -169,6 +226,7 @@ def _facts(subject: _Subject, selection: Selection | None) -> PartFacts:
 def _ladder(subject: _Subject, selection: Selection | None, way: str, limit: int) -> Iterator[list[tuple[float, Step]]]:
     """For each oversampling the steps by ascending width; none where the planner would not go that way."""
     capabilities, facts = subject.capabilities, _facts(subject, selection)
+    high = None if capabilities.width is None else capabilities.search_params[capabilities.width].high
     adjustable = widths.OVERSAMPLING in capabilities.search_params
     for factor in OVERSAMPLINGS if adjustable else (1.0,):
         oversampling = capabilities.oversampling * factor
@@ -188,11 +246,16 @@ def _ladder(subject: _Subject, selection: Selection | None, way: str, limit: int
                 break
             steps.append((oversampling, step))
             # The narrowest is what spans the candidates.
-            width = round(STEP * (widths.width_of(capabilities, step.params) or 1)) + 1
-            high = None if capabilities.width is None else capabilities.search_params[capabilities.width].high
+            width = _next_width(widths.width_of(capabilities, step.params) or 1)
             width = width if high is None else min(width, int(high))
         if steps:
             yield steps
+
+
+def _next_width(width: int) -> int:
+    """The first power of ``STEP`` that is ``LEAST_STEP`` times as wide, and wider by one at least."""
+    least = max(width + 1, LEAST_STEP * width)
+    return math.ceil(STEP ** math.ceil(math.log(least, STEP)))
 
 
 def _points(
@@ -229,7 +292,37 @@ def _recall(subject: _Subject, selection: Selection | None, step: Step, truth: t
     return float(recalls.mean() - DOUBT * recalls.std() / np.sqrt(len(recalls)))
 
 
-def _cuts(subject: _Subject, selection: Selection | None, limit: int) -> NDArray[np.float32]:
-    """For each query the exact distance of its last true neighbour: float32[q]."""
-    all_found = subject.search(limit, lambda run: exact.report(run, 0, selection))
-    return np.array([found[0].distances[:limit][-1] for found in all_found], np.float32)
+class _Truth:
+    """For each query of a limit the exact distance of its last true neighbour among whatever rows are chosen.
+
+    One search of all rows goes so deep that enough of what it finds are among any tenth of them that is drawn at
+    random. Fewer rows are searched by themselves, and so are those among which, by chance, it found too few.
+    """
+
+    def __init__(self, subject: _Subject, limit: int) -> None:
+        self._subject = subject
+        self._limit = limit
+        self._nearest: list[Found] = []
+
+    def cuts(self, selection: Selection | None) -> NDArray[np.float32]:
+        """float32[q], of all living rows or the chosen ones."""
+        part, limit = self._subject.part, self._limit
+        if selection is not None and len(selection) + 1 < DEEPEST * (part.vector_count - part.dead):
+            return self._searched(selection)
+        if not self._nearest:
+            # Of so many a tenth, less four standard deviations, is the limit.
+            depth = math.ceil((limit + 4.0 * math.sqrt(limit) + 16.0) / DEEPEST)
+            all_found = self._subject.search(limit, lambda run: exact.report(run, 0, None), depth)
+            self._nearest = [found[0] for found in all_found]
+        if selection is None:
+            return np.array([found.distances[:limit][-1] for found in self._nearest], np.float32)
+        chosen = rowset.to_mask(selection.matches, part.rows)
+        found = [nearest.distances[chosen[nearest.rows]][:limit] for nearest in self._nearest]
+        if min(map(len, found)) < min(limit, len(selection)):
+            return self._searched(selection)
+        return np.array([distances[-1] for distances in found], np.float32)
+
+    def _searched(self, selection: Selection) -> NDArray[np.float32]:
+        limit = self._limit
+        all_found = self._subject.search(limit, lambda run: exact.report(run, 0, selection))
+        return np.array([found[0].distances[:limit][-1] for found in all_found], np.float32)

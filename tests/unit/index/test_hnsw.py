@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vectordb.errors import Corruption, DimensionMismatch, InvalidArgument, ResourceExhausted
-from vectordb.index import native
+from vectordb.index import hnsw_storage, native
 from vectordb.index.base import BuildOptions, CannotExtend, capabilities_of
 from vectordb.index.faiss_hnsw import HNSW, HnswIndex
 from vectordb.index.hnsw_storage import Precision
@@ -118,6 +118,53 @@ def test_builds_with_one_thread_repeat(metric: Metric, tmp_path: Path) -> None:
     for name in ("a", "b"):
         build(base, metric).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_graph_of_many_slices(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Levels are drawn beforehand, the highest come first, and those that extend a graph join them."""
+    monkeypatch.setattr("vectordb.index.hnsw_build._SLICE_WORK", 512 * 160 * 200)
+    base, queries = normal(6_000, 24), normal(60, 24, 1)
+    index = build(base[:4_500], threads=threads).extended(base, BuildOptions(threads=threads))
+    graph = index._graph.native.hnsw
+    levels = faiss.vector_to_array(graph.levels)
+    assert len(levels) == 6_000
+    assert levels.max() - 1 == graph.max_level
+    assert levels[graph.entry_point] == levels.max()
+    for part in (levels[:4_500], levels[4_500:]):
+        # One of 16 rows is on the next level, and they lie anywhere.
+        upper = np.flatnonzero(part > 1)
+        assert abs(len(upper) - len(part) / 16) < 5 * (len(part) / 16) ** 0.5
+        assert abs(upper.mean() / len(part) - 0.5) < 0.1
+    assert recall(index, queries, base, Metric.L2) >= 0.97
+    assert recall(index, base[4_400:4_600:5], base, Metric.L2) >= 0.97
+
+
+def test_large_pages_hold_what_was_there() -> None:
+    held = np.random.default_rng(0).integers(0, 256, 9 << 20, dtype=np.uint8)
+    wanted = held.copy()
+    for start, size in ((0, len(held)), (12_345, 3 << 20), (5, 100), (0, 0)):
+        native.prefer_large_pages(held[start:].ctypes.data, size)
+        np.testing.assert_array_equal(held, wanted)
+    held += 1
+    np.testing.assert_array_equal(held, wanted + 1)
+
+
+def test_a_precision_that_will_do_is_the_last_that_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    measured = hnsw_storage._Sample.recall
+
+    def recall_of(self: Any, form: Any, cancelled: Any) -> float:
+        looked_at.append(measured(self, form, cancelled))
+        return looked_at[-1]
+
+    monkeypatch.setattr(hnsw_storage._Sample, "recall", recall_of)
+    assert build(normal(1_200, 32)).precision is Precision.BYTE
+    assert len(looked_at) == 1
+    looked_at.clear()
+    assert build(clumped(1e-2)).precision is not Precision.BYTE
+    assert len(looked_at) >= 1
+    assert looked_at[0] < 1.0
 
 
 def test_build_parameters_reach_the_graph() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from vectordb.index.calibration import AFTER, ALL, WITHIN, Calibration, Curve, P
 from vectordb.metadata.estimate import Estimate
 from vectordb.metric import Metric, prepared
 from vectordb.query import targets
-from vectordb.query.calibrate import LEAST_ROWS, calibrate
+from vectordb.query.calibrate import LEAST_ROWS, LEAST_STEP, STEP, _next_width, calibrate
 from vectordb.query.executor import execute
 from vectordb.query.planner import Ask, PartFacts, Way, plan
 from vectordb.query.spec import SearchSpec
@@ -120,6 +122,44 @@ def test_the_same_index_has_the_same_calibration(fakes: Any, monkeypatch: pytest
     monkeypatch.setattr("vectordb.query.calibrate.QUERIES", {10: 20})
     part = _part(fakes, noise=0.02)
     assert calibrate(part, Metric.COSINE, lambda: False) == calibrate(part, Metric.COSINE, lambda: False)
+
+
+class _Blurred:
+    """Ranks by vectors of its own, a little off: the same however often and beside whatever others a query is asked."""
+
+    def __init__(self, fakes: Any, part: Any, **options: Any) -> None:
+        noise = 0.02 * np.random.default_rng(7).standard_normal(part.matrix.shape)
+        self.inner = fakes.FakeIndex((part.matrix + noise).astype(np.float32), part.metric, **options)
+        self.search = self.inner.search
+        self.memory_bytes = self.inner.memory_bytes
+
+
+def test_what_curves_share_is_done_once_and_changes_nothing(fakes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vectordb.query.calibrate.QUERIES", {10: 24, 100: 8})
+    part = _part(fakes, rows=20_000)
+    part.index = _Blurred(fakes, part)
+    shared = calibrate(part, Metric.COSINE, lambda: False)
+    calls = [(call["params"]["ef"], call["k"], call["queries"]) for call in part.index.inner.calls if not call["told"]]
+    widths = {ef for ef, _, _ in calls}
+    assert all(sum(queries for ef, _, queries in calls if ef == width) <= 32 for width in widths)
+    assert len({curve.way for curve in shared.curves}) == 3
+    assert any(curve.points[0].recall < 0.97 for curve in shared.curves)
+    monkeypatch.setattr("vectordb.query.calibrate.KEPT_WIDTH", 0)
+    monkeypatch.setattr("vectordb.query.calibrate.DEEPEST", 1.0)
+    part.index.inner.calls.clear()
+    assert calibrate(part, Metric.COSINE, lambda: False) == shared
+    assert sum(call["queries"] for call in part.index.inner.calls if not call["told"]) > sum(q for _, _, q in calls)
+
+
+def test_ladders_meet_at_the_same_widths() -> None:
+    for start in range(1, 3_000, 7):
+        widths = [start]
+        while len(widths) < 6:
+            widths.append(_next_width(widths[-1]))
+        assert all(b > a and b >= LEAST_STEP * a for a, b in pairwise(widths))
+        assert all(b <= STEP * LEAST_STEP * a + 2 for a, b in pairwise(widths))
+        powers = {math.ceil(STEP**i) for i in range(30)}
+        assert powers >= set(widths[1:])
 
 
 def test_dead_rows_are_neither_asked_nor_missed(fakes: Any) -> None:
