@@ -108,6 +108,22 @@ class _Answer(NamedTuple):
     made: list[Any]
     seconds: tuple[float, float, float]
 
+    @classmethod
+    def joined(cls, answers: Sequence[_Answer]) -> _Answer:
+        """One answer to all queries, of those to stretches of them in their order."""
+        if len(answers) == 1:
+            return answers[0]
+        parts = dict.fromkeys(number for answer in answers for number in answer.reports)
+        searching, merging, making = map(sum, zip(*(answer.seconds for answer in answers), strict=True))
+        return cls(
+            sum(answer.queries for answer in answers),
+            any(answer.incomplete for answer in answers),
+            {part: Report.joined([(answer.queries, answer.reports.get(part)) for answer in answers]) for part in parts},
+            [hits for answer in answers for hits in answer.winners],
+            [made for answer in answers for made in answer.made],
+            (searching, merging, making),
+        )
+
 
 def execute(
     parts: Sequence[Part],
@@ -141,22 +157,15 @@ def execute(
     # Indexed parts first: when time is short, they cover most rows for it.
     order = [number for number in _indexed_first(parts) if parts[number].rows]
     if len(queries) == 1:
-        answers = [_answered(run, routes, order, make)]
+        answer = _answered(run, routes, order, make)
     else:
         sizes = _together(run, routes, order)
-        answers = parallel.over_queries(run, sizes, lambda run: _answered(run, routes, order, make))
-    reports = {
-        number: Report.joined([(answer.queries, answer.reports.get(number)) for answer in answers])
-        for number in routes.known
-    }
-    plans = [_described(run, number, routes.known.get(number), reports.get(number)) for number in range(len(parts))]
-    timings = _timings(answers, perf_counter() - started, None if spec.where is None else routes.filter_seconds)
-    outcome = Outcome(
-        [hits for answer in answers for hits in answer.winners],
-        Plan(tuple(plans), spec.filter_mode, spec.version, timings),
-        [made for answer in answers for made in answer.made],
-    )
-    if any(answer.incomplete for answer in answers):
+        answer = _Answer.joined(parallel.over_queries(run, sizes, lambda run: _answered(run, routes, order, make)))
+    reports, known = answer.reports, routes.known
+    plans = tuple([_described(run, number, known.get(number), reports.get(number)) for number in range(len(parts))])
+    timings = _timings(answer, perf_counter() - started, None if spec.where is None else routes.filter_seconds)
+    outcome = Outcome(answer.winners, Plan(plans, spec.filter_mode, spec.version, timings), answer.made)
+    if answer.incomplete:
         outcome.incomplete_reason = DEADLINE
         searched: float = sum(parts[number].rows * report.fraction for number, report in reports.items())
         outcome.searched_fraction = searched / sum(part.rows for part in parts)
@@ -211,10 +220,10 @@ def _search(run: Run, number: int, route: _Route) -> Report:
     return indexed.search(run, number, facts, step, selection)
 
 
-def _timings(answers: Sequence[_Answer], wall: float, filter_seconds: float | None) -> dict[str, float]:
+def _timings(answer: _Answer, wall: float, filter_seconds: float | None) -> dict[str, float]:
     """Milliseconds by stage: of what evaluating the filter left of the time that passed, each has the share that it has
     of the threads' time."""
-    searching, merging, making = (sum(seconds) for seconds in zip(*(a.seconds for a in answers), strict=True))
+    searching, merging, making = answer.seconds
     scale = 1e3 * (wall - (filter_seconds or 0.0)) / (searching + merging + making)
     timings = {"search": searching * scale, "merge": merging * scale}
     if filter_seconds is not None:

@@ -143,8 +143,6 @@ class Report:
     @staticmethod
     def joined(reports: Sequence[tuple[int, Report | None]]) -> Report:
         """One report of a batch: of so many queries each, ``None`` where the time ran out before they were begun."""
-        if len(reports) == 1 and reports[0][1] is not None:
-            return reports[0][1]
         whole = Report()
         searched: float = sum(count * report.fraction for count, report in reports if report is not None)
         whole.fraction = searched / sum(count for count, _ in reports)
