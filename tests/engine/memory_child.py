@@ -57,7 +57,7 @@ class Gauge(threading.Thread):
 def main() -> None:
     folder, limit, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     rng = np.random.default_rng(5)
-    # One row of each batch is remembered: the data itself would be the largest thing in memory.
+    # One row of each batch that stays is remembered: the data itself would be the largest thing in memory.
     kept: dict[str, Any] = {}
     refused = wrong = 0
     gauge = Gauge(seconds)
@@ -85,7 +85,8 @@ def main() -> None:
                 except errors.ResourceExhausted as error:
                     refused += 1
                     time.sleep(error.retry_after)
-            kept[ids[0]] = rows[0].copy()
+            if number < batches:
+                kept[ids[0]] = rows[0].copy()
 
         for number in range(batches):
             write(number)
