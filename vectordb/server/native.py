@@ -48,6 +48,9 @@ _IO_THREADS = 1
 """Frames far more than Python can answer; with a second one every call would be handed between them."""
 _UNKNOWN = grpc.StatusCode.UNKNOWN
 _KEEPALIVE_TIMEOUT_MS = 20_000
+_LINGER = 0.1
+"""Seconds between the last answer and the end of all connections, within the grace: ``close`` drops what is still on its
+way out, and the front does not tell when that has gone."""
 
 
 class _Method:
@@ -159,6 +162,7 @@ class NativeServer:
             end = time.monotonic() + (grace or 0.0)
             self._drained.wait(grace or 0.0)
             behind.wait(max(0.0, end - time.monotonic()))
+            time.sleep(max(0.0, min(_LINGER, end - time.monotonic())))
             self._closed = True
             if self._front is not None:
                 self._front.close()
