@@ -49,8 +49,8 @@ _IO_THREADS = 1
 _UNKNOWN = grpc.StatusCode.UNKNOWN
 _KEEPALIVE_TIMEOUT_MS = 20_000
 _LINGER = 0.1
-"""Seconds between the last answer and the end of all connections, within the grace: ``close`` drops what is still on its
-way out, and the front does not tell when that has gone."""
+"""Seconds between the last answer and the end of all connections, within the grace: ``close`` drops what is still on
+its way out, and the front does not tell when that has gone."""
 
 
 class _Method:
