@@ -113,8 +113,10 @@ def rows_of(ids: list[str], columns: Sequence[Sequence[Any] | None], names: Sequ
 
 
 def check_lengths(ids: Sequence[str], columns: Sequence[Sequence[Any] | None], names: Sequence[str]) -> None:
-    """Raises:
-    Internal: A column has another length than ``ids``.
+    """Checks that the columns of an answer are as long as its ids.
+
+    Raises:
+        Internal: One of them is not.
     """
     for name, column in zip(names, columns, strict=True):
         if column is not None and len(column) != len(ids):
