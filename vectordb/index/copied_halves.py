@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vectordb.index.copies import SAFE_HIGH, UNIT_NORM, Asked, CopiedRows, RowCopy, longest, store_of
+from vectordb.index.copies import SAFE_HIGH, UNIT_NORM, VANISHED, Asked, CopiedRows, RowCopy, longest, store_of
 from vectordb.index.native import faiss
 from vectordb.metric import Metric, norms
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_VANISHED, _TINY = 2.0**-50, 2.0**-125
-"""Lengths whose squares, and products that, float32 does not hold."""
+_TINY = 2.0**-125
+"""Products that float32 does not hold."""
 
 
 class HalfRows(CopiedRows):
@@ -39,7 +39,7 @@ class HalfRows(CopiedRows):
             if (length + self._norm) * max(length, self._norm) > SAFE_HIGH:
                 return None
         if self._metric is Metric.L2:
-            return Asked(query, 1.0, 0.0, self._moved + _VANISHED)
+            return Asked(query, 1.0, 0.0, self._moved + VANISHED)
         return Asked(query, 1.0, 0.0, length * (self._moved + self._error) + len(query) * _TINY)
 
 

@@ -42,7 +42,8 @@ _WIDER = 4
 _LONG_LIST = 64
 _FORGOTTEN = 0.98
 """What is left after each query of the margin that an earlier one needed."""
-_VANISHED = 2.0**-50
+VANISHED = 2.0**-50
+"""Lengths whose squares float32 does not hold."""
 _UNIT_ROUNDING = 2.0**-20
 """What rounding to unit length, and of a score, can change a squared distance by."""
 
@@ -221,4 +222,4 @@ def _smallest(distances: NDArray[np.float32], number: int) -> float:
 
 def longest(vectors: NDArray[np.float32]) -> float:
     """An upper bound of the Euclidean lengths, also where squares vanish in float32."""
-    return largest_norm(vectors) + _VANISHED
+    return largest_norm(vectors) + VANISHED

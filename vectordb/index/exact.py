@@ -200,7 +200,7 @@ def nearer(
     metric: Metric,
 ) -> NDArray[np.int64]:
     """The places in ``positions`` of all that can be among the ``limit`` nearest, for one query float32[d] and few
-    positions: as :func:`picked_candidates`, with less around it.
+    positions: as :func:`picked_candidates` (metric cosine or l2), with less around it.
 
     Args:
         positions: int64[k], k >= limit.

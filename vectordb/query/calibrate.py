@@ -16,9 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from copy import copy
-from pathlib import Path
 from time import thread_time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -107,14 +106,6 @@ class _Walks:
         rows = np.stack([rows[:limit] for rows, _ in kept])
         return Neighbours(rows, np.stack([distances[:limit] for _, distances in kept]), scored)
 
-    def save(self, path: Path) -> None:
-        """Saves the index."""
-        self._index.save(path)
-
-    def memory_bytes(self) -> int:
-        """Of the index."""
-        return self._index.memory_bytes()
-
 
 class _Subject(NamedTuple):
     """What is calibrated: an indexed part, its metric, queries float32[q, d] by limit, threads to search them with, and
@@ -158,9 +149,10 @@ def calibrate(part: Part, metric: Metric, cancelled: Callable[[], bool], threads
     if capabilities.exact or part.vector_count - part.dead < LEAST_ROWS:
         return None
     if capabilities.width is not None and capabilities.has_beam:
-        index = _Walks(part.index, capabilities.width)
+        walks = _Walks(part.index, capabilities.width)
         part = copy(part)
-        part.index = index
+        # Nothing but searches is asked of it here.
+        part.index = cast("VectorIndex", walks)
     rng = np.random.default_rng(0)
     living = _living(part)
     queries = {limit: _queries(part, living, metric, (limit, rng)) for limit in QUERIES}

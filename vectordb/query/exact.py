@@ -145,14 +145,14 @@ _Scored = tuple["NDArray[np.int64]", "NDArray[np.float32]"]
 
 def _unanswered(run: Run, number: int, selection: Selection, chosen: Sequence[int]) -> Sequence[int]:
     """Answers queries one by one where that is the shortest way, and returns the others."""
-    few = len(chosen) == 1
-    if not few and (selection.copied is None or len(selection) < COPIED_TOGETHER):
+    alone = len(chosen) == 1
+    if not alone and (selection.copied is None or len(selection) < COPIED_TOGETHER):
         return chosen
     left: list[int] = []
     for place, query in enumerate(chosen):
         if run.expired():
             return [*left, *chosen[place:]]
-        scored = _copied(run, number, query, selection) or (_few(run, number, query, selection) if few else None)
+        scored = _copied(run, number, query, selection) or (_few(run, number, query, selection) if alone else None)
         if scored is None:
             left.append(query)
         else:
