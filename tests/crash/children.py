@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -80,7 +81,7 @@ class Nursery:
             stderr=self.log,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "GRPC_VERBOSITY": "NONE"},
         )
-        self._tickets: queue.Queue[int] = queue.Queue()
+        self._tickets = itertools.count(1)
         self._told: defaultdict[int, queue.Queue[dict[str, Any]]] = defaultdict(queue.Queue)
         self._lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -90,23 +91,27 @@ class Nursery:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             told = json.loads(line)
-            if "ticket" in told:
-                self._tickets.put(told["child"])
-            else:
-                self._queue(told.get("child", told["pid"])).put(told)
+            self._queue(told["ticket"]).put(told)
 
-    def _queue(self, pid: int) -> queue.Queue[dict[str, Any]]:
+    def _queue(self, ticket: int) -> queue.Queue[dict[str, Any]]:
         with self._lock:
-            return self._told[pid]
+            return self._told[ticket]
 
     def fork(self, task: str, failpoints: str = "", file_bytes: int | None = None, **arguments: Any) -> Child:
         """A child at a task. ``file_bytes``: no file of it grows beyond that (until ``prlimit`` says otherwise)."""
-        given = {"task": task, "failpoints": failpoints, "file_bytes": file_bytes, "arguments": arguments, "ticket": 1}
+        ticket = next(self._tickets)
+        given = {
+            "ticket": ticket,
+            "task": task,
+            "failpoints": failpoints,
+            "file_bytes": file_bytes,
+            "arguments": arguments,
+        }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(given).encode() + b"\n")
         self._process.stdin.flush()
-        pid = self._tickets.get(timeout=60)
-        return Child(pid, self._queue(pid))
+        told = self._queue(ticket)
+        return Child(told.get(timeout=60)["pid"], told)
 
     def serve(self, folder: Path, failpoints: str = "", file_bytes: int | None = None) -> tuple[Child, str | None]:
         """A server, and its address; None where it ended before it served."""

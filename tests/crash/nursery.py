@@ -1,8 +1,9 @@
 """A program that has imported everything and forks a child for each task: a process in milliseconds, to be killed.
 
 Tasks come as lines of JSON on standard input: ``{"ticket": 1, "task": "serve", ...}``. What happens is told in lines of
-JSON on standard output: ``{"ticket": 1, "child": 123}``, then what the child says, ``{"pid": 123, "line": ...}``, say,
-and its end: ``{"child": 123, "ended": -9}`` (a negative number is the signal that killed it).
+JSON on standard output: first ``{"ticket": 1, "pid": 123}``, then what else the child says, as ``{"ticket": 1, "line":
+...}``, and its end: ``{"ticket": 1, "ended": -9}`` (a negative number is the signal that killed it). Tickets tell
+children apart, for the kernel gives the number of a process again once it is gone.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ for _kind in ("flat", "hnsw"):
     get_kind(_kind)
 
 
+_ticket = 0
+"""Of the task that this process, a child, is at."""
+
+
 def say(**told: Any) -> None:
     """One line to whoever gave the task, whole: shorter than a pipe's buffer."""
-    os.write(1, (json.dumps({"pid": os.getpid(), **told}) + "\n").encode())
+    os.write(1, (json.dumps({"ticket": _ticket, **told}) + "\n").encode())
 
 
 class _Lines:
@@ -139,11 +144,14 @@ _TASKS = {f.__name__: f for f in (serve, restore, repair, erase, insert, examine
 
 def _born(task: dict[str, Any]) -> None:
     """The child's life."""
+    global _ticket
+    _ticket = task["ticket"]
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sys.stdout = _Lines()  # type: ignore[assignment]
+        say(pid=os.getpid())
         random.seed()
         failpoints.arm_from(task["failpoints"])
         if task["file_bytes"] is not None:
@@ -165,17 +173,16 @@ def main() -> None:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    children: set[int] = set()
+    tickets: dict[int, int] = {}  # of the living, by their process numbers
     waiting = b""
     while True:
         ready, _, _ = select.select([0, woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
-            for pid in list(children):
+            for pid in list(tickets):
                 gone, status = os.waitpid(pid, os.WNOHANG)
                 if gone:
-                    children.discard(pid)
-                    say(child=pid, ended=os.waitstatus_to_exitcode(status))
+                    say(ticket=tickets.pop(pid), ended=os.waitstatus_to_exitcode(status))
         if 0 in ready:
             data = os.read(0, 65536)
             if not data:
@@ -187,9 +194,8 @@ def main() -> None:
                 pid = os.fork()
                 if pid == 0:
                     _born(task)
-                children.add(pid)
-                say(ticket=task["ticket"], child=pid)
-    for pid in children:
+                tickets[pid] = task["ticket"]
+    for pid in tickets:
         os.kill(pid, signal.SIGKILL)
 
 
