@@ -64,18 +64,18 @@ def scores(query: NDArray[np.float32], rows: NDArray[np.float32], metric: Metric
     Or many at once, each against rows of its own: float32[q, 1, d] and float32[q, n, d] -> float32[q, n], the same
     to the last bit.
     """
-    wide = rows.astype(np.float64)
+    # Rows one after the other, as BLAS is to see them: its order of summation may depend on strides.
+    wide = rows.astype(np.float64, order="C")
     wide_query = query.astype(np.float64)
     if metric is Metric.COSINE or metric is Metric.DOT:
-        np.multiply(wide, wide_query, out=wide)
+        out = _products(wide, wide_query)
     else:
         np.subtract(wide, wide_query, out=wide)
         if metric is Metric.L2:
-            np.multiply(wide, wide, out=wide)
+            out = _products(wide, wide)
         else:
             np.abs(wide, out=wide)
-    # Not einsum, matmul or vecdot: their order of summation may depend on the number of rows or on BLAS threads.
-    out: NDArray[np.float64] = np.add.reduce(wide, axis=-1)
+            out = np.add.reduce(wide, axis=-1)
     if metric is Metric.COSINE:
         # Rounding may put it a hair outside [-1, 1].
         np.maximum(out, -1.0, out=out)
@@ -86,6 +86,20 @@ def scores(query: NDArray[np.float32], rows: NDArray[np.float32], metric: Metric
     # A sum may exceed float32: such a score is infinite rather than a warning.
     with np.errstate(over="ignore"):
         return out.astype(np.float32)
+
+
+_ONE_THREAD = 8_192
+"""Up to so many dimensions a product of BLAS is summed by one thread (OpenBLAS: up to 10,000)."""
+
+
+def _products(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inner product of each row by itself, in an order of summation that depends on the dimension alone.
+
+    Not einsum or matmul: theirs may depend on the number of rows.
+    """
+    if left.shape[-1] <= _ONE_THREAD:
+        return np.vecdot(left, right)  # type: ignore[no-any-return]
+    return np.add.reduce(left * right, axis=-1)  # type: ignore[no-any-return]
 
 
 def distances(scores_: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:

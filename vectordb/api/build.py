@@ -79,24 +79,29 @@ def scan_request(where: Any, order_by: str | None, page_size: int, include: Any)
     return ScanRequest(as_filter(where), order_by, page_size, include_of(include))
 
 
-def search_request(config: CollectionConfig, vectors: Any, *, single: bool, **options: Any) -> SearchRequest:
-    """``options``: the keyword arguments of ``Collection.search`` after the vector."""
-    where = options.pop("where", None)
-    text, fusion = options.pop("text", None), options.pop("fusion", None)
-    mode = options.pop("filter_mode", FilterMode.AUTO)
-    queries = query_matrix(vectors, config, single=single)
-    target = options.pop("target_recall", None)
-    if target is not None:
-        options["params"] = _with_target(options.get("params"), target)
-    return SearchRequest(
-        queries,
-        where=None if where is None else as_filter(where),
-        filter_mode=mode if type(mode) is FilterMode else choice(FilterMode, mode, "filter_mode"),
-        include=include_of(options.pop("include", ("metadata",))),
-        texts=() if text is None else _texts(text, len(queries)),
-        fusion=None if fusion is None else fusion_of(fusion),
-        **options,
-    )
+def search_request(
+    config: CollectionConfig,
+    vectors: Any,
+    given: SearchRequest,
+    *,
+    single: bool,
+    text: Any = None,
+    target_recall: float | None = None,
+) -> SearchRequest:
+    """``given``: the other arguments of a search as the user gave them, which are put into the engine's forms."""
+    given.vectors = query_matrix(vectors, config, single=single)
+    if given.where is not None:
+        given.where = as_filter(given.where)
+    if type(given.filter_mode) is not FilterMode:
+        given.filter_mode = choice(FilterMode, given.filter_mode, "filter_mode")
+    given.include = include_of(given.include)
+    if text is not None:
+        given.texts = _texts(text, len(given.vectors))
+    if given.fusion is not None:
+        given.fusion = fusion_of(given.fusion)
+    if target_recall is not None:
+        given.params = _with_target(given.params, target_recall)
+    return given
 
 
 def text_request(text: Any, where: Any, include: Any, **options: Any) -> SearchRequest:

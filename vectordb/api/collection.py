@@ -11,7 +11,7 @@ from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
-from vectordb.requests import Backend, EraseRequest, WriteMode
+from vectordb.requests import Backend, EraseRequest, SearchRequest, WriteMode
 from vectordb.stats import CollectionStats
 from vectordb.types import (
     CollectionConfig,
@@ -263,24 +263,22 @@ class Collection:
                 width such as ``ef``: each index has been measured, and is searched as widely as this takes, exactly
                 where it was not measured. The same as ``params={"target_recall": ...}``.
         """
-        request = build.search_request(
-            self.config,
-            vector,
-            single=True,
-            limit=limit,
-            where=where,
-            filter_mode=filter_mode,
-            exact=exact,
-            min_score=min_score,
-            params=params,
-            timeout=self._limit(timeout),
-            allow_partial=allow_partial,
-            include=include,
-            vector_name=vector_name,
-            text=text,
-            fusion=fusion,
-            target_recall=target_recall,
+        mode: Any = filter_mode
+        given = SearchRequest(
+            None,
+            limit,
+            where,
+            mode,
+            exact,
+            min_score,
+            params,
+            self._limit(timeout),
+            allow_partial,
+            include,
+            vector_name,
         )
+        given.fusion = fusion
+        request = build.search_request(self.config, vector, given, single=True, text=text, target_recall=target_recall)
         return self._backend.search(self.config.name, request)[0]
 
     def search_text(
@@ -394,6 +392,8 @@ class Collection:
     def _write(self, mode: WriteMode, columns: tuple[Any, Any, Any, Any], **options: Any) -> WriteResult:
         return self._backend.write(self.name, build.write_request(self.config, mode, columns, **options))
 
-    def _search_request(self, vectors: Any, limit: int, single: bool, options: dict[str, Any]) -> Any:
-        options["timeout"] = self._limit(options.get("timeout"))
-        return build.search_request(self.config, vectors, single=single, limit=limit, **options)
+    def _search_request(self, vectors: Any, limit: int, single: bool, options: dict[str, Any]) -> SearchRequest:
+        text, target = options.pop("text", None), options.pop("target_recall", None)
+        given = SearchRequest(None, limit, **options)
+        given.timeout = self._limit(given.timeout)
+        return build.search_request(self.config, vectors, given, single=single, text=text, target_recall=target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -13,11 +13,12 @@ import numpy as np
 
 from vectordb.engine import checks
 from vectordb.engine.draft import read_entries
-from vectordb.engine.stored import Entries, Rows, Stored
+from vectordb.engine.stored import Entries, PartRows, Stored, located
 from vectordb.errors import DeadlineExceeded
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
 from vectordb.query.deadline import Deadline
+from vectordb.query.direct import Direct
 from vectordb.query.executor import execute
 from vectordb.query.explain import analyzed, explain
 from vectordb.query.fusion import execute_hybrid
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 _LOCK_FREE_TRIES = 3
 _GET_SLICE = 4_096
+_KEPT_WAYS = 64
+"""Kinds of searches for which a snapshot keeps the way."""
 
 
 def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
@@ -52,21 +55,57 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     started = time.perf_counter()
     queries = checks.check_search(live.config, request, live.limits)
     snapshot = live.snapshot
+    if len(queries) == 1 and request.where is None and not request.texts:
+        found = _directly(live, snapshot, request, queries)
+        if found is not None:
+            hits, plan = found
+            return [SearchResult(hits, plan, (time.perf_counter() - started) * 1e3)]
     spec, deadline = _spec(live, request, snapshot.version), Deadline.after(request.timeout)
     make = partial(_all_columns, live, snapshot.parts, request)
     if not request.texts:
         outcome = execute(snapshot.parts, queries, spec, deadline, make)
-        hits: list[HitColumns] = outcome.made
+        made: list[HitColumns] = outcome.made
     elif request.vectors is None:
         outcome = execute_text(snapshot.parts, _text_queries(live, request), spec, deadline)
-        hits = make(outcome.winners)
+        made = make(outcome.winners)
     else:
         both = (queries, _text_queries(live, request))
         outcome = execute_hybrid(snapshot.parts, both, spec, request.fusion or Rrf(), deadline)
-        hits = make(outcome.winners)
+        made = make(outcome.winners)
     took_ms = (time.perf_counter() - started) * 1e3
     rest = (outcome.plan, took_ms, outcome.incomplete_reason, outcome.searched_fraction)
-    return [SearchResult(found, *rest) for found in hits]
+    return [SearchResult(hits, *rest) for hits in made]
+
+
+def _directly(
+    live: LiveCollection, snapshot: Snapshot, request: SearchRequest, queries: NDArray[np.float32]
+) -> tuple[HitColumns, Callable[[], Plan]] | None:
+    """The answer to the commonest search; None where it takes the general way."""
+    params = request.params
+    kind = (
+        request.limit,
+        request.filter_mode,
+        request.exact,
+        request.min_score,
+        tuple(params.items()) if params else None,
+    )
+    try:
+        direct = snapshot.ways[kind]
+    except KeyError:
+        if len(snapshot.ways) >= _KEPT_WAYS:
+            snapshot.ways.clear()
+        spec = _spec(live, request, snapshot.version)
+        direct = snapshot.ways[kind] = Direct.of(snapshot.parts, live.config.dim, spec)
+    if direct is None or not direct.ends_within(request.timeout):
+        return None
+    nearest = direct.search(queries)
+    if nearest is None:
+        return None
+    if not request.include:
+        return HitColumns(nearest.ids, nearest.scores), nearest.plan
+    stored = Stored(live, PartRows(nearest.part, nearest.rows), request)
+    columns = HitColumns(nearest.ids, nearest.scores, stored.metadata(), stored.texts(), stored.vectors())
+    return columns, nearest.plan
 
 
 def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) -> Plan:
@@ -150,7 +189,7 @@ def _columns(live: LiveCollection, parts: Sequence[Part], request: SearchRequest
     ids, scores = winners.ids, winners.scores.tolist()
     if not request.include:
         return HitColumns(ids, scores)
-    stored = Stored(live, Rows(parts, winners.parts, winners.rows), request)
+    stored = Stored(live, located(parts, winners.parts, winners.rows), request)
     return HitColumns(ids, scores, stored.metadata(), stored.texts(), stored.vectors())
 
 
@@ -171,12 +210,12 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
                 timeout=request.timeout,
             )
         chosen = found[start : start + _GET_SLICE]
-        located = Entries(
+        entries_of_slice = Entries(
             [entry.offset for _, entry in chosen],
             [entry.payload_version for _, entry in chosen],
             [id_.decode() for id_, _ in chosen],
         )
-        stored = Stored(live, located, request)
+        stored = Stored(live, entries_of_slice, request)
         if request.policy is not None:
             stored.keep(request.policy)
         records.extend(stored.records())
@@ -245,9 +284,9 @@ def _pages(live: LiveCollection, snapshot: Snapshot, request: ScanRequest) -> It
         which, flat = which[order], flat[order]
     for start in range(0, len(flat), request.page_size):
         chosen = slice(start, start + request.page_size)
-        located = Rows(snapshot.parts, which[chosen], flat[chosen])
         live.check_open()
-        yield list(Stored(live, located, request).records())
+        rows_of_page = located(snapshot.parts, which[chosen], flat[chosen])
+        yield list(Stored(live, rows_of_page, request).records())
 
 
 def _live_rows(part: Part, where: Filter | None) -> NDArray[np.int64]:

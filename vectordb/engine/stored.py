@@ -54,43 +54,75 @@ class Entries(NamedTuple):
     metadata: list[bytes] | None = None
 
 
+class PartRows:
+    """Rows int64[k] of one part. Each column is made when asked for."""
+
+    def __init__(self, part: Part, rows: NDArray[np.int64]) -> None:
+        self._part, self._rows = part, rows
+
+    @property
+    def offsets(self) -> list[int]:
+        found: list[int] = self._part.offsets(self._rows).tolist()
+        return found
+
+    @property
+    def versions(self) -> list[int]:
+        found: list[int] = self._part.payload_versions(self._rows).tolist()
+        return found
+
+    @property
+    def ids(self) -> list[str]:
+        return self._part.ids(self._rows)
+
+    @property
+    def metadata(self) -> list[bytes] | None:
+        return self._part.metadata(self._rows)
+
+
 class Rows:
     """Rows int64[k] of several parts; ``owners`` int64[k] has each row's part. Each column is made when asked for."""
 
     def __init__(self, parts: Sequence[Part], owners: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        self._parts, self._owners, self._rows = parts, owners, rows
-        numbers = owners.tolist()
-        self._only = parts[numbers[0]] if numbers and numbers.count(numbers[0]) == len(numbers) else None
+        self._count = len(rows)
+        self._pieces: list[tuple[list[int], PartRows]] = []
+        for number in np.unique(owners).tolist():
+            places = np.flatnonzero(owners == number)
+            self._pieces.append((places.tolist(), PartRows(parts[number], rows[places])))
 
     @cached_property
     def offsets(self) -> list[int]:
-        return self._gathered(lambda part, rows: part.offsets(rows).tolist()) or []
+        return self._gathered(lambda piece: piece.offsets) or []
 
     @cached_property
     def versions(self) -> list[int]:
-        return self._gathered(lambda part, rows: part.payload_versions(rows).tolist()) or []
+        return self._gathered(lambda piece: piece.versions) or []
 
     @property
     def ids(self) -> list[str]:
-        return self._gathered(lambda part, rows: part.ids(rows)) or []
+        return self._gathered(lambda piece: piece.ids) or []
 
     @property
     def metadata(self) -> list[bytes] | None:
-        return self._gathered(lambda part, rows: part.metadata(rows))
+        return self._gathered(lambda piece: piece.metadata)
 
-    def _gathered(self, column: Callable[[Part, NDArray[np.int64]], list[T] | None]) -> list[T] | None:
+    def _gathered(self, column: Callable[[PartRows], list[T] | None]) -> list[T] | None:
         """A column of all rows, each part asked once; None where one of them does not have it."""
-        if self._only is not None:
-            return column(self._only, self._rows)
-        found: list[Any] = [None] * len(self._rows)
-        for number in np.unique(self._owners).tolist():
-            places = np.flatnonzero(self._owners == number)
-            values = column(self._parts[number], self._rows[places])
+        found: list[Any] = [None] * self._count
+        for places, piece in self._pieces:
+            values = column(piece)
             if values is None:
                 return None
-            for place, value in zip(places.tolist(), values, strict=True):
+            for place, value in zip(places, values, strict=True):
                 found[place] = value
         return found
+
+
+def located(parts: Sequence[Part], owners: NDArray[np.int64], rows: NDArray[np.int64]) -> Located:
+    """Rows int64[k]; ``owners`` int64[k] has each row's part."""
+    numbers = owners.tolist()
+    if numbers and numbers.count(numbers[0]) == len(numbers):
+        return PartRows(parts[numbers[0]], rows)
+    return Rows(parts, owners, rows)
 
 
 class Stored:

@@ -126,7 +126,8 @@ class Neighbours(NamedTuple):
 
     Attributes:
         rows: int64[q, k], positions, padded with -1.
-        distances: float32[q, k] (smaller is closer), padded with +inf.
+        distances: float32[q, k], padded with +inf. Smaller is closer, among the rows of one query: the engine scores
+            them itself.
         scored: Distance computations done, all queries together (an upper bound under concurrency).
     """
 

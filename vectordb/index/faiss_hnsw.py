@@ -135,13 +135,6 @@ class HnswIndex:
         if oversampling is not None:
             self._capabilities = _quantized(self._capabilities, graph.codec, oversampling)
         self._turned = rotation(self._dim) if hnsw_codes.space_of(graph, metric).rotated else None
-        scale = graph.storage.scale
-        self._factor, self._shift = {
-            Metric.COSINE: (0.5 / scale**2, -1.0),  # |q - x|^2 = 2 - 2 cos
-            Metric.DOT: (-1.0 / scale, 0.0),
-            Metric.L2: (1.0 / scale**2, 0.0),
-            Metric.L1: (1.0 / scale, 0.0),
-        }[metric]
 
     @property
     def precision(self) -> Precision:
@@ -178,7 +171,7 @@ class HnswIndex:
         allowed: NDArray[np.uint8] | None = None,
         params: Params | None = None,
     ) -> Neighbours:
-        """See :meth:`vectordb.index.base.VectorIndex.search`.
+        """See :meth:`vectordb.index.base.VectorIndex.search`. Distances rank a query's rows and mean nothing else.
 
         A row -1 among fewer than ``limit`` allowed rows says that the graph could not find enough (also: that a query
         is so far off that float32 cannot rank the rows); exact search can. Beside other searches ``scored`` may
@@ -197,34 +190,24 @@ class HnswIndex:
         k = min(limit, self._nodes)
         if k == 0 or count == 0:
             return nothing(count, limit)
-        factor = self._factor
-        own: NDArray[np.float64] | None = None
         if self._storage.precision is Precision.BYTE:
-            kept, own = self._storage.query(queries, self._metric)
-            if kept is None:
-                return nothing(count, limit)
-            queries = kept
-        elif self._metric is not Metric.COSINE:
-            queries, correction = self._in_range(queries)
-            if correction == 0.0:
-                return nothing(count, limit)
-            factor *= correction
+            kept = self._storage.query(queries, self._metric)
+        else:
+            kept = queries if self._metric is Metric.COSINE else self._in_range(queries)
+        if kept is None:
+            return nothing(count, limit)
         if self._turned is not None:
-            queries = self._turned.apply(queries)
+            kept = self._turned.apply(kept)
         settings = self._settings(limit, allowed, params)
         if settings is None:
             return nothing(count, limit)
         distances = np.empty((count, k), np.float32)
         rows = np.empty((count, k), np.int64)
         # Straight to the C++ method: faiss's Python wrapper costs 5 us more.
-        self._search_c(count, faiss.swig_ptr(queries), k, faiss.swig_ptr(distances), faiss.swig_ptr(rows), settings)
+        self._search_c(count, faiss.swig_ptr(kept), k, faiss.swig_ptr(distances), faiss.swig_ptr(rows), settings)
         scored = min(_comparisons.since_last(), count * self._nodes)
-        _scale(distances, factor)
-        if self._shift:
-            distances += self._shift
-        elif own is not None:
-            with np.errstate(over="ignore"):
-                np.divide(distances, own[:, None], out=distances, casting="same_kind")
+        if self._metric is Metric.DOT:
+            np.negative(distances, out=distances)
         # Missing rows stand at the end of each query, with a distance of no meaning.
         if (rows[0, -1] if count == 1 else rows[:, -1].min()) < 0:
             distances[rows < 0] = np.inf
@@ -282,18 +265,16 @@ class HnswIndex:
             settings = self._plain[beam] = faiss.SearchParametersHNSW(efSearch=beam)
         return settings
 
-    def _in_range(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-        """Queries as the graph compares them, and the factor for their distances; 0 where it cannot rank them."""
+    def _in_range(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Queries as the graph compares them; None where it cannot rank them."""
         largest = float(np.abs(queries).max())
         if self._metric is Metric.DOT:
             exponent = math.frexp(largest)[1]
-            if -40 <= exponent <= 40:
-                return queries, 1.0
-            # A power of two changes no order. Distances may become infinite again; their order does not matter then.
-            return np.ldexp(queries, -exponent), math.ldexp(1.0, min(exponent, 1000))
+            # A power of two changes no order.
+            return queries if -40 <= exponent <= 40 else np.ldexp(queries, -exponent)
         if largest * self._storage.scale > _QUERY_RANGE * 2.0**9 * max(1.0, self._storage.scale):
-            return queries, 0.0
-        return self._storage.scaled(queries), 1.0
+            return None
+        return self._storage.scaled(queries)
 
 
 class HnswKind:
@@ -367,12 +348,3 @@ def _quantized(able: Capabilities, codec: Codec, oversampling: float) -> Capabil
         effort=replace(able.effort, dimension=share * able.effort.dimension),
         compressed=True,
     )
-
-
-def _scale(distances: NDArray[np.float32], factor: float) -> None:
-    """Multiplies in place; what exceeds float32 becomes infinite."""
-    if abs(factor) <= 1.0:
-        np.multiply(distances, factor, out=distances)
-    else:
-        with np.errstate(over="ignore"):
-            np.multiply(distances, factor, out=distances)

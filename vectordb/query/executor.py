@@ -80,7 +80,7 @@ class _Routes:
         run = self._run
         part, where, dim = run.parts[number], run.spec.where, run.queries.shape[1]
         if where is None:
-            facts, step = _planned(part, dim, self._ask)
+            facts, step = planned(part, dim, self._ask)
             cost = costs.scan(facts.vectors, dim) if step.way is Way.EXACT else step.cost
             return _Route(facts, step, None, cost)
         before = perf_counter()
@@ -272,7 +272,7 @@ def _kept_plan(run: Run, number: int, ask: Ask, selection: Selection, scattered:
     capabilities = None if index is None or kind is None else capabilities_of(index, kind)
     copied = selection.copied is not None
     params = tuple(ask.params.items()) if ask.params else None
-    # As in _planned, the kept facts keep what the address stands for alive.
+    # As in planned(), the kept facts keep what the address stands for alive.
     key = (id(capabilities), id(part.calibration), *ask[:3], params, ask.target, scattered, copied)
 
     def make() -> tuple[PartFacts, Step]:
@@ -300,12 +300,12 @@ def _is_scattered(run: Run, number: int, facts: PartFacts, selection: Selection)
 def _described(run: Run, number: int, route: _Route | None, report: Report | None) -> SegmentPlan:
     part, filtered = run.parts[number], run.spec.where is not None
     if not part.rows:
-        return _empty(part.name, 0, filtered)
+        return empty_plan(part.name, 0, filtered)
     if route is None or report is None:
         return SegmentPlan(part.name, "skipped", part.rows, 0, filtered=filtered)
     _, step, selection, _ = route
     if step.way is Way.EMPTY:
-        return _empty(part.name, part.rows, filtered, None if selection is None else selection.matched)
+        return empty_plan(part.name, part.rows, filtered, None if selection is None else selection.matched)
     estimated, matched = step.estimated, None
     if selection is not None:
         estimated, matched = selection.estimated, selection.matched
@@ -345,7 +345,7 @@ def counted(plan: SegmentPlan, filtered: bool) -> Estimate | None:
     return Estimate.exact(plan.estimated if plan.matched is None else plan.matched)
 
 
-def _planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
+def planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
     """The plan of a part without a filter, kept: planning takes longer than all else around an index search."""
     index, kind = part.index, part.kind
     if index is None or kind is None:
@@ -388,6 +388,6 @@ def _indexed_first(parts: Sequence[Part]) -> Sequence[int]:
 
 
 @lru_cache(maxsize=256)
-def _empty(name: str, rows: int, filtered: bool, matched: int | None = 0) -> SegmentPlan:
+def empty_plan(name: str, rows: int, filtered: bool, matched: int | None = 0) -> SegmentPlan:
     """The plan of a part in which nothing can match; an empty tail needs one in every search."""
     return SegmentPlan(name, "empty", rows, 0, matched, filtered=filtered)

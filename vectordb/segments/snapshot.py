@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from vectordb.segments.segment import SegmentView
@@ -21,9 +21,10 @@ class Snapshot:
         parts: Views of the segments in offset order, then of the tail's sections (at least one).
         rows: Live rows.
         dead: Dead rows not yet merged away.
+        ways: What searches worked out for this snapshot, by the kind of search; theirs to fill and to bound.
     """
 
-    __slots__ = ("__weakref__", "_bounds", "dead", "parts", "rows", "version")
+    __slots__ = ("__weakref__", "_bounds", "dead", "parts", "rows", "version", "ways")
 
     def __init__(self, version: int, parts: tuple[AnyView, ...]) -> None:
         self.version = version
@@ -31,6 +32,7 @@ class Snapshot:
         self.dead = sum(part.dead for part in parts)
         self.rows = sum(part.rows for part in parts) - self.dead
         self._bounds = [part.lo for part in parts]
+        self.ways: dict[Any, Any] = {}
 
     def locate(self, offset: int) -> tuple[AnyView, int] | None:
         """The part and row of an offset, dead or alive; None when no part holds it at this version."""

@@ -41,17 +41,17 @@ def recall(index: HnswIndex, queries: np.ndarray, base: np.ndarray, metric: Metr
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_distances_follow_the_convention_of_the_engine(metric: Metric) -> None:
+def test_distances_rank_the_rows_of_a_query(metric: Metric) -> None:
+    """Smaller is closer, under every metric; how far apart two rows are they do not tell."""
     base, queries = prepared(3 * normal(500, 16), metric), prepared(normal(20, 16, 1), metric)
     index = build(base, metric)
-    found = index.search(queries, 5)
+    found = index.search(queries, 20)
     for query, rows, far in zip(queries, found.rows, found.distances, strict=True):
         true = distances(scores(query, base[rows], metric), metric)
-        if metric is Metric.L2:
-            true = true**2
-        # Bytes are a 256th of the range apart; the scores that users see are made from full vectors.
-        near = {"rtol": 0.05, "atol": 0.5} if index.precision is Precision.BYTE else {"rtol": 5e-3, "atol": 5e-3}
-        np.testing.assert_allclose(far, true, **near)
+        assert (np.diff(far) >= 0).all()
+        # Low precision blurs their order; the scores that users see are made from full vectors.
+        assert (np.diff(true) >= -0.05 * np.abs(true).max()).all()
+        assert true[0] < true[-1]
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -1,0 +1,63 @@
+"""Scores: the same pair has the same one, however it is asked for."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from vectordb.metric import Metric, scores
+
+DIMENSIONS = [1, 2, 3, 7, 8, 15, 16, 31, 33, 100, 127, 384, 768, 1_536, 4_097, 8_192, 8_193, 20_000]
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("dim", DIMENSIONS)
+def test_a_pair_has_one_score(metric: Metric, dim: int) -> None:
+    """Alone, among others, at any address, in any layout, in a batch, on any thread: to the last bit."""
+    rng = np.random.default_rng(dim)
+    rows = rng.standard_normal((24, dim)).astype(np.float32)
+    queries = rng.standard_normal((3, dim)).astype(np.float32)
+    expected = np.stack([np.concatenate([scores(q, row[None], metric) for row in rows]) for q in queries])
+
+    for query, best in zip(queries, expected, strict=True):
+        np.testing.assert_array_equal(scores(query, rows, metric), best)
+        np.testing.assert_array_equal(scores(query, np.asfortranarray(rows), metric), best)
+        np.testing.assert_array_equal(scores(query, rows[::-3], metric), best[::-3])
+        for offset in range(1, 5):
+            room = np.empty(rows.size + offset, np.float32)
+            moved = room[offset:].reshape(rows.shape)
+            moved[:] = rows
+            some = rng.permutation(len(rows))[: 5 + offset]
+            np.testing.assert_array_equal(scores(query, moved[some], metric), best[some])
+            np.testing.assert_array_equal(scores(query, moved[offset:], metric), best[offset:])
+    batch = np.broadcast_to(rows, (len(queries), *rows.shape))
+    np.testing.assert_array_equal(scores(queries[:, None], batch, metric), expected)
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(lambda _: scores(queries[0], rows, metric), range(16)):
+            np.testing.assert_array_equal(found, expected[0])
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_scores_are_those_of_double_precision(metric: Metric) -> None:
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((50, 96)).astype(np.float32)
+    query = rng.standard_normal(96).astype(np.float32)
+    if metric is Metric.COSINE:
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        query /= np.linalg.norm(query)
+    wide, wide_query = rows.astype(np.float64), query.astype(np.float64)
+    expected = {
+        Metric.COSINE: wide @ wide_query,
+        Metric.DOT: wide @ wide_query,
+        Metric.L2: np.linalg.norm(wide - wide_query, axis=1),
+        Metric.L1: np.abs(wide - wide_query).sum(axis=1),
+    }[metric]
+    np.testing.assert_allclose(scores(query, rows, metric), expected, rtol=1e-7, atol=1e-8)
+
+
+def test_scores_beyond_float32_are_infinite() -> None:
+    row = np.full((1, 4), 3e38, np.float32)
+    assert scores(row[0], row, Metric.DOT).tolist() == [np.inf]
+    assert scores(-row[0], row, Metric.L2).tolist() == [np.inf]
