@@ -55,7 +55,7 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     started = time.perf_counter()
     queries = checks.check_search(live.config, request, live.limits)
     snapshot = live.snapshot
-    if len(queries) == 1 and request.where is None and not request.texts:
+    if len(queries) == 1 and not request.texts:
         found = _directly(live, snapshot, request, queries)
         if found is not None:
             hits, plan = found
@@ -87,6 +87,7 @@ def _directly(
         request.filter_mode,
         request.exact,
         request.min_score,
+        request.allow_partial,
         tuple(params.items()) if params else None,
     )
     try:
@@ -96,9 +97,9 @@ def _directly(
             snapshot.ways.clear()
         spec = _spec(live, request, snapshot.version)
         direct = snapshot.ways[kind] = Direct.of(snapshot.parts, live.config.dim, spec)
-    if direct is None or not direct.ends_within(request.timeout):
+    if direct is None:
         return None
-    nearest = direct.search(queries)
+    nearest = direct.search(queries, request.where, Deadline.after(request.timeout))
     if nearest is None:
         return None
     if not request.include:

@@ -1,8 +1,9 @@
-"""The commonest search, gone straight: one query, no filter, one indexed part beside which none has rows.
+"""The commonest search, gone straight: one query, where one part has all the rows.
 
-A walk through a graph drives all else from the processor's caches, so that what surrounds it costs by how much code and
-how many objects it touches, more than by what it computes. The general way (``executor.py``) touches what any search
-may need. Here all that is the same for each query of a kind is worked out once for a snapshot, and kept with it.
+What surrounds the search of a part costs by how much code and how many objects it touches, more than by what it
+computes: a walk through a graph drives all else from the processor's caches. The general way (``executor.py``) touches
+what any search may need. Here all that is the same for each query of a kind is worked out once for a snapshot, and
+kept with it; a query without a filter over an indexed part has a way of its own.
 
 The answer is the general way's to the last bit, and so is the plan. Where this way cannot tell that (candidates are
 missing, or equal scores reach past the last one), it leaves the query to that.
@@ -17,16 +18,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vectordb.metric import distances, scores
 from vectordb.query import merge
-from vectordb.query.executor import ask_of, empty_plan, planned
+from vectordb.query.executor import ask_of, described, empty_plan, planned, route_of, search_part
 from vectordb.query.planner import Way
+from vectordb.query.run import Run
+from vectordb.query.spec import SearchSpec
 from vectordb.types import FilterMode, Plan, SegmentPlan
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vectordb.filter import Filter
+    from vectordb.query.deadline import Deadline
     from vectordb.query.planner import Step
-    from vectordb.query.spec import SearchSpec
     from vectordb.segments.part import Part
 
 
@@ -48,36 +52,50 @@ class Nearest(NamedTuple):
 
 
 class Direct:
-    """How all searches of one kind go over one snapshot. Immutable, thread-safe."""
+    """How all searches of one kind go over one snapshot. Immutable, thread-safe.
 
-    __slots__ = ("_limit", "_metric", "_number", "_part", "_parts", "_plans", "_seconds", "_step")
+    Args:
+        parts: The snapshot's, of which one has rows.
+        spec: The kind; whatever filter it has.
+    """
 
-    def __init__(self, parts: Sequence[Part], number: int, step: Step, spec: SearchSpec) -> None:
-        self._parts, self._number, self._part = parts, number, parts[number]
-        self._step, self._limit, self._metric = step, spec.limit, spec.metric
+    __slots__ = ("_ask", "_limit", "_metric", "_mode", "_number", "_part", "_parts", "_plans", "_seconds", "_step")
+
+    def __init__(self, parts: Sequence[Part], number: int, dim: int, spec: SearchSpec) -> None:
+        part = parts[number]
+        self._parts, self._number, self._part = parts, number, part
+        self._limit, self._metric, self._mode = spec.limit, spec.metric, spec.filter_mode
+        self._ask = ask_of(spec)
+        self._plans = _Plans([part.name for part in parts], number, spec.filter_mode, spec.version)
+        _, step = planned(part, dim, self._ask)
+        # Without a filter only the index's own way is gone here.
+        self._step = step if step.way is Way.INDEX and not step.probe else None
         self._seconds = step.cost * 1e-6
-        plans = [empty_plan(part.name, 0, False) for part in parts]
-        plans[number] = SegmentPlan(
-            self._part.name, step.strategy, self._part.rows, step.estimated, None, 0, step.reason, False, step.params
-        )
-        self._plans = _Plans(tuple(plans), number, spec.filter_mode, spec.version)
 
     @classmethod
     def of(cls, parts: Sequence[Part], dim: int, spec: SearchSpec) -> Direct | None:
         """The way of single queries over these parts; None where they have to take the general one."""
         numbers = [number for number, part in enumerate(parts) if part.rows]
-        if len(numbers) != 1 or spec.where is not None or spec.exact or spec.min_score is not None:
+        if len(numbers) != 1 or spec.exact or spec.min_score is not None or spec.allow_partial:
             return None
-        _, step = planned(parts[numbers[0]], dim, ask_of(spec))
-        return cls(parts, numbers[0], step, spec) if step.way is Way.INDEX and not step.probe else None
+        return cls(parts, numbers[0], dim, spec)
 
-    def ends_within(self, timeout: float | None) -> bool:
-        """Whether a search ends before so many seconds are over, so that nothing has to be bounded."""
-        return timeout is None or self._seconds < timeout
+    def search(self, queries: NDArray[np.float32], where: Filter | None, deadline: Deadline) -> Nearest | None:
+        """The best of the only query, float32[1, d], prepared; None where the general way has to find them.
 
-    def search(self, queries: NDArray[np.float32]) -> Nearest | None:
-        """The best of the only query, float32[1, d], prepared; None where the general way has to find them."""
-        part, step, limit = self._part, self._step, self._limit
+        Raises:
+            DeadlineExceeded: The time ran out.
+        """
+        if where is not None:
+            return self._filtered(queries, where, deadline)
+        step = self._step
+        # One walk cannot be interrupted: it has to end in time.
+        if step is None or (deadline.bounded and deadline.remaining() <= self._seconds):
+            return None
+        return self._walk(queries, step)
+
+    def _walk(self, queries: NDArray[np.float32], step: Step) -> Nearest | None:
+        part, limit = self._part, self._limit
         assert part.index is not None
         started = perf_counter()
         found = part.index.search(queries, step.k, params=step.params)
@@ -103,28 +121,55 @@ class Direct:
             rows = rows[:limit]
             ids = part.ids(rows)
             values = [-key for key in keys[:limit]] if self._metric.higher_is_better else keys[:limit]
-        plan = partial(self._plans.plan, found.scored, searched - started, perf_counter() - searched)
+        # A copy of the parameters: those of the step are kept for later searches.
+        own = SegmentPlan(
+            part.name,
+            step.strategy,
+            part.rows,
+            step.estimated,
+            None,
+            found.scored,
+            step.reason,
+            False,
+            dict(step.params),
+        )
+        plan = partial(self._plans.plan, own, (searched - started, perf_counter() - searched))
         return Nearest(part, rows, ids, values, plan)
+
+    def _filtered(self, queries: NDArray[np.float32], where: Filter, deadline: Deadline) -> Nearest:
+        started = perf_counter()
+        number, part = self._number, self._part
+        spec = SearchSpec(self._limit, where, self._mode, metric=self._metric)
+        run = Run(self._parts, queries, spec, deadline)
+        route = route_of(run, number, self._ask)
+        planned_ = perf_counter()
+        report = search_part(run, number, route)
+        searched = perf_counter()
+        best = merge.winners(run.found[0], self._parts, self._limit, self._metric)
+        own = described(run, number, route, report)
+        plan = partial(self._plans.plan, own, (searched - planned_, perf_counter() - searched), planned_ - started)
+        return Nearest(part, best.rows, best.ids, best.scores.tolist(), plan)
 
 
 class _Plans(NamedTuple):
     """What the plans of all searches of a kind have in common.
 
     Attributes:
-        segments: All parts', as if nothing was compared.
+        names: Of all parts.
         number: Of the one that is searched.
     """
 
-    segments: tuple[SegmentPlan, ...]
+    names: Sequence[str]
     number: int
     mode: FilterMode
     version: int
 
-    def plan(self, scored: int, searching: float, merging: float) -> Plan:
-        """That of a search that compared so many rows, in so many seconds."""
-        segments = list(self.segments)
-        own = segments[self.number]
-        # A copy of the parameters: those of the step are kept for later searches.
-        segments[self.number] = own._replace(rows_scored=scored, params=dict(own.params))
+    def plan(self, own: SegmentPlan, seconds: tuple[float, float], filtering: float | None = None) -> Plan:
+        """That of a search: of its part, and the seconds spent in searching it, in merging, and in the filter."""
+        segments = [empty_plan(name, 0, own.filtered) for name in self.names]
+        segments[self.number] = own
+        searching, merging = seconds
         timings = {"search": searching * 1e3, "merge": merging * 1e3}
+        if filtering is not None:
+            timings["filter"] = filtering * 1e3
         return Plan(tuple(segments), self.mode, self.version, timings)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DEADLINE = "deadline"
 
 
-class _Route(NamedTuple):
+class Route(NamedTuple):
     """How one part is searched.
 
     Attributes:
@@ -64,10 +64,10 @@ class _Routes:
         self._run = run
         self._ask = ask_of(run.spec)
         self._lock = Lock()
-        self.known: dict[int, _Route] = {}
+        self.known: dict[int, Route] = {}
         self.filter_seconds = 0.0
 
-    def of(self, number: int) -> _Route:
+    def of(self, number: int) -> Route:
         route = self.known.get(number)
         if route is None:
             with self._lock:
@@ -76,20 +76,12 @@ class _Routes:
                     route = self.known[number] = self._planned(number)
         return route
 
-    def _planned(self, number: int) -> _Route:
-        run = self._run
-        part, where, dim = run.parts[number], run.spec.where, run.queries.shape[1]
-        if where is None:
-            facts, step = planned(part, dim, self._ask)
-            cost = costs.scan(facts.vectors, dim) if step.way is Way.EXACT else step.cost
-            return _Route(facts, step, None, cost)
+    def _planned(self, number: int) -> Route:
         before = perf_counter()
-        selection = part.selection(where)
-        facts, step = _planned_filtered(run, number, self._ask, selection)
-        self.filter_seconds += perf_counter() - before
-        scanned = step.way is Way.EXACT or step.way is Way.EXACT_FILTERED
-        cost = costs.scan_matches(len(selection), facts.vectors, dim) if scanned else step.cost
-        return _Route(facts, step, selection, cost)
+        route = route_of(self._run, number, self._ask)
+        if route.selection is not None:
+            self.filter_seconds += perf_counter() - before
+        return route
 
 
 class _Answer(NamedTuple):
@@ -162,7 +154,7 @@ def execute(
         sizes = _together(run, routes, order)
         answer = _Answer.joined(parallel.over_queries(run, sizes, lambda run: _answered(run, routes, order, make)))
     reports, known = answer.reports, routes.known
-    plans = tuple([_described(run, number, known.get(number), reports.get(number)) for number in range(len(parts))])
+    plans = tuple([described(run, number, known.get(number), reports.get(number)) for number in range(len(parts))])
     timings = _timings(answer, perf_counter() - started, None if spec.where is None else routes.filter_seconds)
     outcome = Outcome(answer.winners, Plan(plans, spec.filter_mode, spec.version, timings), answer.made)
     if answer.incomplete:
@@ -195,7 +187,7 @@ def _answered(
             break
         route = routes.of(number)
         started = perf_counter()
-        reports[number] = _search(run, number, route)
+        reports[number] = search_part(run, number, route)
         searching += perf_counter() - started
     searched = perf_counter()
     if run.alike is None:
@@ -210,8 +202,22 @@ def _answered(
     return _Answer(len(run.queries), run.incomplete, reports, winners, made, seconds)
 
 
-def _search(run: Run, number: int, route: _Route) -> Report:
-    """Searches one part as it was planned."""
+def route_of(run: Run, number: int, ask: Ask) -> Route:
+    """How a part is searched, planned or as it was planned before."""
+    part, where, dim = run.parts[number], run.spec.where, run.queries.shape[1]
+    if where is None:
+        facts, step = planned(part, dim, ask)
+        cost = costs.scan(facts.vectors, dim) if step.way is Way.EXACT else step.cost
+        return Route(facts, step, None, cost)
+    selection = part.selection(where)
+    facts, step = _planned_filtered(run, number, ask, selection)
+    scanned = step.way is Way.EXACT or step.way is Way.EXACT_FILTERED
+    cost = costs.scan_matches(len(selection), facts.vectors, dim) if scanned else step.cost
+    return Route(facts, step, selection, cost)
+
+
+def search_part(run: Run, number: int, route: Route) -> Report:
+    """Searches one part as it was planned: adds what it finds to ``run.found``."""
     facts, step, selection, _ = route
     if step.way is Way.EMPTY:
         return Report()
@@ -297,7 +303,8 @@ def _is_scattered(run: Run, number: int, facts: PartFacts, selection: Selection)
     return known
 
 
-def _described(run: Run, number: int, route: _Route | None, report: Report | None) -> SegmentPlan:
+def described(run: Run, number: int, route: Route | None, report: Report | None) -> SegmentPlan:
+    """How a part was searched; not at all without a route or a report."""
     part, filtered = run.parts[number], run.spec.where is not None
     if not part.rows:
         return empty_plan(part.name, 0, filtered)

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vectordb.errors import DeadlineExceeded
 from vectordb.metric import Metric, prepared
+from vectordb.query.deadline import NO_DEADLINE, Deadline
 from vectordb.query.direct import Direct
 from vectordb.query.executor import execute
 from vectordb.query.spec import SearchSpec
+from vectordb.types import FilterMode
 
 DIM, ROWS = 16, 4_000
 
@@ -46,7 +49,7 @@ def _same(fakes: Any, parts: Any, spec: SearchSpec, queries: Any) -> int:
     assert direct is not None
     straight = 0
     for query in queries:
-        found = direct.search(query[None])
+        found = direct.search(query[None], spec.where, NO_DEADLINE)
         if found is None:
             continue
         straight += 1
@@ -72,6 +75,18 @@ def test_it_answers_as_the_general_way(fakes: Any, metric: Metric, limit: int, d
     assert _same(fakes, parts, spec, _queries(metric)) >= 18
 
 
+@pytest.mark.parametrize("mode", list(FilterMode))
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.3, 0.95])
+@pytest.mark.parametrize("dead", [0.0, 0.1])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_it_filters_as_the_general_way(fakes: Any, mode: FilterMode, share: float, dead: float, indexed: bool) -> None:
+    parts = _parts(fakes, Metric.L2, dead=dead, missing=0.1)
+    if not indexed:
+        parts[1].index = parts[1].kind = None
+    where = fakes.FakeFilter({"s": np.random.default_rng(1).random(ROWS) < share}, spread=0.3)
+    assert _same(fakes, parts, SearchSpec(10, where, mode, metric=Metric.L2, version=3), _queries(Metric.L2)) == 20
+
+
 @pytest.mark.parametrize("copies", [2, 4, 50])
 def test_equal_scores_stand_in_the_order_of_their_ids_or_are_left_alone(fakes: Any, copies: int) -> None:
     parts = _parts(fakes, Metric.L2, copies=copies, noise=0.0)
@@ -85,26 +100,24 @@ def test_where_candidates_are_missing_it_has_no_answer(fakes: Any) -> None:
     spec = SearchSpec(10)
     padded = Direct.of(_parts(fakes, Metric.COSINE, beam=lambda ef: 8), DIM, spec)
     assert padded is not None
-    assert padded.search(query) is None
+    assert padded.search(query, None, NO_DEADLINE) is None
     parts = _parts(fakes, Metric.COSINE)
     parts[1].dead_mask[:] = True
     parts[1].dead_mask[:40] = False
     parts[1].dead = 100  # fewer than it was planned for
     direct = Direct.of(parts, DIM, spec)
     assert direct is not None
-    assert direct.search(query) is None
+    assert direct.search(query, None, NO_DEADLINE) is None
 
 
 def test_other_searches_take_the_general_way(fakes: Any) -> None:
     parts, spec = _parts(fakes, Metric.COSINE), SearchSpec(10)
-    half = fakes.FakeFilter({"s": np.arange(ROWS) % 2 == 0})
-    others = {"where": half, "exact": True, "min_score": 0.5, "limit": 3_000, "params": {"target_recall": 1.0}}
+    others = {"exact": True, "min_score": 0.5, "allow_partial": True}
     for name, value in others.items():
         assert Direct.of(parts, DIM, replace(spec, **{name: value})) is None, name
     filled = fakes.FakePart("tail", np.ones((1, DIM)), ["t"], Metric.COSINE)
     assert Direct.of([*parts[:2], filled], DIM, spec) is None
     assert Direct.of([parts[0], parts[2]], DIM, spec) is None
-    assert Direct.of([filled], DIM, spec) is None
 
 
 def test_a_plan_that_is_made_later_keeps_no_part(fakes: Any) -> None:
@@ -113,7 +126,7 @@ def test_a_plan_that_is_made_later_keeps_no_part(fakes: Any) -> None:
     part = weakref.ref(parts[1])
     direct = Direct.of(parts, DIM, SearchSpec(10))
     assert direct is not None
-    found = direct.search(_queries(Metric.COSINE, 1))
+    found = direct.search(_queries(Metric.COSINE, 1), None, NO_DEADLINE)
     assert found is not None
     plan = found.plan
     del parts, direct, found
@@ -122,9 +135,25 @@ def test_a_plan_that_is_made_later_keeps_no_part(fakes: Any) -> None:
     assert plan().rows_scored == 20 * 64
 
 
-def test_only_a_search_that_ends_in_time_goes_straight(fakes: Any) -> None:
-    direct = Direct.of(_parts(fakes, Metric.COSINE), DIM, SearchSpec(10))
+def test_a_walk_that_might_not_end_in_time_is_left_alone(fakes: Any) -> None:
+    direct, query = Direct.of(_parts(fakes, Metric.COSINE), DIM, SearchSpec(10)), _queries(Metric.COSINE, 1)
     assert direct is not None
-    assert direct.ends_within(None)
-    assert direct.ends_within(1.0)
-    assert not direct.ends_within(1e-6)
+    assert direct.search(query, None, Deadline.after(5.0)) is not None
+    assert direct.search(query, None, Deadline.after(1e-6)) is None
+
+
+def test_a_filtered_search_ends_at_its_deadline(fakes: Any) -> None:
+    parts = _parts(fakes, Metric.COSINE)
+    direct = Direct.of(parts, DIM, SearchSpec(10))
+    assert direct is not None
+    few = fakes.FakeFilter({"s": np.arange(ROWS) % 40 == 0})
+    with pytest.raises(DeadlineExceeded):
+        direct.search(_queries(Metric.COSINE, 1), few, Deadline.after(0.0))
+
+
+@pytest.mark.parametrize("params", [{"target_recall": 1.0}, None])
+def test_an_exact_search_of_all_rows_takes_the_general_way(fakes: Any, params: Any) -> None:
+    spec = SearchSpec(10 if params else 3_000, params=params)
+    direct = Direct.of(_parts(fakes, Metric.COSINE), DIM, spec)
+    assert direct is not None
+    assert direct.search(_queries(Metric.COSINE, 1), None, NO_DEADLINE) is None
