@@ -15,7 +15,8 @@ from __future__ import annotations
 import importlib.metadata
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.index.base import Capabilities, IndexKind, Parameter
@@ -160,10 +161,22 @@ def check_search_params(
     """
     if not params:
         return {}
+    # The types too, since 1 == True == 1.0.
+    given = (*params.items(), *map(type, params.values()))
+    try:
+        return dict(_search_params(kind, None if quantization is None else quantization.kind, given))
+    except TypeError:  # no hash: no value that a parameter could have
+        return _search_params.__wrapped__(kind, None if quantization is None else quantization.kind, given)
+
+
+@lru_cache(maxsize=512)
+def _search_params(kind: str, quantization: str | None, given: tuple[Any, ...]) -> dict[str, Value]:
+    """The checked parameters, once for all searches that give the same ones. ``given``: items, then types."""
+    params = dict(given[: len(given) // 2])
     name = AUTO_KIND if kind == AUTO else kind
     known = dict(get_kind(name).capabilities.search_params)
     if quantization is not None:
-        known["oversampling"] = QUANTIZATIONS[quantization.kind]["oversampling"]
+        known["oversampling"] = QUANTIZATIONS[quantization]["oversampling"]
     known[TARGET_RECALL] = _TARGET
     found = checked(f"index kind {name!r}", known, params, "search ", fill=False)
     if TARGET_RECALL in found:
@@ -185,6 +198,7 @@ def _check_target(params: Mapping[str, Value], settings: Sequence[str | None]) -
 
 def clear_cache() -> None:
     """Forgets which distributions are installed and what was loaded (after installing a plug-in while running)."""
+    _search_params.cache_clear()
     with _lock:
         _loaded.clear()
         _entries.clear()
