@@ -289,7 +289,7 @@ class SearchResult(Sequence[Hit]):
     ) -> None:
         # By column until somebody looks at a hit.
         self._found = hits
-        # What gives it, where it was read from a message: few look at it.
+        # What makes it, until somebody looks at it: few do.
         self._plan = plan
         self.took_ms = took_ms
         self.complete = incomplete_reason is None
@@ -298,7 +298,11 @@ class SearchResult(Sequence[Hit]):
 
     @property
     def plan(self) -> Plan:
-        return self._plan if isinstance(self._plan, Plan) else self._plan()
+        plan = self._plan
+        if not isinstance(plan, Plan):
+            # Two threads may both make it: it is the same.
+            plan = self._plan = plan()
+        return plan
 
     @plan.setter
     def plan(self, plan: Plan) -> None:

@@ -394,6 +394,7 @@ class Collection:
 
     def _search_request(self, vectors: Any, limit: int, single: bool, options: dict[str, Any]) -> SearchRequest:
         text, target = options.pop("text", None), options.pop("target_recall", None)
-        given = SearchRequest(None, limit, **options)
+        # Texts come as ``text``; as ``texts`` they are refused, like any name that is none of search's.
+        given = SearchRequest(None, limit, texts=(), **options)
         given.timeout = self._limit(given.timeout)
         return build.search_request(self.config, vectors, given, single=single, text=text, target_recall=target)

@@ -13,7 +13,7 @@ import numpy as np
 
 from vectordb.engine import checks
 from vectordb.engine.draft import read_entries
-from vectordb.engine.stored import Entries, PartRows, Stored, located
+from vectordb.engine.stored import Entries, PartRows, Stored, rows_of_parts
 from vectordb.errors import DeadlineExceeded
 from vectordb.filter import Filter
 from vectordb.ids import encoded_ids
@@ -55,12 +55,13 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
     started = time.perf_counter()
     queries = checks.check_search(live.config, request, live.limits)
     snapshot = live.snapshot
+    deadline = Deadline.after(request.timeout)
     if len(queries) == 1 and not request.texts:
-        found = _directly(live, snapshot, request, queries)
+        found = _directly(live, snapshot, request, queries, deadline)
         if found is not None:
             hits, plan = found
             return [SearchResult(hits, plan, (time.perf_counter() - started) * 1e3)]
-    spec, deadline = _spec(live, request, snapshot.version), Deadline.after(request.timeout)
+    spec = _spec(live, request, snapshot.version)
     make = partial(_all_columns, live, snapshot.parts, request)
     if not request.texts:
         outcome = execute(snapshot.parts, queries, spec, deadline, make)
@@ -78,18 +79,17 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
 
 
 def _directly(
-    live: LiveCollection, snapshot: Snapshot, request: SearchRequest, queries: NDArray[np.float32]
+    live: LiveCollection,
+    snapshot: Snapshot,
+    request: SearchRequest,
+    queries: NDArray[np.float32],
+    deadline: Deadline,
 ) -> tuple[HitColumns, Callable[[], Plan]] | None:
     """The answer to the commonest search; None where it takes the general way."""
+    if request.exact or request.min_score is not None or request.allow_partial:
+        return None
     params = request.params
-    kind = (
-        request.limit,
-        request.filter_mode,
-        request.exact,
-        request.min_score,
-        request.allow_partial,
-        tuple(params.items()) if params else None,
-    )
+    kind = (request.limit, request.filter_mode, tuple(params.items()) if params else None)
     try:
         direct = snapshot.ways[kind]
     except KeyError:
@@ -99,7 +99,7 @@ def _directly(
         direct = snapshot.ways[kind] = Direct.of(snapshot.parts, live.config.dim, spec)
     if direct is None:
         return None
-    nearest = direct.search(queries, request.where, Deadline.after(request.timeout))
+    nearest = direct.search(queries, request.where, deadline)
     if nearest is None:
         return None
     if not request.include:
@@ -190,7 +190,7 @@ def _columns(live: LiveCollection, parts: Sequence[Part], request: SearchRequest
     ids, scores = winners.ids, winners.scores.tolist()
     if not request.include:
         return HitColumns(ids, scores)
-    stored = Stored(live, located(parts, winners.parts, winners.rows), request)
+    stored = Stored(live, rows_of_parts(parts, winners.parts, winners.rows), request)
     return HitColumns(ids, scores, stored.metadata(), stored.texts(), stored.vectors())
 
 
@@ -211,12 +211,12 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
                 timeout=request.timeout,
             )
         chosen = found[start : start + _GET_SLICE]
-        entries_of_slice = Entries(
+        located = Entries(
             [entry.offset for _, entry in chosen],
             [entry.payload_version for _, entry in chosen],
             [id_.decode() for id_, _ in chosen],
         )
-        stored = Stored(live, entries_of_slice, request)
+        stored = Stored(live, located, request)
         if request.policy is not None:
             stored.keep(request.policy)
         records.extend(stored.records())
@@ -286,8 +286,8 @@ def _pages(live: LiveCollection, snapshot: Snapshot, request: ScanRequest) -> It
     for start in range(0, len(flat), request.page_size):
         chosen = slice(start, start + request.page_size)
         live.check_open()
-        rows_of_page = located(snapshot.parts, which[chosen], flat[chosen])
-        yield list(Stored(live, rows_of_page, request).records())
+        located = rows_of_parts(snapshot.parts, which[chosen], flat[chosen])
+        yield list(Stored(live, located, request).records())
 
 
 def _live_rows(part: Part, where: Filter | None) -> NDArray[np.int64]:

@@ -60,12 +60,12 @@ class PartRows:
     def __init__(self, part: Part, rows: NDArray[np.int64]) -> None:
         self._part, self._rows = part, rows
 
-    @property
+    @cached_property
     def offsets(self) -> list[int]:
         found: list[int] = self._part.offsets(self._rows).tolist()
         return found
 
-    @property
+    @cached_property
     def versions(self) -> list[int]:
         found: list[int] = self._part.payload_versions(self._rows).tolist()
         return found
@@ -117,7 +117,7 @@ class Rows:
         return found
 
 
-def located(parts: Sequence[Part], owners: NDArray[np.int64], rows: NDArray[np.int64]) -> Located:
+def rows_of_parts(parts: Sequence[Part], owners: NDArray[np.int64], rows: NDArray[np.int64]) -> Located:
     """Rows int64[k]; ``owners`` int64[k] has each row's part."""
     numbers = owners.tolist()
     if numbers and numbers.count(numbers[0]) == len(numbers):

@@ -161,6 +161,8 @@ def check_search_params(
     """
     if not params:
         return {}
+    if not isinstance(params, Mapping):
+        raise InvalidArgument(f"params is a dict such as {{'ef': 128}}, got {params!r:.80}", field="params")
     # The types too, since 1 == True == 1.0.
     given = (*params.items(), *map(type, params.values()))
     try:

@@ -141,13 +141,14 @@ class Direct:
         number, part = self._number, self._part
         spec = SearchSpec(self._limit, where, self._mode, metric=self._metric)
         run = Run(self._parts, queries, spec, deadline)
+        run.expired()  # raises: no partial answer is wanted
         route = route_of(run, number, self._ask)
-        planned_ = perf_counter()
+        filtered = perf_counter()
         report = search_part(run, number, route)
         searched = perf_counter()
         best = merge.winners(run.found[0], self._parts, self._limit, self._metric)
         own = described(run, number, route, report)
-        plan = partial(self._plans.plan, own, (searched - planned_, perf_counter() - searched), planned_ - started)
+        plan = partial(self._plans.plan, own, (searched - filtered, perf_counter() - searched), filtered - started)
         return Nearest(part, best.rows, best.ids, best.scores.tolist(), plan)
 
 

@@ -159,6 +159,18 @@ def test_search_parameters() -> None:
         check_search_params("flat", None, {"ef": 10})
 
 
+def test_search_parameters_are_told_apart_by_their_types() -> None:
+    """What was judged once is not judged again, though 1 == True == 1.0."""
+    found = check_search_params("hnsw", None, {"ef": 1})
+    found["ef"] = 5
+    assert check_search_params("hnsw", None, {"ef": 1}) == {"ef": 1}
+    for wrong in (True, 1.0, [1], np.ones(2)):
+        with pytest.raises(InvalidArgument, match="must be int"):
+            check_search_params("hnsw", None, {"ef": wrong})  # type: ignore[dict-item]
+    with pytest.raises(InvalidArgument, match="params is a dict"):
+        check_search_params("hnsw", None, [("ef", 3)])  # type: ignore[arg-type]
+
+
 def test_parameters_of_every_type(install: Callable[..., None]) -> None:
     known = {
         "share": Parameter(float, 0.5, 0.0, 1.0),

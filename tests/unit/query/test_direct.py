@@ -146,9 +146,10 @@ def test_a_filtered_search_ends_at_its_deadline(fakes: Any) -> None:
     parts = _parts(fakes, Metric.COSINE)
     direct = Direct.of(parts, DIM, SearchSpec(10))
     assert direct is not None
-    few = fakes.FakeFilter({"s": np.arange(ROWS) % 40 == 0})
-    with pytest.raises(DeadlineExceeded):
-        direct.search(_queries(Metric.COSINE, 1), few, Deadline.after(0.0))
+    for rows in (ROWS, 40, 0):
+        some = fakes.FakeFilter({"s": np.arange(ROWS) < rows})
+        with pytest.raises(DeadlineExceeded):
+            direct.search(_queries(Metric.COSINE, 1), some, Deadline.after(0.0))
 
 
 @pytest.mark.parametrize("params", [{"target_recall": 1.0}, None])
