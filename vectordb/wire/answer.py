@@ -38,6 +38,8 @@ def answer_to_bytes(results: Sequence[SearchResult], include: Sequence[str]) -> 
     Args:
         include: What the request asked for beside ids and scores.
     """
+    if len(results) == 1:
+        return _single_to_bytes(results[0], include)
     columns = [result.by_column() for result in results]
     ends, plans = _ends(results)
     table = None
@@ -51,6 +53,14 @@ def answer_to_bytes(results: Sequence[SearchResult], include: Sequence[str]) -> 
         data = plan_to_bytes(plan)
         parts += (b"\x12", varint(len(data)), data)
     return b"".join(parts)
+
+
+def _single_to_bytes(result: SearchResult, include: Sequence[str]) -> bytes:
+    """The same of one query, the commonest, in fewer steps."""
+    columns = result.by_column()
+    hits = _hits(columns, include) if columns.ids else b""
+    end, plan = _end_to_bytes(result, 0), plan_to_bytes(result.plan)
+    return b"".join((b"\x0a", varint(len(hits) + len(end)), hits, end, b"\x12", varint(len(plan)), plan))
 
 
 def _ends(results: Sequence[SearchResult]) -> tuple[list[bytes], list[Plan]]:
@@ -86,11 +96,11 @@ def _hits_to_bytes(columns: Sequence[HitColumns], include: Sequence[str]) -> lis
 
 def _hits(hits: HitColumns, include: Sequence[str]) -> bytes:
     ids, scores, metadata, texts, vectors = hits
-    rows = types_pb2.Rows()
     if include:
+        rows = types_pb2.Rows()
         columns_to_message(rows, ids, vectors, metadata, texts)
     else:
-        rows.ids.extend(ids)
+        rows = types_pb2.Rows(ids=ids)
     return _framed(rows.SerializeToString(), _packed(scores))
 
 
