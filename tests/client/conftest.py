@@ -16,10 +16,10 @@ from tests.client.fake_engine import FakeEngine
 from vectordb.errors import FailedPrecondition, VectorDBError
 from vectordb.types import Record
 from vectordb.wire import requests as wire
+from vectordb.wire.answer import answer_to_bytes
 from vectordb.wire.config import config_to_message
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
 from vectordb.wire.results import records_to_message, write_result_to_message
-from vectordb.wire.search import answer_to_bytes
 from vectordb.wire.stats import info_to_message, plan_to_message, stats_to_message
 from vectordb_proto.v1 import service_pb2
 from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceServicer, add_VectorDBServiceServicer_to_server

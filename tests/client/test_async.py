@@ -334,6 +334,23 @@ def test_embedded_work_runs_in_threads_of_its_own(fake_engine: Any) -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("vectordb-async")]
 
 
+def test_arrays_may_change_while_a_write_is_on_its_way(server: Any) -> None:
+    async def main() -> None:
+        async with await connect_async(server.address) as db:
+            c = await db.create_collection("docs", 2)
+            vectors = np.array([[3.0, 4.0]], np.float32)
+            server.servicer.before["Write"] = [LOST]
+            write = asyncio.ensure_future(c.upsert(["a"], vectors))
+            while not server.servicer.count_of("Write"):
+                await asyncio.sleep(0.01)
+            vectors[:] = 0.0
+            await write
+            [record] = await c.get(["a"], include=("vector",))
+            assert record.vector.tolist() == [3.0, 4.0]
+
+    run(main())
+
+
 def test_unused_answers_do_not_call(server: Any) -> None:
     """A coroutine that is never awaited sends nothing and warns, as coroutines do."""
 

@@ -71,51 +71,80 @@ def test_messages_of_all_sizes(direct: DirectCalls) -> None:
     for size in (0, 1, 16_378, 16_379, 16_380, 65_529, 65_530, 65_531, 70_000, 4 << 20, 3):
         data = np.random.default_rng(size).bytes(size)
         for _ in range(2):
-            assert direct.call(_PATH, data, 20.0, ()) == data
+            assert direct.call(_PATH, (data,), 20.0, ()) == data
     assert len(direct._open) == 1, "one connection was enough"
+
+
+def test_messages_in_pieces(direct: DirectCalls) -> None:
+    for sizes in ((0,), (1, 0, 2), (16_000, 380, 70_000, 1), (3, 2 << 20), (2 << 20, 5, 1 << 20)):
+        pieces = [np.random.default_rng(size).bytes(size) for size in sizes]
+        message = tuple(memoryview(piece) if i % 2 else piece for i, piece in enumerate(pieces))
+        assert direct.call(_PATH, message, 20.0, ()) == b"".join(pieces)
 
 
 def test_statuses_come_with_their_details(direct: DirectCalls) -> None:
     for _ in range(2):
         with pytest.raises(Failed) as caught:
-            direct.call(_PATH, b"fail", 5.0, ())
+            direct.call(_PATH, (b"fail",), 5.0, ())
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         assert caught.value.details() == "nichts für 50 %\n"
         assert dict(caught.value.trailing_metadata()) == {"some-bin": bytes(range(50)), "x-name": "value"}
     with pytest.raises(Failed) as caught:
-        direct.call("/test.Echo/Other", b"", 5.0, ())
+        direct.call("/test.Echo/Other", (b"",), 5.0, ())
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     with pytest.raises(Failed) as caught:
-        direct.call(_PATH, bytes(9 << 20), 20.0, ())
+        direct.call(_PATH, (bytes(9 << 20),), 20.0, ())
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert direct.call(_PATH, b"on", 5.0, ()) == b"on"
+    assert direct.call(_PATH, (b"on",), 5.0, ()) == b"on"
 
 
 def test_metadata_and_time_arrive(direct: DirectCalls) -> None:
     metadata = (("authorization", "Bearer key"), ("policy-bin", bytes(range(200))), ("x-long", "x" * 500))
-    told = direct.call(_PATH, b"told", 30.5, metadata).decode().split("\n")
+    told = direct.call(_PATH, (b"told",), 30.5, metadata).decode().split("\n")
     assert told[0] in ("30", "31")
     for name, value in metadata:
         assert f"{name}={value!r}" in told
-    assert direct.call(_PATH, b"told", None, ()).decode().split("\n")[0] == "None"
-    assert direct.call(_PATH, b"told", 200_000.0, ()).decode().split("\n")[0] in ("199999", "200000")
+    assert direct.call(_PATH, (b"told",), None, ()).decode().split("\n")[0] == "None"
+    assert direct.call(_PATH, (b"told",), 200_000.0, ()).decode().split("\n")[0] in ("199999", "200000")
 
 
 def test_time_runs_out(direct: DirectCalls) -> None:
     started = time.monotonic()
     with pytest.raises(Failed) as caught:
-        direct.call(_PATH, b"wait", 0.1, ())
+        direct.call(_PATH, (b"wait",), 0.1, ())
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert 0.09 < time.monotonic() - started < 0.9
-    assert direct.call(_PATH, b"next", 5.0, ()) == b"next"
-    assert direct.call(_PATH, b"wait", None, ()) == b"wait"
+    assert direct.call(_PATH, (b"next",), 5.0, ()) == b"next"
+    assert direct.call(_PATH, (b"wait",), None, ()) == b"wait"
+
+
+def test_a_peer_that_takes_nothing_has_the_calls_time() -> None:
+    windows = struct.pack(">HI", 4, (1 << 31) - 1) + struct.pack(">HI", 5, (1 << 24) - 1)
+    roomy = _frame(4, 0, 0, windows) + _frame(8, 0, 0, struct.pack(">I", 1 << 30))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        calls = DirectCalls(f"127.0.0.1:{listening.getsockname()[1]}")
+
+        def serve() -> socket.socket:
+            connection, _ = listening.accept()
+            connection.sendall(roomy)
+            return connection
+
+        with ThreadPoolExecutor(1) as pool:
+            served = pool.submit(serve)
+            started = time.monotonic()
+            with pytest.raises(Failed) as caught:
+                calls.call(_PATH, (bytes(64 << 20),), 0.5, ())
+            served.result(5).close()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - started < 5.0
+        calls.close()
 
 
 def test_calls_of_many_threads(direct: DirectCalls) -> None:
     def ask(number: int) -> None:
         for turn in range(20):
             data = f"{number} {turn}".encode() * (1 + 5000 * (turn % 2))
-            assert direct.call(_PATH, data, 20.0, ()) == data
+            assert direct.call(_PATH, (data,), 20.0, ()) == data
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(ask, range(12)))
@@ -125,7 +154,7 @@ def test_calls_of_many_threads(direct: DirectCalls) -> None:
 def test_closing_wakes_who_waits(direct: DirectCalls) -> None:
     def ask() -> None:
         with pytest.raises(Elsewhere):
-            direct.call(_PATH, b"wait", 20.0, ())
+            direct.call(_PATH, (b"wait",), 20.0, ())
 
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask)
@@ -137,7 +166,7 @@ def test_closing_wakes_who_waits(direct: DirectCalls) -> None:
         asked.result(5)
     assert time.monotonic() - started < 0.8
     with pytest.raises(Elsewhere):
-        direct.call(_PATH, b"", 1.0, ())
+        direct.call(_PATH, (b"",), 1.0, ())
 
 
 def test_nobody_listens() -> None:
@@ -146,7 +175,7 @@ def test_nobody_listens() -> None:
     calls = DirectCalls(f"127.0.0.1:{port}")
     for _ in range(2):
         with pytest.raises(Elsewhere):
-            calls.call(_PATH, b"", 1.0, ())
+            calls.call(_PATH, (b"",), 1.0, ())
 
 
 @contextlib.contextmanager
@@ -186,13 +215,13 @@ def test_what_a_peer_may_send_besides() -> None:
     unknown, old = _frame(77, 0, 0, b"?"), _frame(3, 0, 99, b"\x00\x00\x00\x08")
     split = _frame(1, 4, 1, _BEGUN) + _frame(0, 0, 1, b"\x00\x00\x00") + ping + _frame(0, 0, 1, b"\x00\x02hi")
     with peer(ping + window + unknown + _SETTINGS + old + split + _frame(1, 5, 1, _OK)) as calls:
-        assert calls.call(_PATH, b"", 5.0, ()) == b"hi"
+        assert calls.call(_PATH, (b"",), 5.0, ()) == b"hi"
 
 
 def test_a_server_that_goes_away_answers_what_it_knows_of() -> None:
     away = _frame(7, 0, 0, struct.pack(">II", 1, 0))
     with peer(away + _answer(), _answer()) as calls:
-        assert [calls.call(_PATH, b"", 5.0, ()) for _ in range(2)] == [b"hi", b"hi"]
+        assert [calls.call(_PATH, (b"",), 5.0, ()) for _ in range(2)] == [b"hi", b"hi"]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +246,7 @@ def test_a_server_that_goes_away_answers_what_it_knows_of() -> None:
 )
 def test_what_is_not_understood_goes_elsewhere(answer: bytes) -> None:
     with peer(answer) as calls, pytest.raises(Elsewhere):
-        calls.call(_PATH, b"", 5.0, ())
+        calls.call(_PATH, (b"",), 5.0, ())
     assert not calls._open
 
 
@@ -226,7 +255,7 @@ def test_damaged_answers_end_somehow(noise: bytes, place: int, data: st.DataObje
     whole = bytearray(_answer())
     whole[place : place + data.draw(st.integers(0, len(noise)))] = noise
     with peer(bytes(whole)) as calls, contextlib.suppress(Elsewhere, Failed):
-        assert isinstance(calls.call(_PATH, b"", 1.0, ()), bytes)
+        assert isinstance(calls.call(_PATH, (b"",), 1.0, ()), bytes)
 
 
 @pytest.mark.parametrize(
@@ -242,10 +271,10 @@ def test_addresses(address: str, reached: bool, monkeypatch: pytest.MonkeyPatch)
     assert DirectCalls.reaches(address) is (reached and address.startswith("unix:"))
 
 
-def test_searches_go_directly_and_survive_a_restart(server: Any) -> None:
+def test_searches_and_writes_go_directly_and_survive_a_restart(server: Any) -> None:
     def agents() -> set[str]:
         told = zip(server.servicer.calls, server.servicer.metadata, strict=True)
-        return {metadata["user-agent"].partition("/")[0] for (rpc, _), metadata in told if rpc == "Search"}
+        return {metadata["user-agent"].partition("/")[0] for (rpc, _), metadata in told if rpc in ("Search", "Write")}
 
     with connect(server.address) as db:
         docs = db.create_collection("docs", 2, exist_ok=True)
@@ -254,7 +283,8 @@ def test_searches_go_directly_and_survive_a_restart(server: Any) -> None:
         assert agents() == {"vectordb-client"}
         server.stop()
         server.start()
-        assert docs.search([1.0, 2.0]).ids == ["a"]
+        docs.upsert(["b"], [[-1.0, 2.0]])
+        assert docs.search([1.0, 2.0]).ids == ["a", "b"]
         assert docs.search([1.0, 2.0]).plan == docs.search([1.0, 2.0]).plan
     with pytest.raises(Closed):
         docs.search([1.0, 2.0])

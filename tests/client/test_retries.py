@@ -131,16 +131,22 @@ def test_a_full_server_is_asked_again_when_it_says_so(server: Any) -> None:
         assert server.servicer.count_of("GetInfo") == 2
 
 
-def test_the_timeout_bounds_all_attempts(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rpc", ["Count", "Search", "Write"])
+def test_the_timeout_bounds_all_attempts(server: Any, monkeypatch: pytest.MonkeyPatch, rpc: str) -> None:
     monkeypatch.setattr(retry, "FIRST_DELAY", 0.2)
     with connect(server.address, timeout=0.5, retries=50) as db:
         c = db.create_collection("docs", 2)
-        server.servicer.before["Count"] = [LOST] * 100
+        ask = {
+            "Count": c.count,
+            "Search": lambda: c.search([1, 0]),
+            "Write": lambda: c.upsert(["a"], [[1, 0]], texts=["words"]),
+        }
+        server.servicer.before[rpc] = [LOST] * 100
         began = time.monotonic()
         with pytest.raises(errors.Unavailable):
-            c.count()
+            ask[rpc]()
         assert time.monotonic() - began < 0.7
-        sent = [m.timeout_seconds for name, m in server.servicer.calls if name == "Count"]
+        sent = [m.timeout_seconds for name, m in server.servicer.calls if name == rpc]
         assert sent[0] == 0.5
         assert sent[-1] < 0.45
         assert sent == sorted(sent, reverse=True)

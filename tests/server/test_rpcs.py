@@ -24,8 +24,8 @@ from vectordb.requests import (
 )
 from vectordb.types import CollectionConfig, Durability
 from vectordb.wire import requests, results, stats
+from vectordb.wire.answer import answer_from_bytes
 from vectordb.wire.config import config_from_message
-from vectordb.wire.search import answer_from_bytes
 from vectordb_proto.v1 import service_pb2 as pb
 
 

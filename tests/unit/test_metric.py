@@ -1,4 +1,4 @@
-"""Scores: the same pair has the same one, however it is asked for."""
+"""Scores: the same pair has the same one, however it is asked for. Normalised rows, each by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from vectordb.metric import Metric, scores
+from vectordb.metric import Metric, norms, prepared, scores
 
 DIMENSIONS = [1, 2, 3, 7, 8, 15, 16, 31, 33, 100, 127, 384, 768, 1_536, 4_097, 8_192, 8_193, 20_000]
 
@@ -61,3 +61,17 @@ def test_scores_beyond_float32_are_infinite() -> None:
     row = np.full((1, 4), 3e38, np.float32)
     assert scores(row[0], row, Metric.DOT).tolist() == [np.inf]
     assert scores(-row[0], row, Metric.L2).tolist() == [np.inf]
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (300, 384), (3, 40_000), (33_000, 1)])
+def test_rows_are_normalised_each_by_itself(shape: tuple[int, int]) -> None:
+    vectors = np.random.default_rng(5).standard_normal(shape, dtype=np.float32)
+    vectors[1:2] = 0.0
+    lengths = norms(vectors)
+    lengths[lengths == 0.0] = 1.0
+    expected = (vectors / lengths[:, None]).astype(np.float32)
+    got = prepared(vectors, Metric.COSINE)
+    np.testing.assert_array_equal(got, expected)
+    if len(vectors):
+        np.testing.assert_array_equal(prepared(vectors[-1:], Metric.COSINE), got[-1:])
+    assert prepared(vectors, Metric.L2) is vectors

@@ -4,6 +4,10 @@ Blocks from a threshold on come from the system one by one and go back to it whe
 from arenas, which keep their holes. glibc raises that threshold, up to 32 MiB, to the size of the largest such block
 that was ever freed: from then on rows, graphs and merged columns come from arenas too, one a thread. Measured under a
 limit of 64 MiB (``tests/engine/memory_child.py``): of 95 MB of private memory up to 74 MB were holes.
+
+Under a large limit it is the other way round: glibc's threshold starts at 128 KiB and hardly rises, so that what a
+batch of a thousand rows needs comes from the system page by page and goes back with each call. Measured (batches of
+1.6 MB to a server): 1,700 page faults a batch, and 1,000 with the threshold at its highest.
 """
 
 from __future__ import annotations
@@ -22,17 +26,17 @@ _SHARE = 512
 """How many blocks of the threshold's size make the limit: holes are smaller than one, and hardly ever hundreds."""
 
 _lock = threading.Lock()
-_set = _MOST  # guarded by _lock
+_set = _MOST + 1  # guarded by _lock
 
 
 def bound_holes(limit: int) -> None:
     """Fixes, for the whole process, the size from which on blocks go back to the system at once: 1/512 of a limit in
-    bytes, of several limits of the least. Nothing where that would be no less than what glibc ends at, where the
-    environment says how to allocate, or where there is another C library."""
+    bytes, but no more than what glibc ends at; of several limits of the least. Nothing where the environment says how
+    to allocate, or where there is another C library."""
     global _set
     if any(name.startswith("MALLOC_") for name in os.environ) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return
-    wanted = max(_LEAST, limit // _SHARE)
+    wanted = min(max(_LEAST, limit // _SHARE), _MOST)
     with _lock, contextlib.suppress(OSError, AttributeError):
         if wanted >= _set:
             return

@@ -26,6 +26,7 @@ from vectordb.server.cost import COMPUTING, reader_of
 from vectordb.server.streams import Streams
 from vectordb.wire.errors import DETAILS_KEY, REQUEST_ID_KEY, error_to_status
 from vectordb.wire.search import search_from_bytes
+from vectordb.wire.write import write_from_bytes
 from vectordb_proto.v1 import service_pb2, service_pb2_grpc
 
 log = logging.getLogger("vectordb.server")
@@ -38,7 +39,10 @@ _Behaviour = Callable[..., Any]
 T = TypeVar("T")
 
 
-_CODECS: Mapping[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {"Search": (search_from_bytes, bytes)}
+_CODECS: Mapping[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {
+    "Search": (search_from_bytes, bytes),
+    "Write": (write_from_bytes, service_pb2.WriteResponse.SerializeToString),
+}
 """What reads the requests and writes the answers of RPCs that do without protobuf's objects."""
 
 

@@ -21,8 +21,10 @@ from vectordb.server.audit import AuditLog
 from vectordb.server.calls import CALL
 from vectordb.server.scans import Owner, Scans
 from vectordb.wire import reports, requests, results, stats
+from vectordb.wire.answer import answer_to_bytes
 from vectordb.wire.config import config_to_message
-from vectordb.wire.search import Asked, answer_to_bytes
+from vectordb.wire.search import Asked
+from vectordb.wire.write import Written
 from vectordb_proto.v1 import service_pb2 as pb
 from vectordb_proto.v1 import service_pb2_grpc
 
@@ -88,15 +90,17 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
 
     # Writing
 
-    def Write(self, message: pb.WriteRequest, context: _Context) -> pb.WriteResponse:
+    def Write(self, written: Written, context: _Context) -> pb.WriteResponse:
+        """From what ``write_from_bytes`` reads: see ``interceptors``."""
         response = pb.WriteResponse()
-        self._write(message, context, response.result)
+        self._write(written, context, response.result)
         return response
 
     def BulkWrite(self, messages: Iterator[pb.BulkWriteRequest], context: _Context) -> Iterator[pb.BulkWriteResponse]:
         for message in messages:
             response = pb.BulkWriteResponse()
-            self._write(message.write, context, response.result)
+            request = requests.write_from_message(message.write)
+            self._write(Written(message.write.collection, request), context, response.result)
             yield response
 
     def UpdateMetadata(self, message: pb.UpdateMetadataRequest, context: _Context) -> pb.UpdateMetadataResponse:
@@ -200,11 +204,11 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
         reports.erasure_to_message(self.backend.erase(message.collection, request), response.erasure)
         return response
 
-    def _write(self, message: pb.WriteRequest, context: _Context, result: pb.WriteResult) -> None:
-        request = requests.write_from_message(message)
+    def _write(self, written: Written, context: _Context, result: pb.WriteResult) -> None:
+        collection, request = written
         request.timeout = time_left(context, request.timeout)
         given = request.rows.ids
-        results.write_result_to_message(self.backend.write(message.collection, request), given, result)
+        results.write_result_to_message(self.backend.write(collection, request), given, result)
 
 
 def _owner() -> Owner:

@@ -16,6 +16,8 @@ from vectordb_proto.v1 import types_pb2
 _FLOATS = np.dtype("<f4")
 LITTLE = sys.byteorder == "little"
 MAX_DIM = (1 << 32) - 1
+Parts = tuple[bytes | memoryview, ...]
+"""A serialized message, piece by piece: vectors lie where the caller has them until they are sent."""
 
 
 def vectors_to_bytes(vectors: NDArray[np.float32]) -> bytes:
@@ -28,8 +30,8 @@ def bytes_of_vectors(vectors: NDArray[np.float32]) -> memoryview:
     return np.ascontiguousarray(vectors, _FLOATS).data.cast("B")
 
 
-def vectors_from_bytes(data: bytes, dim: int, field: str, rows: int | None = None) -> NDArray[np.float32]:
-    """A read-only float32[n, dim] over ``data``, without a copy on little-endian machines.
+def vectors_from_bytes(data: bytes | memoryview, dim: int, field: str, rows: int | None = None) -> NDArray[np.float32]:
+    """A read-only float32[n, dim] over ``data``, without a copy where floats can lie so in this machine's memory.
 
     Args:
         rows: How many rows there must be; ``None`` for any number.
@@ -52,7 +54,7 @@ def vectors_from_bytes(data: bytes, dim: int, field: str, rows: int | None = Non
             expected=4 * dim * rows,
         )
     array = np.frombuffer(data, _FLOATS).reshape(rows, dim)
-    return array if LITTLE else array.astype(np.float32)
+    return array if LITTLE and array.flags.aligned else array.astype(np.float32)
 
 
 def bitmap_to_bytes(present: NDArray[np.bool_] | Sequence[bool]) -> bytes:
@@ -137,8 +139,11 @@ def rows_to_message(rows: Rows, message: types_pb2.Rows) -> None:
         texts_to_message(checked_strings(rows.texts, "texts"), message)
 
 
-def rows_from_message(message: types_pb2.Rows, field: str = "rows") -> Rows:
+def rows_from_message(message: types_pb2.Rows, field: str = "rows", data: bytes | memoryview = b"") -> Rows:
     """The rows of a message. Vectors are read-only views of its bytes.
+
+    Args:
+        data: The vectors' bytes where the message is without them.
 
     Raises:
         InvalidArgument: A column has the wrong size; the field is named.
@@ -146,8 +151,9 @@ def rows_from_message(message: types_pb2.Rows, field: str = "rows") -> Rows:
     ids = list(message.ids)
     n = len(ids)
     vectors = has_vector = None
-    if message.vectors or message.dim:
-        vectors = vectors_from_bytes(message.vectors, message.dim, f"{field}.vectors", n)
+    data = data or message.vectors
+    if data or message.dim:
+        vectors = vectors_from_bytes(data, message.dim, f"{field}.vectors", n)
         has_vector = bitmap_from_bytes(message.has_vector, n, f"{field}.has_vector")
     elif message.has_vector:
         raise InvalidArgument(f"{field}.has_vector is set, but {field}.vectors is empty", field=f"{field}.has_vector")

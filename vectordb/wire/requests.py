@@ -78,10 +78,13 @@ def write_to_message(collection: str, request: WriteRequest) -> service_pb2.Writ
     return message
 
 
-def write_from_message(message: service_pb2.WriteRequest) -> WriteRequest:
+def write_from_message(message: service_pb2.WriteRequest, vectors: bytes | memoryview = b"") -> WriteRequest:
+    """Args:
+    vectors: The rows' vectors where the message is without them.
+    """
     return WriteRequest(
         enum_from_number(WriteMode, message.mode, "mode", WriteMode.UPSERT),
-        rows_from_message(message.rows),
+        rows_from_message(message.rows, data=vectors),
         if_version=_if_version(message),
         idempotency_key=message.idempotency_key or None,
         timeout=_timeout(message),

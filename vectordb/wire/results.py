@@ -7,6 +7,7 @@ from itertools import starmap
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from vectordb.encoding import decode_metadata, encode_metadata
@@ -34,6 +35,19 @@ def write_result_to_message(
 def write_result_from_message(message: service_pb2.WriteResult, given: list[str]) -> WriteResult:
     """What a write did. ``given``: the ids of the request."""
     return WriteResult(message.count, message.version, list(message.ids) or given)
+
+
+def write_result_from_bytes(data: bytes, given: list[str]) -> WriteResult:
+    """The same of a serialized ``WriteResponse``.
+
+    Raises:
+        Internal: It is none.
+    """
+    try:
+        message = service_pb2.WriteResponse.FromString(data)
+    except DecodeError:
+        raise Internal("the server's answer to a write is not well formed; are both of one release?") from None
+    return write_result_from_message(message.result, given)
 
 
 def records_to_message(records: Sequence[Record], message: types_pb2.Records) -> None:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from vectordb.errors import ResourceExhausted, Unavailable
+from vectordb.wire.varints import varint
 from vectordb_client.transport import calls
 from vectordb_client.transport.calls import Call
 from vectordb_client.transport.channel import traced
-from vectordb_proto.v1 import service_pb2
 
 if TYPE_CHECKING:
     from vectordb.requests import WriteRequest
@@ -30,6 +30,8 @@ MAX_IN_FLIGHT = 4
 """Batches without a result: enough to keep the server busy while the next one is made."""
 MAX_BYTES_IN_FLIGHT = 64 << 20
 """Their bytes together, beyond which only one batch is on its way."""
+_WRITE = b"\x0a"
+"""Tag of ``BulkWriteRequest.write``."""
 IDLE_SECONDS = 30.0
 """A stream that sent nothing for so long is replaced: the server ends idle ones after a minute."""
 
@@ -43,11 +45,16 @@ class _Stream:
         self._sent_at = time.monotonic()
 
     def send(self, call: Call[WriteResult]) -> None:
-        self._outbox.put(service_pb2.BulkWriteRequest(write=call.message))
+        message = call.whole
+        self._outbox.put(b"".join((_WRITE, varint(len(message)), message)))
         self._sent_at = time.monotonic()
 
     def receive(self) -> Any:
-        """The next result's message. Raises grpc.RpcError, or StopIteration where the server ended the stream."""
+        """The next result's message, as of a unary write.
+
+        Raises:
+            grpc.RpcError: The stream broke. StopIteration: The server ended it.
+        """
         return next(self._responses)
 
     @property

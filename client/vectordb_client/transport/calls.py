@@ -8,17 +8,20 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vectordb.errors import ResourceExhausted
 from vectordb.wire import requests as wire
+from vectordb.wire.answer import answer_from_bytes
 from vectordb.wire.config import config_from_message
 from vectordb.wire.reports import erasure_from_message, repair_from_message, verify_from_message
-from vectordb.wire.results import records_from_message, write_result_from_message
-from vectordb.wire.search import answer_from_bytes, search_to_bytes
+from vectordb.wire.results import records_from_message, write_result_from_bytes
+from vectordb.wire.search import search_to_parts
 from vectordb.wire.stats import backup_from_message, info_from_message, plan_from_message, stats_from_message
 from vectordb.wire.values import whole
+from vectordb.wire.write import write_to_parts
 from vectordb_proto.v1 import service_pb2
 from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
@@ -53,7 +56,12 @@ RELEASE_TIMEOUT = 2.0
 MAX_MESSAGE_BYTES = (1 << 31) - (1 << 20)
 """protobuf cannot serialize 2 GiB; some room is left for ids and framing."""
 _MAX_SECONDS = 1e8
-SEARCH = f"/{service_pb2.DESCRIPTOR.services_by_name['VectorDBService'].full_name}/Search"
+_SERVICE = service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].full_name
+PATHS = {rpc: f"/{_SERVICE}/{rpc}" for rpc in ("Search", "Write")}
+"""Full names of those whose messages are bytes on both ways."""
+_TIMEOUTS = {"Search": b"\x51", "Write": b"\x31"}
+"""Tags of their ``timeout_seconds``."""
+_SECONDS = Struct("<d")
 
 
 @dataclass(slots=True)
@@ -62,9 +70,9 @@ class Call(Generic[T]):
 
     Attributes:
         rpc: Name of the method of ``vectordb.v1.VectorDBService``.
-        message: The request, of a search as bytes; where it has ``timeout_seconds``, :meth:`shorten` lowers it for a
-            repeat.
-        read: From the response message, of a search its bytes, to the answer.
+        message: The request, of those in ``PATHS`` in serialized parts, which may lie in the caller's arrays; where it
+            has ``timeout_seconds``, :meth:`shorten` lowers it for a repeat.
+        read: From the response message, of those in ``PATHS`` its bytes, to the answer.
         timeout: Seconds for all attempts together, or ``None``.
         idempotent: Whether repeating the call is harmless even if it was carried out.
         grace: Seconds by which the channel waits longer than ``timeout``.
@@ -82,14 +90,24 @@ class Call(Generic[T]):
         left = clock.remaining()
         return None if left is None or not left < _MAX_SECONDS else left + self.grace
 
+    @property
+    def whole(self) -> Any:
+        """The request as grpc takes it: in one piece."""
+        return b"".join(self.message) if self.rpc in PATHS else self.message
+
+    def settle(self) -> Call[T]:
+        """Copies what the request still shares with the caller, who may change it; gives the call back."""
+        if self.rpc in PATHS:
+            self.message = (self.whole,)
+        return self
+
     def shorten(self, remaining: float | None) -> None:
         """Before a repeat: the server may take only what is left."""
         # Zero would be refused as a wrong timeout.
         if remaining is not None and self.grace and math.isfinite(remaining):
-            if isinstance(self.message, bytes):
-                message = service_pb2.SearchRequest.FromString(self.message)
-                message.timeout_seconds = max(remaining, 1e-3)
-                self.message = message.SerializeToString()
+            if self.rpc in PATHS:
+                # Of a field that comes again the last counts.
+                self.message += (_TIMEOUTS[self.rpc] + _SECONDS.pack(max(remaining, 1e-3)),)
                 return
             target = self.message.search if self.rpc == "Explain" else self.message
             target.timeout_seconds = max(remaining, 1e-3)
@@ -98,7 +116,9 @@ class Call(Generic[T]):
 def stub_of(channel: Any) -> Any:
     """What makes the calls of this protocol over a channel of grpc."""
     stub = VectorDBServiceStub(channel)
-    stub.Search = channel.unary_unary(SEARCH, _registered_method=True)
+    for rpc, path in PATHS.items():
+        setattr(stub, rpc, channel.unary_unary(path, _registered_method=True))
+    stub.BulkWrite = channel.stream_stream(f"/{_SERVICE}/BulkWrite", _registered_method=True)
     return stub
 
 
@@ -181,13 +201,13 @@ def write(collection: str, request: WriteRequest, limits: Limits) -> Call[WriteR
     ResourceExhausted: The write is larger than the collection allows.
     """
     limits.check(collection, request.rows)
-    message = wire.write_to_message(collection, request)
-    _ensure_key(message)
+    if request.idempotency_key in (None, ""):
+        request = replace(request, idempotency_key=new_key())
     ids = request.rows.ids
     return Call(
         "Write",
-        message,
-        lambda answer: write_result_from_message(answer.result, ids),
+        write_to_parts(collection, request),
+        lambda data: write_result_from_bytes(data, ids),
         request.timeout,
         grace=GRACE,
     )
@@ -227,7 +247,7 @@ def close_scan(cursor: str) -> Call[None]:
 def search(collection: str, request: SearchRequest) -> Call[list[SearchResult]]:
     return Call(
         "Search",
-        search_to_bytes(collection, request),
+        search_to_parts(collection, request),
         lambda data: answer_from_bytes(data, request.include),
         request.timeout,
         grace=PARTIAL_GRACE if request.allow_partial else GRACE,

@@ -1,13 +1,13 @@
-"""Unary reads over sockets of our own: one call at a time on a connection, made and answered by the calling thread.
+"""Unary calls over sockets of our own: one call at a time on a connection, made and answered by the calling thread.
 
 grpcio makes a call by way of its own threads, completion queues and locks. Here a call is one ``send`` and one or two
-``recv``. It is HTTP/2 and gRPC as any server speaks them, but only as much as a read needs: no TLS, no compression, no
+``recv``. It is HTTP/2 and gRPC as any server speaks them, but only as much as these need: no TLS, no compression, no
 multiplexing; as many connections as calls run at a time.
 
 Whatever is not as expected (nobody listens, the connection broke, the server goes away, it sends what is not understood
 here) raises :class:`Elsewhere`, and grpcio makes the call instead: it knows how to find, wait for and connect to a
-server, and says why it cannot. Reads may be made twice. Here end a call that succeeds, one that ends with a status, and
-one whose time runs out.
+server, and says why it cannot. So only calls that may be made twice go this way. Here end a call that succeeds, one
+that ends with a status, and one whose time runs out.
 
 The protocol is in ``http2``, its headers in ``hpack``.
 """
@@ -25,6 +25,7 @@ from functools import lru_cache
 
 import grpc
 
+from vectordb.wire.columns import Parts
 from vectordb_client.transport.channel import Metadata
 from vectordb_client.transport.hpack import BadHeaders, literal
 from vectordb_client.transport.http2 import Connection, Elsewhere, Failed, OutOfTime
@@ -67,11 +68,11 @@ class DirectCalls:
         proxied = any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXIES)
         return bool(host and colon and port.isdecimal() and "/" not in host) and not proxied
 
-    def call(self, path: str, message: bytes, timeout: float | None, metadata: Metadata) -> bytes:
+    def call(self, path: str, message: Parts, timeout: float | None, metadata: Metadata) -> bytes:
         """Makes a unary call and returns the answer's message.
 
         Args:
-            path: The method's full name.
+            path: The method's full name. message: Read again until this returns.
             timeout: Seconds, or ``None``.
 
         Raises:

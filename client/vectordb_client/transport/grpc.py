@@ -16,7 +16,7 @@ from vectordb.errors import Closed, VectorDBError
 from vectordb_client.transport import calls
 from vectordb_client.transport.base import ForkGuarded, closed, forked
 from vectordb_client.transport.bulk import bulk_write
-from vectordb_client.transport.calls import SEARCH, Call, Limits, stub_of
+from vectordb_client.transport.calls import PATHS, Call, Limits, stub_of
 from vectordb_client.transport.channel import OPTIONS, Metadata, ServerOptions, credentials, traced, within_policy
 from vectordb_client.transport.direct import DirectCalls
 from vectordb_client.transport.http2 import Elsewhere
@@ -103,12 +103,12 @@ class GrpcBackend(ForkGuarded):
     def _asked(self, call: Call[T], clock: Clock) -> Any:
         """The answer's message."""
         metadata = traced(self._metadata)
-        if self._direct is not None and call.rpc == "Search":
+        if self._direct is not None and (path := PATHS.get(call.rpc)) is not None:
             try:
-                return self._direct.call(SEARCH, call.message, call.deadline(clock), metadata)
+                return self._direct.call(path, call.message, call.deadline(clock), metadata)
             except Elsewhere:
                 pass
-        return getattr(self.stub, call.rpc)(call.message, timeout=call.deadline(clock), metadata=metadata)
+        return getattr(self.stub, call.rpc)(call.whole, timeout=call.deadline(clock), metadata=metadata)
 
     def error(self, error: BaseException, timeout: float | None = None) -> VectorDBError:
         """What went wrong with a call, in this library's terms. ``ValueError`` is grpc's for a closed channel."""

@@ -61,6 +61,7 @@ class AioBackend(ForkGuarded):
 
     def _later(self, call: Call[T], note: Callable[[T], object] | None = None) -> Pending[T]:
         """The call as a pending answer; ``note`` is told the answer."""
+        call.settle()
 
         async def run() -> T:
             answer = await self._call(call)
@@ -91,7 +92,7 @@ class AioBackend(ForkGuarded):
             call.shorten(clock.remaining())
         method = getattr(self._stub, call.rpc)
         try:
-            message = await method(call.message, timeout=call.deadline(clock), metadata=traced(self._metadata))
+            message = await method(call.whole, timeout=call.deadline(clock), metadata=traced(self._metadata))
         except asyncio.CancelledError:
             # grpc.aio reports a closed channel as the cancellation of a task that nobody cancelled.
             if self._gone is not None:

@@ -11,12 +11,15 @@ import math
 import socket
 import struct
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import unquote
 
 import grpc
 
+from vectordb.wire.columns import Parts
 from vectordb_client.transport.hpack import Headers, headers_of
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -101,7 +104,7 @@ class Connection:
         except OSError:
             return False
 
-    def exchange(self, head: bytes, message: bytes, end: float | None) -> bytes:
+    def exchange(self, head: bytes, message: Parts, end: float | None) -> bytes:
         """Sends a message and returns the answer's.
 
         Args:
@@ -112,19 +115,20 @@ class Connection:
         """
         self._stream = stream = self._stream + 2
         self._chunks, self._trailers = [], None
-        size = len(message) + _PREFIX.size
+        length = sum(map(len, message))
+        size = length + _PREFIX.size
         first = _FRAME.pack(len(head) << 8 | _HEADERS, _END_HEADERS, stream)
-        prefix = _PREFIX.pack(0, len(message))
+        prefix = _PREFIX.pack(0, length)
         try:
             if size <= self._window and size <= self._initial and size <= self._largest:
                 self._window -= size
                 self._window_of_stream = self._initial - size
                 second = _FRAME.pack(size << 8 | _DATA, _END_STREAM, stream)
-                self._socket.sendall(b"".join((first, head, second, prefix, message)))
+                self._socket.sendall(b"".join((first, head, second, prefix, *message)))
                 answered = False
             else:
                 self._window_of_stream = self._initial
-                answered = self._send(first + head, memoryview(prefix + message), end)
+                answered = self._send(first + head, _Pieces((prefix, *message)), end)
         except BlockingIOError:
             raise OutOfTime from None
         while not answered:
@@ -161,7 +165,7 @@ class Connection:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
-    def _send(self, head: bytes, data: memoryview, end: float | None) -> bool:
+    def _send(self, head: bytes, message: _Pieces, end: float | None) -> bool:
         """Sends a long message as the peer takes it; whether it has answered before the end of it.
 
         As many frames as the peer has room for go out at once: each call of the system would wake it.
@@ -170,10 +174,10 @@ class Connection:
             head: What goes before the first frame.
         """
         waiting: list[bytes | memoryview] = [head]
-        while data:
-            size = min(len(data), self._largest, self._window, self._window_of_stream)
+        while message.size:
+            size = min(message.size, self._largest, self._window, self._window_of_stream)
             if size <= 0 or len(waiting) > _MOST_PIECES:
-                self._socket.sendall(b"".join(waiting))
+                self._send_all(waiting, end)
                 waiting = []
             if size <= 0:
                 if self._step(end):
@@ -182,11 +186,18 @@ class Connection:
                 continue
             self._window -= size
             self._window_of_stream -= size
-            flags = _END_STREAM if size == len(data) else 0
-            waiting += (_FRAME.pack(size << 8 | _DATA, flags, self._stream), data[:size])
-            data = data[size:]
-        self._socket.sendall(b"".join(waiting))
+            flags = _END_STREAM if size == message.size else 0
+            waiting += (_FRAME.pack(size << 8 | _DATA, flags, self._stream), *message.take(size))
+        self._send_all(waiting, end)
         return False
+
+    def _send_all(self, data: Sequence[bytes | memoryview], end: float | None) -> None:
+        """Sends what lies in many places as if it lay in one."""
+        pieces = _Pieces(data)
+        while pieces.size:
+            pieces.take(self._socket.sendmsg(pieces))
+            if pieces.size and end is not None and time.monotonic() >= end:
+                raise OutOfTime
 
     def _step(self, end: float | None) -> bool:
         """Reads what has come, frame by frame, and does what it says; whether the call is answered."""
@@ -281,6 +292,32 @@ class Connection:
         if compressed or size != len(data) - _PREFIX.size:
             raise Elsewhere
         return data[_PREFIX.size :]
+
+
+class _Pieces:
+    """Bytes that lie in several places, taken from the front without a copy of them."""
+
+    __slots__ = ("_pieces", "size")
+
+    def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
+        self._pieces = deque(memoryview(piece) for piece in pieces if piece)
+        self.size = sum(map(len, self._pieces))
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return iter(self._pieces)
+
+    def take(self, size: int) -> list[memoryview]:
+        """The first so many bytes."""
+        self.size -= size
+        taken, pieces = [], self._pieces
+        while size:
+            piece = pieces.popleft()
+            if len(piece) > size:
+                pieces.appendleft(piece[size:])
+                piece = piece[:size]
+            taken.append(piece)
+            size -= len(piece)
+        return taken
 
 
 def _frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:

@@ -178,6 +178,34 @@ def test_large_blocks_leave_no_holes_under_a_limit() -> None:
     assert returned(64 * MIB, MALLOC_ARENA_MAX="2") < 16 * MIB
 
 
+_KEPT = """
+import ctypes, resource, sys
+from vectordb.engine.allocator import bound_holes
+bound_holes(int(sys.argv[1]))
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def batch():
+    blocks = [libc.malloc(2 << 20) for _ in range(4)]
+    for found in blocks:
+        ctypes.memset(found, 1, 2 << 20)
+        libc.free(found)
+batch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    batch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(os.confstr("CS_GNU_LIBC_VERSION") is None, reason="another C library")
+def test_memory_of_a_batch_is_kept_for_the_next_one_under_a_large_limit() -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", _KEPT, str(64 << 30)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 100, "page faults of twenty batches of 8 MiB"
+
+
 def test_giving_memory_back_harms_nobody() -> None:
     memory.give_back()
 

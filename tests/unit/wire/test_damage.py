@@ -25,9 +25,12 @@ from vectordb.types import (
     CollectionConfig,
     FieldSpec,
     FieldType,
+    HitColumns,
+    Plan,
     Record,
+    SearchResult,
 )
-from vectordb.wire import errors, requests, results, search
+from vectordb.wire import answer, errors, requests, results, search, write
 from vectordb_proto.v1 import service_pb2, types_pb2
 
 TEXT = st.text(max_size=8)
@@ -43,14 +46,14 @@ READERS = {
     service_pb2.ScanRequest: requests.scan_from_message,
     service_pb2.SearchRequest: requests.search_from_message,
 }
+WRITE = WriteRequest(WriteMode.UPSERT, Rows(["a"], np.ones((1, 3), np.float32), None, [b"\x80"], ["t"]))
 REQUEST = SearchRequest(np.ones((2, 3), np.float32), where=(col("a") == 1) & ~col("b").isin(["x"]), params={"ef": 1})
 WORDS = SearchRequest(np.ones((1, 3), np.float32), texts=("some words",), fusion=Weights((0.7, 0.3)))
 SEEDS = [
     requests.search_to_message("c", REQUEST).SerializeToString(),
     requests.search_to_message("c", WORDS).SerializeToString(),
-    requests.write_to_message(
-        "c", WriteRequest(WriteMode.UPSERT, Rows(["a"], np.ones((1, 3), np.float32), None, [b"\x80"], ["t"]))
-    ).SerializeToString(),
+    requests.write_to_message("c", WRITE).SerializeToString(),
+    b"".join(write.write_to_parts("c", WRITE)),
     requests.create_to_message(CreateRequest(CollectionConfig("c", 3, fields={"a": FieldSpec(FieldType.INT)})))
     .SerializeToString(),
 ]  # fmt: skip
@@ -87,6 +90,44 @@ def test_searches_are_read_from_bytes_as_from_messages(data):
 
     message = read(lambda data: requests.search_from_message(service_pb2.SearchRequest.FromString(data)))
     assert repr(read(lambda data: search.search_from_bytes(data).request)) == repr(message)
+
+
+@given(damaged() | st.binary(max_size=60))
+def test_writes_are_read_from_bytes_as_from_messages(data):
+    def read(way):
+        try:
+            collection, written = way(data)
+        except (DecodeError, InvalidArgument) as error:
+            return type(error)
+        rows = written.rows
+        vectors = None if rows.vectors is None else (rows.vectors.shape, rows.vectors.tobytes())
+        others = [getattr(written, name) for name in WriteRequest.__slots__ if name != "rows"]
+        return collection, vectors, rows.ids, rows.has_vector, rows.metadata, rows.texts, others
+
+    def from_message(data):
+        message = service_pb2.WriteRequest.FromString(data)
+        return message.collection, requests.write_from_message(message)
+
+    assert repr(read(write.write_from_bytes)) == repr(read(from_message))
+
+
+@given(st.lists(st.tuples(st.integers(0, 999), st.integers(0, 255)), max_size=3), st.integers(0, 9))
+def test_tables_of_results_are_read_as_their_messages(damages, more):
+    plan = Plan((), version=5)
+    hits = HitColumns(["aa", "bb"], [2.0, 1.0])
+    data = bytearray(answer.answer_to_bytes([SearchResult(hits, plan, 1.5) for _ in range(8 + more)], ()))
+    for place, value in damages:
+        data[place % len(data)] = value
+
+    def read(include):
+        try:
+            found = answer.answer_from_bytes(bytes(data), include)
+        except Internal:
+            return None
+        return [(got.ids, got.scores, got.took_ms, got.incomplete_reason, got.searched_fraction) for got in found]
+
+    # Nothing was asked for that there is: read is the same, result by result.
+    assert repr(read(())) == repr(read(("text",)))
 
 
 FACT = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.lists(TEXT, max_size=3)

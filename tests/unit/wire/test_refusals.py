@@ -58,7 +58,7 @@ def test_what_a_message_cannot_hold_is_refused_by_name(options, field):
         requests.search_to_message("c", SearchRequest(np.ones((1, 2), np.float32), **options))
     assert caught.value.field == field
     with pytest.raises(InvalidArgument) as caught:
-        search.search_to_bytes("c", SearchRequest(np.ones((1, 2), np.float32), **options))
+        search.search_to_parts("c", SearchRequest(np.ones((1, 2), np.float32), **options))
     assert caught.value.field == field
 
 

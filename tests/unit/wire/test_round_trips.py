@@ -47,7 +47,7 @@ from vectordb.types import (
     Tuning,
     WriteResult,
 )
-from vectordb.wire import columns, filters, requests, results, search, stats
+from vectordb.wire import answer, columns, filters, requests, results, search, stats, write
 from vectordb_proto.v1 import filter_pb2, service_pb2, types_pb2
 
 TEXT = st.text(max_size=8)
@@ -120,11 +120,47 @@ def same_rows(a, b):
 @given(rows(), st.sampled_from(WriteMode), VERSION, KEY, SECONDS)
 def test_writes(data, mode, version, key, timeout):
     request = WriteRequest(mode, data, version, key, timeout, "")
-    message = again(requests.write_to_message("docs", request))
-    assert message.collection == "docs"
-    got = requests.write_from_message(message)
-    same_rows(data, got.rows)
-    assert (got.mode, got.if_version, got.idempotency_key, got.timeout) == (mode, version, key, timeout)
+    message = requests.write_to_message("docs", request)
+    sent = b"".join(write.write_to_parts("docs", request))
+    assert service_pb2.WriteRequest.FromString(sent) == message
+    for written in (
+        write.Written(message.collection, requests.write_from_message(again(message))),
+        write.write_from_bytes(sent),
+        write.write_from_bytes(message.SerializeToString()),
+        write.write_from_bytes(sent[:6] + sent),
+    ):
+        got = written.request
+        assert written.collection == "docs"
+        same_rows(data, got.rows)
+        assert got.rows.vectors is None or got.rows.vectors.flags.aligned
+        assert (got.mode, got.if_version, got.idempotency_key, got.timeout) == (mode, version, key, timeout)
+
+
+def test_vectors_to_be_written_are_sent_and_read_where_they_lie():
+    for width in range(4):
+        request = WriteRequest(WriteMode.UPSERT, Rows(["a" * (20 + width)] * 50, np.ones((50, 7), np.float32)))
+        *_, vectors = write.write_to_parts("docs", request)
+        assert np.shares_memory(np.asarray(vectors), request.rows.vectors)
+        sent = b"".join(write.write_to_parts("docs", request))
+        got = write.write_from_bytes(sent).request.rows.vectors
+        np.testing.assert_array_equal(got, request.rows.vectors)
+        assert got.flags.aligned
+        # Where they begin at a multiple of four they are not copied.
+        assert np.shares_memory(got, np.frombuffer(sent, np.uint8)) is ((len(sent) - vectors.nbytes) % 4 == 0)
+
+
+def test_of_vectors_that_come_twice_the_last_count():
+    first, second = np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)
+    sent = [
+        b"".join(write.write_to_parts("c", WriteRequest(WriteMode.UPSERT, Rows(["a"], each))))
+        for each in (first, second)
+    ]
+    alone = [data[-len(b"\x1a\x0a\x1a\x08") - 8 :] for data in sent]
+    for data in (sent[0] + alone[1], alone[0] + sent[1]):
+        message = service_pb2.WriteRequest.FromString(data)
+        got = write.write_from_bytes(data).request.rows.vectors
+        np.testing.assert_array_equal(got, second)
+        assert message.rows.vectors == second.tobytes()
 
 
 @given(FILTER)
@@ -171,7 +207,7 @@ def test_searches(shape, limit, where, mode, min_score, params, timeout, flag, w
     request = SearchRequest(
         vectors, limit, where, mode, flag, min_score, params, timeout, not flag, ("text",), "x", *words
     )
-    message, data = requests.search_to_message("c", request), search.search_to_bytes("c", request)
+    message, data = requests.search_to_message("c", request), b"".join(search.search_to_parts("c", request))
     assert service_pb2.SearchRequest.FromString(data) == message
     asked = search.search_from_bytes(data)
     assert asked.shape == search.shape_of(message)
@@ -188,7 +224,7 @@ def test_searches(shape, limit, where, mode, min_score, params, timeout, flag, w
 def test_searches_by_text_alone(texts, limit):
     request = SearchRequest(None, limit, texts=texts)
     assert requests.search_from_message(again(requests.search_to_message("c", request))) == request
-    assert search.search_from_bytes(search.search_to_bytes("c", request)).request == request
+    assert search.search_from_bytes(b"".join(search.search_to_parts("c", request))).request == request
 
 
 def test_a_fusion_that_says_nothing_is_the_default():
@@ -253,9 +289,9 @@ PLAN = st.builds(
 @given(st.lists(st.lists(HIT, max_size=4), max_size=3), PLAN, st.none() | TEXT, st.floats(0, 1))
 def test_search_results(found, plan, reason, fraction):
     given_ = [SearchResult(hits, plan, 1.25, reason, fraction) for hits in found]
-    data = search.answer_to_bytes(given_, ("metadata", "text", "vector"))
+    data = answer.answer_to_bytes(given_, ("metadata", "text", "vector"))
     assert len(service_pb2.SearchResponse.FromString(data).plans) <= 1, "a shared plan is sent once"
-    for got, want in zip(search.answer_from_bytes(data, ("metadata",)), given_, strict=True):
+    for got, want in zip(answer.answer_from_bytes(data, ("metadata",)), given_, strict=True):
         assert (got.complete, got.incomplete_reason, got.searched_fraction) == (reason is None, reason, fraction)
         assert (got.took_ms, got.plan) == (1.25, plan)
         for a, b in zip(got, want, strict=True):
@@ -267,12 +303,48 @@ def test_search_results(found, plan, reason, fraction):
 def test_search_results_of_ids_and_scores(found, plan):
     """Also where ids are long, or not ASCII, and where queries have none."""
     given_ = [SearchResult(HitColumns([i for i, _ in hits], [s for _, s in hits]), plan, 1.25) for hits in found]
-    data = search.answer_to_bytes(given_, ())
+    data = answer.answer_to_bytes(given_, ())
     message = service_pb2.SearchResponse.FromString(data)
     assert [list(zip(entry.hits.ids, entry.scores, strict=True)) for entry in message.results] == found
-    for got, want in zip(search.answer_from_bytes(data, ()), found, strict=True):
+    for got, want in zip(answer.answer_from_bytes(data, ()), found, strict=True):
         assert [hit[:2] for hit in got] == want
         assert (got.complete, got.took_ms, got.plan) == (True, 1.25, plan)
+
+
+@given(
+    st.integers(8, 20), st.integers(0, 3), st.sampled_from(["7", "é", "\0", "日"]),
+    st.sampled_from([1, 3, 40, 127, 130]), st.none() | TEXT, PLAN,
+)  # fmt: skip
+def test_batches_of_results_of_one_size(queries, hits, letter, size, reason, plan):
+    ids = [[f"{letter}{i}{j}".ljust(size, letter)[:size] for j in range(hits)] for i in range(queries)]
+    scores = [[float(np.float32(i / 7 + j)) for j in range(hits)] for i in range(queries)]
+    given_ = [SearchResult(HitColumns(i, s), plan, 1.25, reason, 0.5) for i, s in zip(ids, scores, strict=True)]
+    data = answer.answer_to_bytes(given_, ())
+    message = service_pb2.SearchResponse.FromString(data)
+    assert [list(entry.hits.ids) for entry in message.results] == ids
+    assert [list(entry.scores) for entry in message.results] == scores
+    assert len(message.plans) == 1
+    for got, want in zip(answer.answer_from_bytes(data, ()), given_, strict=True):
+        assert (got.ids, got.scores) == (want.ids, want.scores)
+        assert (got.took_ms, got.incomplete_reason, got.searched_fraction, got.plan) == (1.25, reason, 0.5, plan)
+
+
+@pytest.mark.parametrize("odd", ["id", "hits", "took", "plan", "none"])
+def test_a_batch_with_one_result_that_is_not_as_the_others(odd):
+    found = [HitColumns(["aa", "bb"], [2.0, 1.0]) for _ in range(10)]
+    plans, took = [Plan((), version=1)] * 10, [1.0] * 10
+    if odd == "id":
+        found[7] = HitColumns(["a", "bbb"], [2.0, 1.0])
+    elif odd == "hits":
+        found[7] = HitColumns(["aa"], [2.0])
+    elif odd == "took":
+        took[7] = 2.0
+    elif odd == "plan":
+        plans[7] = Plan((), version=2)
+    given_ = [SearchResult(*each) for each in zip(found, plans, took, strict=True)]
+    data = answer.answer_to_bytes(given_, ())
+    for got, want in zip(answer.answer_from_bytes(data, ()), given_, strict=True):
+        assert (list(got), got.plan, got.took_ms) == (list(want), want.plan, want.took_ms)
 
 
 def test_results_of_one_answer_may_end_differently():
@@ -283,8 +355,8 @@ def test_results_of_one_answer_may_end_differently():
         SearchResult([], plans[0], 1.0, "deadline", 0.5),
         SearchResult([Hit("c", 3.0)], plans[0], 2.0),
     ]
-    data = search.answer_to_bytes(given_, ())
-    for got, want in zip(search.answer_from_bytes(data, ()), given_, strict=True):
+    data = answer.answer_to_bytes(given_, ())
+    for got, want in zip(answer.answer_from_bytes(data, ()), given_, strict=True):
         assert (list(got), got.plan, got.took_ms) == (list(want), want.plan, want.took_ms)
         assert (got.incomplete_reason, got.searched_fraction) == (want.incomplete_reason, want.searched_fraction)
 
@@ -311,7 +383,7 @@ def test_metadata_that_comes_encoded_travels_as_it_is():
 def test_searches_that_differ_in_their_vectors_alone_are_read_once():
     def got(vector, values):
         request = SearchRequest(np.array([vector], np.float32), where=Condition("a", Op.IN, values), params={"ef": 9})
-        return search.search_from_bytes(search.search_to_bytes("c", request)).request
+        return search.search_from_bytes(b"".join(search.search_to_parts("c", request))).request
 
     first, second = got([1, 2], [1]), got([3, 4], [1])
     assert (first.vectors.tolist(), second.vectors.tolist()) == ([[1, 2]], [[3, 4]])
@@ -329,9 +401,9 @@ def test_searches_alike_but_for_a_type_are_kept_apart(value):
             message = requests.search_to_message("c", request)
         except InvalidArgument:
             with pytest.raises(InvalidArgument):
-                search.search_to_bytes("c", request)
+                search.search_to_parts("c", request)
         else:
-            assert service_pb2.SearchRequest.FromString(search.search_to_bytes("c", request)) == message
+            assert service_pb2.SearchRequest.FromString(b"".join(search.search_to_parts("c", request))) == message
 
 
 @pytest.mark.parametrize("value", [1, True, 1.0])
