@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,31 @@ def test_its_threads_end_with_it(handlers: Callable[..., Any]) -> None:
     assert len([name for name in mine if name.startswith("vectordb-rpc")]) == 9
     served.close()
     wait_until(lambda: not [t for t in threading.enumerate() if t not in before and t.name.startswith("vectordb-rpc")])
+
+
+class SlowlyBack:
+    """A front whose answers are out well before the thread that gave them is back."""
+
+    def __init__(self, front: Any) -> None:
+        self._front = front
+
+    def respond(self, *given: Any) -> None:
+        self._front.respond(*given)
+        time.sleep(0.02)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._front, name)
+
+
+def test_a_thread_that_has_answered_is_not_replaced(handlers: Callable[..., Any]) -> None:
+    """Whoever is answered calls again at once: that the thread is not back yet is no reason for another."""
+    before = set(threading.enumerate())
+    served = handlers()
+    served.server._front = SlowlyBack(served.server._front)
+    for _ in range(20):
+        assert served.call(b"again", timeout=10) == b"again"
+    mine = [t for t in threading.enumerate() if t not in before and t.name.startswith("vectordb-rpc")]
+    assert len(mine) == 2
 
 
 def test_a_process_that_ends_without_stopping_it_ends() -> None:

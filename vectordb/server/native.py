@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -94,6 +95,9 @@ class NativeServer:
         self._running = 0  # guarded by self._lock
         self._receiving = 0  # guarded by self._lock
         self._idle = 0  # guarded by self._lock; threads that wait at self._parked
+        # Guarded by self._lock: threads that will look for a call in a moment. One that is about to answer counts: its
+        # client may send the next call before it gets the GIL again, and a thread more would only make that harder.
+        self._coming = 0
         self._parked: SimpleQueue[None] = SimpleQueue()
         self._waiting: deque[tuple[_Method, Call]] = deque()  # guarded by self._lock; calls without a thread
         # Calls that ended before the thread that received them had noted them, the oldest first. Numbers never come
@@ -147,6 +151,7 @@ class NativeServer:
             if self._threads > self._workers:
                 return
             self._threads += 1
+            self._coming += 1
             number = self._threads
         threading.Thread(target=self._work, name=f"vectordb-rpc_{number}").start()
 
@@ -180,6 +185,7 @@ class NativeServer:
         # A process that ends without having stopped its server is not kept by these threads.
         while not self._closed and main.is_alive():
             with self._lock:
+                self._coming -= 1
                 found = self._waiting.popleft() if self._waiting and self._running < self._workers else None
                 enough = self._receiving >= _RECEIVERS
                 if found is not None:
@@ -189,9 +195,7 @@ class NativeServer:
                 else:
                     self._receiving += 1
             if found is not None:
-                self._run(*found)
-                with self._lock:
-                    self._running -= 1
+                self._run(*found, self._ended)
             elif enough:
                 self._parked.get()
             else:
@@ -199,16 +203,24 @@ class NativeServer:
         for _ in range(self._threads):
             self._parked.put(None)
 
+    def _ended(self) -> None:
+        """A thread of this server has carried out its call, and will look for another once it has answered."""
+        with self._lock:
+            self._running -= 1
+            self._coming += 1
+
     def _received(self, events: Sequence[Any]) -> None:
         """Refuses what is refused at once; for the rest there are threads afterwards, the first of it for this one."""
         taken = [call for event in events if (call := self._handle(*event)) is not None]
         with self._lock:
             self._receiving -= 1
+            self._coming += 1
             self._waiting.extend(taken)
-            # One may be this thread's; in its place another has to receive.
-            needed = len(taken) - (self._receiving > 0) if taken else 0
+            # For each call that waits one thread, and another to receive where nobody does.
+            needed = max(0, len(self._waiting) + (self._receiving == 0) - self._coming)
             wake = min(self._idle, needed)
             self._idle -= wake
+            self._coming += wake
         for _ in range(wake):
             self._parked.put(None)
         for _ in range(needed - wake):
@@ -268,32 +280,46 @@ class NativeServer:
             return None
         return method, call
 
-    def _run(self, method: _Method, call: Call) -> None:
+    def _run(self, method: _Method, call: Call, ended: Callable[[], None] | None = None) -> None:
+        """Carries out a call and answers it. ``ended``: called in between."""
         HERE.arrival = call.arrival
-        front, number = self._front, call.number
         try:
-            # Who went away while the call waited needs no answer.
-            if not call.active:
-                return
-            data = method.behaviour(call.data, call)
-            if call.status in (None, grpc.StatusCode.OK):
-                front.respond(number, data, call.initial, call.trailing)
-            else:
-                front.fail(number, call.status.value[0], call.text, call.trailing)
-        except Abortion:
-            assert call.status is not None
-            front.fail(number, call.status.value[0], call.text, call.trailing)
-        except Exception:
-            log.exception("a handler failed")
-            front.fail(number, _UNKNOWN.value[0], "the call failed in the server")
+            answer = self._answer(method, call)
         finally:
             HERE.arrival = None
+            if ended is not None:
+                ended()
+        try:
+            answer()
+        except Exception:
+            # It gave something that cannot be sent.
+            log.exception("a handler failed")
+            self._front.fail(call.number, _UNKNOWN.value[0], "the call failed in the server")
+        finally:
             if call.arrival is not None and method.arrivals is not None:
                 method.arrivals.end(call.arrival)
-            self._calls.pop(number, None)
+            self._calls.pop(call.number, None)
             call.end()
             if self._stopping and not self._calls:
                 self._drained.set()
+
+    def _answer(self, method: _Method, call: Call) -> Callable[[], object]:
+        """Carries out a call; what sends its answer."""
+        front, number = self._front, call.number
+        # Who went away while the call waited needs no answer.
+        if not call.active:
+            return lambda: None
+        try:
+            data = method.behaviour(call.data, call)
+            if call.status in (None, grpc.StatusCode.OK):
+                return partial(front.respond, number, data, call.initial, call.trailing)
+            return partial(front.fail, number, call.status.value[0], call.text, call.trailing)
+        except Abortion:
+            assert call.status is not None
+            return partial(front.fail, number, call.status.value[0], call.text, call.trailing)
+        except Exception:
+            log.exception("a handler failed")
+            return partial(front.fail, number, _UNKNOWN.value[0], "the call failed in the server")
 
     def _refuse(self, call: Call, error: VectorDBError) -> None:
         code, message, details = error_to_status(error)
