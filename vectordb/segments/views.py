@@ -88,6 +88,11 @@ class View(ABC):
         """Whether any payload differs from the one its row was written with."""
         return self._overlay is not None
 
+    @property
+    def replacements(self) -> int:
+        """How often payloads were replaced since their rows were written, those that were replaced again included."""
+        return 0 if self._overlay is None else self._overlay.length
+
     def changed_rows(self) -> NDArray[np.int64]:
         """Rows whose payload differs from the one they were written with: int64[k], ascending."""
         return np.empty(0, np.int64) if self._overlay is None else to_rows(self._overlay.rows)
@@ -114,7 +119,7 @@ class View(ABC):
         selections = self._selections
         if selections is None:
             selections = self._selections = Selections(self.rows, bound=_ANSWERS)
-        return selections.get(self, where, Changed(self.dead, 0 if self._overlay is None else self._overlay.length))
+        return selections.get(self, where, Changed(self.dead, self.replacements))
 
     def copy_on(self, selection: Selection, metric: Metric) -> None:
         """Copies a few more of the vectors of a selection of this part that is ``copyable``."""
