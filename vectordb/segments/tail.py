@@ -262,7 +262,7 @@ class TailView(View):
     def _base_postings(self) -> Postings:
         return self._section._metadata.view(self.rows).postings()
 
-    def _base_matching(self, where: Filter) -> RowSet:
+    def _base_matching(self, where: Filter, keep: bool) -> RowSet:
         return self._section._metadata.view(self.rows).matching(where)
 
     def _base_estimate(self, where: Filter) -> Estimate:
