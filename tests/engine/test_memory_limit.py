@@ -51,4 +51,6 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     print(report)
     # Half an hour of writes and deletions leaves more holes than a moment: 39 MB were seen.
     check(report, 3 * LIMIT // 4)
-    assert abs(report["slope"]) < 8192
+    # What leaked lifted the floors evenly: 240 bytes a segment and deletion were 2 KB/s. Floors scatter by 0.3 MB about
+    # their line, which over a quarter of an hour is 0.3 KB/s.
+    assert abs(report["slope"]) < 1024
