@@ -23,6 +23,7 @@ MOST_SLOPE = 1024
 """Bytes a second over 25 minutes. A line through floors that scatter by 0.3 MB is certain to 0.2 KB/s, a step of 1 MiB
 makes at most 0.7 of it, and what leaked in this test once were 240 bytes a segment and deletion: 2 KB/s."""
 LONG_SECONDS = float(os.environ.get("VECTORDB_MEMORY_SECONDS", "1800"))
+"""Less than 900 says nothing: a window has to hold a whole saw-tooth, 24 s on two fifths of a processor."""
 
 
 def run(folder: Path, seconds: float) -> dict[str, Any]:
