@@ -59,6 +59,7 @@ class LiveCollection:
         sweep: What may be removed from storage once no snapshot needs it.
         limits: Caps on what requests may ask for.
         seal_most: Bytes of raw vectors with which the tail is sealed at the latest; ``pressed``: it is sealed now.
+        answers_most: Bytes that all its segments may take for the answers of filters; see :meth:`share_answers`.
         indexable: Whether there is memory to build a segment's index.
     """
 
@@ -87,7 +88,7 @@ class LiveCollection:
         self.merging: frozenset[str] = frozenset()
         self.scrub = ScrubStats()
         self.limits: Limits = DEFAULTS
-        self.seal_most = 1 << 50
+        self.seal_most = self.answers_most = 1 << 50
         self.pressed = False
         self.indexable: Callable[[Segment], bool] = lambda segment: True
         self.snapshot = self._show()
@@ -134,13 +135,21 @@ class LiveCollection:
     def replace(self, old: Sequence[Segment], *new: Segment) -> None:
         """Serves :meth:`with_replaced`; under ``lock``."""
         self.segments = self.with_replaced(old, *new)
+        self.share_answers()
         self._show()
 
     def swap(self, form: Form, segments: Sequence[Segment]) -> None:
         """Lets the collection have another form, in which the segments are the same rows; under ``lock``."""
         self.form, self.config = form, form.config
         self.segments = tuple(segments)
+        self.share_answers()
         self._show()
+
+    def share_answers(self) -> None:
+        """Gives each segment its share of ``answers_most``: what filters select is kept a segment, and counts."""
+        segments = self.segments
+        for segment in segments:
+            segment.data.answers.limit(self.answers_most // len(segments))
 
     def _show(self) -> Snapshot:
         """Publishes the present as the snapshot (under ``lock``)."""

@@ -3,7 +3,8 @@
     kind        what is counted
     storage     RocksDB's block cache, memtables and table readers; bounded when it is opened (a tenth each)
     tail        rows that wait for their segment; sealed early, so that all tails together keep to a sixth
-    segments    what of segments is not mapped from files: changes, cached filters, indexes of kinds that do not map
+    segments    what of segments is not mapped from files: changes, indexes of kinds that do not map, and answers of
+                filters, all of which keep to a sixteenth
     builds      what the running builds and merges are estimated to need
     writes      rows of writes on their way
 
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
 
 AUTO, AUTO_SHARE = "auto", 0.8
 LEAST = 32 << 20
-STORAGE_SHARE, TAIL_SHARE, BUILD_SHARE = 1 / 10, 1 / 6, 1 / 3
-"""Of the limit: RocksDB's cache and its memtables, each; all tails; the build of one segment's index. The rest is for
-rows on their way, and for a tail that is being sealed while the next one fills."""
+STORAGE_SHARE, TAIL_SHARE, BUILD_SHARE, ANSWERS_SHARE = 1 / 10, 1 / 6, 1 / 3, 1 / 16
+"""Of the limit: RocksDB's cache and its memtables, each; all tails; the build of one segment's index; kept answers
+of filters. The rest is for rows on their way, and for a tail that is being sealed while the next one fills."""
 _AGE = 0.05
 _TRIM_SECONDS = 2.0
 
@@ -244,7 +245,7 @@ def unmapped_bytes(segment: Segment, *, in_memory: bool) -> int:
     """What of a segment the system cannot drop; of a database in memory all."""
     if in_memory:
         return segment.memory_bytes()
-    return segment.changes.nbytes + segment.data.answers_bytes + unmapped_index_bytes(segment, in_memory=False)
+    return segment.changes.nbytes + segment.data.answers.nbytes + unmapped_index_bytes(segment, in_memory=False)
 
 
 def unmapped_index_bytes(segment: Segment, *, in_memory: bool) -> int:

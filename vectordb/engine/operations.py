@@ -169,10 +169,11 @@ def _seen(draft: Draft, entries: Sequence[IdEntry | None], where: Filter) -> lis
 
 def _matching(draft: Draft, where: Filter) -> list[tuple[bytes, IdEntry]]:
     """Records that meet the filter now. The committer runs such an operation first in its group, so that the
-    published snapshot is the present."""
+    published snapshot is the present. What they are is not kept: once they are changed, hardly anybody asks again, and
+    one answer a write and segment would fill the caches with what nobody looks at."""
     found: list[tuple[bytes, IdEntry]] = []
     for part in draft.collection.snapshot.parts:
-        alive = part.matching(where) - part.dead_rows()
+        alive = part.matching(where, keep=False) - part.dead_rows()
         rows = np.asarray(alive.to_array(), np.int64)
         if not len(rows):
             continue

@@ -21,11 +21,15 @@ REWRITE_DEAD_ASKED = 0.01
 """The same where the user asked for ``optimize``."""
 REWRITE_OVERLAID = 0.20
 """A segment with at least this share of changed payloads gets new postings in the background."""
+LEAST_REPLACEMENTS = 4_096
+"""So does one with as many replacements of the same few payloads, which are kept in memory one by one, but not before
+there are so many: a small segment would be rewritten all the time."""
 
 
 class Facts(NamedTuple):
     """What the policy knows of a segment: raw vector bytes (as if every row had a vector), rows, dead rows, rows with
-    a changed payload, whether it still wants an index, and whether a running reindex needs it to stay as it is."""
+    a changed payload, whether it still wants an index, whether a running reindex needs it to stay as it is, and how
+    often a payload was replaced."""
 
     bytes: int
     rows: int
@@ -33,6 +37,19 @@ class Facts(NamedTuple):
     overlaid: int
     wants_index: bool
     held: bool = False
+    replacements: int = 0
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether enough has changed for it to be rewritten alone, in the background."""
+        if not self.rows:
+            return False
+        most = REWRITE_OVERLAID * self.rows
+        return (
+            self.dead >= REWRITE_DEAD * self.rows
+            or self.overlaid >= most
+            or self.replacements >= max(most, LEAST_REPLACEMENTS)
+        )
 
 
 class Merge(NamedTuple):
@@ -116,7 +133,7 @@ def _asked_merge(segments: Sequence[Facts], tuning: Tuning) -> Merge | None:
 
 def _tiered_merge(segments: Sequence[Facts], tuning: Tuning) -> Merge | None:
     for i, s in enumerate(segments):
-        if s.rows and (s.dead >= REWRITE_DEAD * s.rows or s.overlaid >= REWRITE_OVERLAID * s.rows):
+        if s.is_worn:
             return Merge(i, i + 1)
     best: Merge | None = None
     start = 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vectordb.engine.allocator import bound_holes
 from vectordb.engine.memory import (
+    ANSWERS_SHARE,
     STORAGE_SHARE,
     TAIL_SHARE,
     MemoryBudget,
@@ -123,6 +124,8 @@ class Resources:
         live.indexable = partial(self._may_index, live)
         for each in list(self._lives.values()):
             each.seal_most = max(_LEAST_SEALED, int(TAIL_SHARE * limit / len(self._lives)))
+            each.answers_most = int(ANSWERS_SHARE * limit / len(self._lives))
+            each.share_answers()
 
     def may_load(self, kind: IndexKind, file_bytes: int) -> bool:
         """Whether a saved index may be loaded."""

@@ -29,6 +29,7 @@ def facts_of(live: LiveCollection, asked: tuple[int, int] | None) -> list[Facts]
                 rows=segment.rows,
                 dead=part.dead,
                 overlaid=len(part.changed_rows()),
+                replacements=part.replacements,
                 wants_index=live.needs_index(segment),
                 held=live.is_held(segment),
             )

@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from sys import getsizeof
 from typing import Any, NoReturn
 
 from vectordb.errors import InvalidFilter
@@ -28,6 +29,8 @@ MAX_NODES = 10_000
 """Conditions and connectives in one filter."""
 MAX_PATH = 4_096
 """Characters of a field path."""
+_NODE_BYTES, _MEMBER_BYTES = 150, 150
+"""What CPython takes for a node, and for one more value: its place in the tuple, in a set, and the pair there."""
 
 
 class Op(StrEnum):
@@ -100,6 +103,17 @@ class Filter:
             return self.child.fields()
         assert isinstance(self, And | Or)
         return set[str]().union(*(child.fields() for child in self.children))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tree in bytes, about, with what is made of its sets to look one value up."""
+        if isinstance(self, Condition):
+            values = self.value if isinstance(self.value, tuple) else (self.value,)
+            return _NODE_BYTES + sum(map(getsizeof, values)) + _MEMBER_BYTES * (len(values) - 1)
+        if isinstance(self, Not):
+            return _NODE_BYTES + self.child.nbytes
+        assert isinstance(self, And | Or)
+        return _NODE_BYTES + sum(child.nbytes for child in self.children)
 
     def cache_key(self) -> Hashable:
         """A key under which answers may be kept: equal only for filters with equal answers on any data."""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from vectordb.types import FieldSpec
 
 
+_CHANGE = 300
+"""Bytes of a :class:`PayloadChange` with its array and its list."""
+
+
 class PayloadChange(NamedTuple):
     """Payloads replaced by one version: rows int64[k] and their encoded metadata."""
 
@@ -99,6 +103,11 @@ class Changes:
                 yield change
 
     @property
+    def payload_bytes(self) -> int:
+        """Memory of replaced payloads in bytes, about."""
+        return self._overlays.nbytes + _CHANGE * len(self._payloads)
+
+    @property
     def nbytes(self) -> int:
         """Memory in bytes, about."""
-        return self.tombstones.nbytes + self._overlays.nbytes
+        return self.tombstones.nbytes + self.payload_bytes

@@ -7,12 +7,14 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
+    from vectordb.filter import Filter
     from vectordb.metadata.rowset import RowSet
 
 CACHE_BYTES = 8 << 20
-_ENTRY = 512
+_ENTRY = 256
+"""Bytes of an entry beside its filter and its rows."""
 
 
 class FilterCache:
@@ -23,26 +25,37 @@ class FilterCache:
     def __init__(self, bound: int = CACHE_BYTES) -> None:
         self._bound = bound
         self._bytes = 0
-        self._entries: OrderedDict[Hashable, tuple[RowSet, int]] = OrderedDict()
+        self._entries: OrderedDict[Filter, tuple[RowSet, int]] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: Hashable, compute: Callable[[], RowSet]) -> RowSet:
-        """The answer kept under ``key``, else that of ``compute()``, kept from now on. Do not change it."""
+    def get(self, where: Filter, compute: Callable[[], RowSet], *, keep: bool = True) -> RowSet:
+        """The answer that is kept, else that of ``compute()``, with ``keep`` kept from now on. Do not change it."""
         with self._lock:
-            found = self._entries.get(key)
+            found = self._entries.get(where)
             if found is not None:
-                self._entries.move_to_end(key)
+                self._entries.move_to_end(where)
                 return found[0]
         rows = compute()
-        size = _size(rows)
+        if not keep:
+            return rows
+        size = where.nbytes + _size(rows)
         if size <= self._bound:
             with self._lock:
-                if key not in self._entries:
-                    self._entries[key] = (rows, size)
+                if where not in self._entries:
+                    self._entries[where] = (rows, size)
                     self._bytes += size
-                while self._bytes > self._bound:
-                    self._bytes -= self._entries.popitem(last=False)[1][1]
+                self._evict()
         return rows
+
+    def limit(self, bound: int) -> None:
+        """Bounds what is kept from now on."""
+        with self._lock:
+            self._bound = bound
+            self._evict()
+
+    def _evict(self) -> None:
+        while self._bytes > self._bound:
+            self._bytes -= self._entries.popitem(last=False)[1][1]
 
     @property
     def nbytes(self) -> int:

@@ -91,8 +91,12 @@ class Part(Protocol):
         """All dead rows (cached; do not change)."""
         ...
 
-    def matching(self, where: Filter) -> RowSet:
-        """Rows, dead or alive, whose metadata at this version meets the filter (cached; do not change)."""
+    def matching(self, where: Filter, *, keep: bool = True) -> RowSet:
+        """Rows, dead or alive, whose metadata at this version meets the filter (cached; do not change).
+
+        Args:
+            keep: Whether the answer is kept for those who ask the same, as searches do; an answer kept is given anyhow.
+        """
         ...
 
     def selection(self, where: Filter) -> Selection:

@@ -14,9 +14,8 @@ from vectordb.index.calibration import Calibration
 from vectordb.metadata.estimate import Estimate, estimate
 from vectordb.metadata.evaluate import evaluate
 from vectordb.metadata.rowset import RowSet, from_rows, to_bits, to_mask
-from vectordb.segments.filter_cache import FilterCache
+from vectordb.segments.answers import Answers
 from vectordb.segments.part import Block
-from vectordb.segments.selection import COPY_BYTES, COPY_SHARE, Selections
 from vectordb.segments.vectors import COMPRESSED_SHARE, usual_share
 from vectordb.segments.views import View
 from vectordb.text.build import no_poll
@@ -50,19 +49,18 @@ class SegmentData:
 
     Attributes:
         text: The words of the rows' texts; None where no row has one. Set once, before the segment is shared.
+        answers: What is kept of filters that were asked.
     """
 
     __slots__ = (
         "_with_vector",
+        "answers",
         "ids",
         "info",
-        "matching",
         "metadata",
         "offsets",
         "payload_versions",
         "postings",
-        "selections",
-        "spread",
         "text",
         "vector_rows",
         "vectors",
@@ -84,22 +82,8 @@ class SegmentData:
         self.vectors, self.vector_rows = matrix
         self.postings = postings
         self.text: TextIndex | None = None
-        self.matching = FilterCache()
-        self.spread: dict[Filter, bool] = {}
-        self.selections = Selections(info.rows, self.vectors.array.shape[1], self._copy_bytes())
+        self.answers = Answers(info.rows, self.vectors.array.shape[1], self.vectors.nbytes)
         self._with_vector: RowSet | None = None
-
-    def _copy_bytes(self) -> int:
-        return min(COPY_BYTES, self.vectors.nbytes // COPY_SHARE)
-
-    def limit_copies(self, lean: bool) -> None:
-        """Whether copies of vectors may be kept for filters: not where memory is to be the codes of the index alone."""
-        self.selections.limit_copies(0 if lean else self._copy_bytes())
-
-    @property
-    def answers_bytes(self) -> int:
-        """Memory of the answers of filters that are kept, in bytes, about."""
-        return self.matching.nbytes + self.selections.nbytes
 
     def with_vector(self) -> RowSet:
         """Rows that have a vector, where not all have. Do not change it."""
@@ -197,7 +181,7 @@ class Segment:
         """Says that of all segments with these columns searches use this one: whether it has an index decides how they
         read the vectors. Gives itself back."""
         lean = self.built is not None and capabilities_of(self.built.index, self.built.kind).compressed
-        self.data.limit_copies(lean)
+        self.data.answers.allow_copies(not lean)
         if self.built is None:
             self.data.vectors.set_dense()
         else:
@@ -255,7 +239,7 @@ class Segment:
     def memory_bytes(self) -> int:
         """Bytes of memory that it may take, mapped ones included."""
         data = self.data
-        columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.answers_bytes
+        columns = data.ids.nbytes + data.payload_versions.nbytes + data.postings.memory_bytes + data.answers.nbytes
         columns += 0 if data.metadata is None else data.metadata.nbytes
         columns += 0 if data.text is None else data.text.nbytes
         index = 0 if self.built is None else self.built.index.memory_bytes()
@@ -275,8 +259,8 @@ class SegmentView(View):
     def __init__(self, segment: Segment, version: int) -> None:
         super().__init__(segment.changes, version)
         self._data = segment.data
-        self.spread = segment.data.spread
-        self._selections = segment.data.selections
+        self.spread = segment.data.answers.spread
+        self._selections = segment.data.answers.selections
         self.built = segment.built
         self.name = segment.name
         self.lo = segment.lo
@@ -369,8 +353,8 @@ class SegmentView(View):
     def _base_postings(self) -> Postings:
         return self._data.postings
 
-    def _base_matching(self, where: Filter) -> RowSet:
-        return self._data.matching.get(where, lambda: evaluate(where, self._data.postings))
+    def _base_matching(self, where: Filter, keep: bool) -> RowSet:
+        return self._data.answers.matching.get(where, lambda: evaluate(where, self._data.postings), keep=keep)
 
     def _base_estimate(self, where: Filter) -> Estimate:
         return estimate(where, self._data.postings)

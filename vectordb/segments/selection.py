@@ -81,6 +81,7 @@ class Selection:
         copied: The vectors of its rows, once they were worth a copy.
         copyable: Whether such a copy has its place.
         halves: Bytes tell too few of its rows apart: a copy is to be at half precision.
+        counted: The bytes that it counts as while it is kept, without a copy.
     """
 
     __slots__ = (
@@ -92,6 +93,7 @@ class Selection:
         "changed",
         "copied",
         "copyable",
+        "counted",
         "estimated",
         "halves",
         "matched",
@@ -107,6 +109,7 @@ class Selection:
         self.uses = 0
         self.copied: Copied | None = None
         self.copyable = False
+        self.counted = 0
         self.halves = False
         self._rows: NDArray[np.int64] | None = None
         self._bits: NDArray[np.uint8] | None = None
@@ -225,7 +228,7 @@ class Selections:
         return made
 
     def _put(self, where: Filter, made: Selection) -> None:
-        size = self._size(made)
+        size = made.counted = where.nbytes + self._size(made)
         old = self._entries.pop(where, None)
         if old is not None:
             self._forget(old, made)
@@ -236,11 +239,14 @@ class Selections:
         made.copyable = self._has_room(made)
         self._entries[where] = made
         self._bytes += size
+        self._evict()
+
+    def _evict(self) -> None:
         while self._bytes > self._bound:
             self._forget(self._entries.popitem(last=False)[1])
 
     def _forget(self, old: Selection, heir: Selection | None = None) -> None:
-        self._bytes -= self._size(old)
+        self._bytes -= old.counted
         old.copyable = False
         entry = self._copies.pop(id(old), None)
         if entry is not None:
@@ -304,6 +310,12 @@ class Selections:
             self._copy_bytes += size
             return True
 
+    def limit(self, bound: int) -> None:
+        """Bounds what all but the copies may take from now on."""
+        with self._lock:
+            self._bound = bound
+            self._evict()
+
     def limit_copies(self, copy_bytes: int) -> None:
         """Bounds what copies may take from now on."""
         with self._lock:
@@ -319,7 +331,7 @@ class Selections:
         return self._bytes + self._copy_bytes
 
     def _size(self, selection: Selection) -> int:
-        """An upper bound of a selection's bytes once all its forms are made: set, bits and numbers."""
+        """An upper bound of a selection's bytes once all its forms are made, its filter left out."""
         n = len(selection)
         return _ENTRY + self._rows // 4 + (8 * n if n <= _KEPT_ROWS else 0)
 

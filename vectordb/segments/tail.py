@@ -262,7 +262,7 @@ class TailView(View):
     def _base_postings(self) -> Postings:
         return self._section._metadata.view(self.rows).postings()
 
-    def _base_matching(self, where: Filter) -> RowSet:
+    def _base_matching(self, where: Filter, keep: bool) -> RowSet:
         return self._section._metadata.view(self.rows).matching(where)
 
     def _base_estimate(self, where: Filter) -> Estimate:
@@ -317,10 +317,11 @@ class Tail:
     def open_bytes(self) -> int:
         """Bytes of raw vectors in the open section alone: what is not yet being sealed.
 
-        Texts are kept in memory until they are sealed, so where they are long a quarter of their bytes counts instead.
+        Texts are kept in memory until they are sealed, so where they are long a quarter of their bytes counts instead;
+        and all payloads that were replaced, or a few rows that are changed for ever would never be sealed.
         """
         last = self.sections[-1]
-        return max(4 * self.dim * last.rows, last.text_bytes // 4)
+        return max(4 * self.dim * last.rows, last.text_bytes // 4, last.changes.payload_bytes)
 
     def memory_bytes(self) -> int:
         """Bytes of memory, about."""

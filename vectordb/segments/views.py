@@ -88,6 +88,11 @@ class View(ABC):
         """Whether any payload differs from the one its row was written with."""
         return self._overlay is not None
 
+    @property
+    def replacements(self) -> int:
+        """How often payloads were replaced since their rows were written, those that were replaced again included."""
+        return 0 if self._overlay is None else self._overlay.length
+
     def changed_rows(self) -> NDArray[np.int64]:
         """Rows whose payload differs from the one they were written with: int64[k], ascending."""
         return np.empty(0, np.int64) if self._overlay is None else to_rows(self._overlay.rows)
@@ -100,29 +105,29 @@ class View(ABC):
         """All dead rows (cached; do not change)."""
         return self._dead.rows()
 
-    def matching(self, where: Filter) -> RowSet:
-        """Rows, dead or alive, whose metadata at this version meets the filter (cached; do not change)."""
+    def matching(self, where: Filter, *, keep: bool = True) -> RowSet:
+        """See :meth:`Part.matching`."""
         if self._overlay is None and self._caches:
-            return self._base_matching(where)
+            return self._base_matching(where, keep)
         answers = self._answers
         if answers is None:
             answers = self._answers = FilterCache(_ANSWERS)
-        return answers.get(where, lambda: self._matching_now(where))
+        return answers.get(where, lambda: self._matching_now(where, keep), keep=keep)
 
     def selection(self, where: Filter) -> Selection:
         """The living rows with a vector that meet the filter, in the forms that searches take (cached)."""
         selections = self._selections
         if selections is None:
             selections = self._selections = Selections(self.rows, bound=_ANSWERS)
-        return selections.get(self, where, Changed(self.dead, 0 if self._overlay is None else self._overlay.length))
+        return selections.get(self, where, Changed(self.dead, self.replacements))
 
     def copy_on(self, selection: Selection, metric: Metric) -> None:
         """Copies a few more of the vectors of a selection of this part that is ``copyable``."""
         if self._selections is not None:
             self._selections.copy_on(selection, self, metric)
 
-    def _matching_now(self, where: Filter) -> RowSet:
-        base = self._base_matching(where)
+    def _matching_now(self, where: Filter, keep: bool) -> RowSet:
+        base = self._base_matching(where, keep)
         return base if self._overlay is None else self._overlay.correct(where, base)
 
     def estimate(self, where: Filter) -> Estimate:
@@ -244,7 +249,7 @@ class View(ABC):
     def _base_postings(self) -> Postings: ...
 
     @abstractmethod
-    def _base_matching(self, where: Filter) -> RowSet: ...
+    def _base_matching(self, where: Filter, keep: bool) -> RowSet: ...
 
     @abstractmethod
     def _base_estimate(self, where: Filter) -> Estimate: ...

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectordb.engine.policy import REWRITE_DEAD_ASKED, Facts, Index, Job, Merge, is_wasted, next_job
+from vectordb.engine.policy import LEAST_REPLACEMENTS, REWRITE_DEAD_ASKED, Facts, Index, Job, Merge, is_wasted, next_job
 from vectordb.segments.build import MAX_DEAD
 from vectordb.types import Tuning
 
 MB = 1 << 20
 TUNING = Tuning()
+REPLACED = 2 * LEAST_REPLACEMENTS
 
 
 def _facts(
@@ -33,6 +34,10 @@ def _facts(
         ([_facts(16, dead=0.1)], False, None),
         ([_facts(16, dead=0.25)], False, Merge(0, 1)),
         ([_facts(16), _facts(16, overlaid=0.3)], False, Merge(1, 2)),
+        ([_facts(64)._replace(replacements=REPLACED)], False, None),
+        ([_facts(64)._replace(replacements=3 * REPLACED)], False, Merge(0, 1)),
+        ([_facts(0.01)._replace(replacements=LEAST_REPLACEMENTS - 1)], False, None),
+        ([_facts(0.01)._replace(replacements=LEAST_REPLACEMENTS)], False, Merge(0, 1)),
         ([_facts(16, wants_index=True), _facts(40, wants_index=True)], False, Index(1)),
         ([_facts(16, wants_index=True)] * 4, False, Merge(0, 4)),
         ([_facts(64), _facts(1)], True, Merge(0, 2)),

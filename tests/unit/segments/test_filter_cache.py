@@ -30,17 +30,34 @@ def test_the_bound_holds_and_the_oldest_goes_first() -> None:
     dense = from_rows(np.arange(0, 60_000, 2))
     cache = FilterCache(bound=30_000)
     for key in "abc":
-        cache.get(key, lambda: dense)
-    cache.get("a", lambda: dense)
-    cache.get("d", lambda: dense)
+        cache.get(col(key) == 1, lambda: dense)
+    cache.get(col("a") == 1, lambda: dense)
+    cache.get(col("d") == 1, lambda: dense)
     assert cache.nbytes <= 30_000
     computed = []
     for key in "acdb":
-        cache.get(key, lambda key=key: computed.append(key) or dense)
+        cache.get(col(key) == 1, lambda key=key: computed.append(key) or dense)
     assert computed == ["b"]
+    cache.limit(100)
+    assert cache.nbytes == 0
 
 
 def test_what_exceeds_the_bound_is_not_kept() -> None:
     cache = FilterCache(bound=100)
-    assert len(cache.get("a", lambda: from_rows(np.arange(1000)))) == 1000
+    assert len(cache.get(col("a") == 1, lambda: from_rows(np.arange(1000)))) == 1000
     assert cache.nbytes == 0
+
+
+def test_what_is_asked_once_is_not_kept_and_what_is_kept_is_given_to_it() -> None:
+    cache, where = FilterCache(), col("a") == 1
+    assert len(cache.get(where, lambda: from_rows(np.arange(3)), keep=False)) == 3
+    assert cache.nbytes == 0
+    kept = cache.get(where, lambda: from_rows(np.arange(5)))
+    assert cache.get(where, lambda: from_rows(np.arange(7)), keep=False) is kept
+
+
+def test_the_filter_counts_as_well() -> None:
+    cache = FilterCache(bound=100_000)
+    for first in range(10):
+        cache.get(col("a").isin([f"{first}-{i}" for i in range(200)]), lambda: from_rows(np.empty(0, np.int64)))
+    assert 30_000 < cache.nbytes <= 100_000

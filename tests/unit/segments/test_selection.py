@@ -85,6 +85,18 @@ def test_the_bound_holds_and_the_oldest_goes_first() -> None:
     assert kept.get(part, EVERY[2], Changed()) is found[2]
     assert kept.get(part, EVERY[0], Changed()) is not found[0]
     assert not found[0].copyable
+    kept.limit(1_000)
+    assert kept.nbytes == 0
+
+
+def test_the_filter_counts_as_well() -> None:
+    part: Any = Rows()
+    kept = selections()
+    kept.get(part, EVERY[0], Changed())
+    before = kept.nbytes
+    part.estimate = lambda where: Estimate.exact(0)
+    kept.get(part, col("every").isin(range(1_000)), Changed())
+    assert kept.nbytes - before > 100_000
 
 
 def test_a_copy_is_made_in_pieces_and_counted() -> None:
