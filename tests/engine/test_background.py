@@ -15,6 +15,7 @@ import vectordb
 from tests.waiting import wait_until
 from vectordb import col, errors
 from vectordb.engine import jobs
+from vectordb.engine.optimizer import Optimizer
 from vectordb.storage import keys
 from vectordb.storage.base import Family
 from vectordb.storage.keys import Kind
@@ -25,6 +26,36 @@ DIM = 8
 def _rows(db: Any, family: Family, kind: Kind, name: str = "c") -> int:
     live = db._backend._live(name)
     return sum(1 for _ in live.storage.scan(family, *keys.kind_range(live.number, kind)))
+
+
+def test_whether_a_job_is_cancelled_is_never_asked_under_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What answers may look at the segments itself, under the lock: asked within, it would wait for itself for ever."""
+    free: list[bool] = []
+
+    def asked(_: Any, work: Any, __: Any) -> Any:
+        def cancelled() -> bool:
+            lock = work.live.lock
+            free.append(lock.acquire(timeout=5))
+            if free[-1]:
+                lock.release()
+            return False
+
+        return cancelled
+
+    monkeypatch.setattr(Optimizer, "_cancelled_or_outrun", asked)
+    with vectordb.Database(tmp_path) as db:
+        index = {"kind": "hnsw", "m": 4}
+        collection = db.create_collection("c", DIM, index=index, seal_bytes=6_000, index_bytes=1, merge_factor=2)
+        rows = np.random.default_rng(1).standard_normal((200, DIM))
+        for batch in range(8):
+            collection.upsert([f"{batch}-{i}" for i in range(200)], rows)
+            wait_until(lambda: collection.stats().tail_rows == 0)
+        wait_until(lambda: len(collection.stats().segments) <= 2)
+        wait_until(lambda: collection.stats().indexed_rows == 1_600)
+    assert free
+    assert all(free)
 
 
 def test_answers_stay_right_while_everything_is_rebuilt(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ class Workshop:
     Attributes:
         store: Where segments are published; None in memory.
         threads: Native threads to build with.
-        cancelled: True once the database closes or the collection is deleted.
+        cancelled: True once the database closes or the collection is deleted. Takes the collection's ``lock`` where it
+            has to look at segments: to be asked outside of it.
         progress: Told the fraction done of the running job.
         form: The form that served when the job was chosen. The job comes to nothing once another does.
         resources: Asked whether disk and memory suffice.
@@ -145,9 +146,12 @@ def merge_segments(shop: Workshop, start: int, stop: int, most_dead: float) -> N
     index of the first is extended, and its dead rows are kept, if less than ``most_dead`` of its rows are dead.
     """
     live = shop.live
+    # Not under the lock: it may look at the segments itself, under the lock.
+    if shop.cancelled():
+        raise BuildCancelled
     with live.lock:
         sources = list(live.segments[start:stop])
-        if shop.is_moot() or any(live.is_held(s) for s in sources):
+        if live.form is not shop.form or any(live.is_held(s) for s in sources):
             raise BuildCancelled
         live.merging = frozenset(s.name for s in sources)
         version = live.state.version
