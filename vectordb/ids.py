@@ -39,6 +39,8 @@ def as_ids(values: Iterable[Any]) -> list[str]:
         values = values.to_pylist()
     elif hasattr(values, "tolist"):
         values = values.tolist()
+    if not isinstance(values, Iterable):
+        raise InvalidArgument(f"ids are a list of str, int or uuid.UUID, got {values!r:.60}", field="ids")
     return [v if type(v) is str else as_id(v, row) for row, v in enumerate(values)]
 
 

@@ -85,12 +85,15 @@ def import_parquet(
         columns: Of a foreign file.
 
     Raises:
-        InvalidArgument: The file has no such column, or is foreign and no collection is named.
+        InvalidArgument: It is no Parquet file, has no such column, or is foreign and no collection is named.
         CollectionNotFound: The file is foreign and there is no such collection. FailedPrecondition: pyarrow is not
             installed.
     """
-    _, parquet = _pyarrow()
-    file = parquet.ParquetFile(path)
+    arrow, parquet = _pyarrow()
+    try:
+        file = parquet.ParquetFile(path)
+    except arrow.ArrowInvalid as error:
+        raise InvalidArgument(f"{str(path)!r} is no Parquet file that can be read: {error}", field="path") from None
     stored = (file.schema_arrow.metadata or {}).get(_CONFIG)
     if stored is not None and columns is None:
         config = _config_from_json(stored)

@@ -81,6 +81,13 @@ def test_a_failed_export_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_no_parquet_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("id,vector\n")
+    with connect(":memory:") as db, pytest.raises(errors.InvalidArgument, match=r"notes\.txt' is no Parquet file"):
+        import_parquet(db, path)
+
+
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with connect(":memory:") as db, pytest.raises(errors.FailedPrecondition, match=r"vectordb-engine\[parquet\]"):

@@ -268,7 +268,30 @@ def encoded(metadata: Any, row: int = 0) -> bytes:
     try:
         return encode_metadata(metadata if type(metadata) is dict else dict(metadata))
     except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"metadata in row {row} cannot be stored: {error}", field="metadata", row=row) from None
+        culprit = _unstorable(metadata)
+        where = "metadata" if culprit is None else f"metadata field {culprit!r}"
+        raise InvalidArgument(
+            f"{where} in row {row} cannot be stored: {error}; "
+            "use str, int, float, bool, datetime, None, lists of them, or dicts",
+            field="metadata",
+            row=row,
+        ) from None
+
+
+def _unstorable(metadata: Mapping[Any, Any]) -> str | None:
+    """The path of the innermost field that has no stored form by itself; None where it is not one field's fault."""
+    for key, value in metadata.items():
+        try:
+            encode_metadata({key: value})
+        except (TypeError, ValueError):
+            if not isinstance(key, str):
+                return None
+            try:
+                inner = _unstorable(value) if isinstance(value, Mapping) else None
+            except RecursionError:
+                return key
+            return key if inner is None else f"{key}.{inner}"
+    return None
 
 
 def _encoded(maps: list[Any]) -> list[bytes]:

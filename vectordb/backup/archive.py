@@ -109,7 +109,7 @@ def load(place: Place, backup: str | None = None) -> Listing:
     if not known or (backup is not None and backup not in known):
         there = ", ".join(known[-5:]) or "none"
         which = "no backup" if backup is None else f"no backup {backup!r}"
-        raise NotFound(f"there is {which} at the destination; there are: {there}", backup=backup)
+        raise NotFound(f"there is {which} at {place}; there are: {there}", backup=backup)
     name = backup or known[-1]
     with place.read(f"{_LISTS}/{name}.json") as file:
         data = file.read()

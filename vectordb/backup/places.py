@@ -76,6 +76,9 @@ class Folder:
         if found:
             raise FailedPrecondition(f"'{root}' is a file; name a folder for backups", path=str(root))
 
+    def __str__(self) -> str:
+        return repr(str(self._root))
+
     def exists(self, name: str) -> bool:
         return (self._root / name).is_file()
 
@@ -126,6 +129,10 @@ class Remote:
             raise FailedPrecondition(f"{url!r} needs another package: {missing}") from missing
         except ValueError as unknown:
             raise InvalidArgument(f"destination {url!r}: {unknown}", field="destination") from unknown
+
+    def __str__(self) -> str:
+        # Without the URL's scheme and options, which may hold credentials.
+        return repr(self._root)
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

@@ -37,12 +37,27 @@ def new(
     if policy is not None:
         lines.append(f"filter = {_toml(policy)}")
     if expires is not None:
+        _check_day(expires)
         lines.append(f"expires = {expires}")
     text = "\n".join(["[[key]]", *lines, ""])
     # What a server would refuse is refused here, and no key is shown for it.
     parse_keys(text, Path("this key"))
     typer.echo(f"key (shown once, kept nowhere): {key}", err=True)
     typer.echo(text)
+
+
+def _check_day(expires: str) -> None:
+    """What is no date of TOML would be a fault of a file that the user never saw."""
+    from datetime import datetime
+
+    from vectordb.errors import InvalidArgument
+
+    try:
+        datetime.fromisoformat(expires)
+    except ValueError:
+        raise InvalidArgument(
+            f"expires is a date or a time, such as 2027-01-31, got {expires!r}", field="expires"
+        ) from None
 
 
 def _toml(text: str) -> str:

@@ -276,6 +276,8 @@ def check_include(include: Sequence[str]) -> None:
 
 
 def check_timeout(timeout: float | None) -> None:
+    if isinstance(timeout, str | bytes):
+        raise InvalidArgument(f"timeout is a number, got {timeout!r}", field="timeout")
     if timeout is not None and not timeout > 0:
         raise InvalidArgument(f"timeout is seconds greater than 0, got {float(timeout)!r}", field="timeout")
 
@@ -289,6 +291,7 @@ def check_scan(config: CollectionConfig, request: ScanRequest, limits: Limits = 
             f"page_size is 1 to {limits.max_limit}, got {request.page_size} (max_limit)", field="page_size"
         )
     if request.order_by is not None:
+        _check_text(request.order_by, "order_by")
         check_order(request.order_by.removeprefix("-"), config.fields)
 
 
@@ -349,5 +352,13 @@ def _check_queries(config: CollectionConfig, vectors: NDArray[np.float32]) -> No
 
 def check_idempotency_key(key: str | None) -> None:
     """At most 512 bytes of UTF-8, like an id."""
+    if key is not None:
+        _check_text(key, "idempotency_key")
     if key is not None and not 0 < len(key.encode("utf-8", "surrogatepass")) <= 512:
         raise InvalidArgument("idempotency_key has 1 to 512 bytes of UTF-8", field="idempotency_key")
+
+
+def _check_text(value: object, field: str) -> None:
+    """Embedded, what was given comes here as it is; a client of a server is told the same before it sends."""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{field} is text in UTF-8, got {value!r:.60}", field=field)

@@ -43,6 +43,7 @@ def test_what_is_missing_is_said(command: Run, folder: Path, tmp_path: Path) -> 
     assert "NotFound" in command("backup", tmp_path / "nowhere", tmp_path / "b")[1]
     assert not (tmp_path / "nowhere").exists()
     assert "destination" in command("backup", folder)[1]
+    assert str(tmp_path / "no backups") in command("restore", tmp_path / "no backups", tmp_path / "r")[1]
     assert "name the folder" in (command("backup", folder, tmp_path / "b"), command("restore", tmp_path / "b"))[1][1]
 
 
@@ -136,7 +137,7 @@ def test_a_new_key_with_a_policy(command: Run, tmp_path: Path) -> None:
         (("--role", "god"), "role is"),
         (("--filter", "{"), "filter is not JSON"),
         (("--role", "admin", "--filter", where), "is 'read' or 'write'"),
-        (("--expires", "soon"), "not TOML"),
+        (("--expires", "soon"), "such as 2027-01-31, got 'soon'"),
     ):
         code, text = command("key", "new", "x", *wrong)
         assert code == 1
