@@ -12,6 +12,7 @@ from vectordb.filter.tree import MAX_DEPTH, And, Condition, Filter, Not, Op, Or
 from vectordb.filter.values import Scalar, Value
 
 _UNARY = (Op.IS_NULL, Op.EXISTS)
+_LIKE = """col('year') >= 2000, or as JSON {"field": "year", "op": ">=", "value": 2000}"""
 
 
 def to_json(tree: Filter) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def from_json(source: Mapping[str, Any] | str) -> Filter:
         except RecursionError:
             raise InvalidFilter(f"filter nested deeper than {MAX_DEPTH} levels; flatten it", path="") from None
         except ValueError as error:
-            raise InvalidFilter(f"filter is not JSON: {error}", path="") from None
+            raise InvalidFilter(f"filter is not JSON: {error}; write {_LIKE}", path="") from None
     return _node(source, "", 1)
 
 
@@ -86,7 +87,7 @@ def _condition(node: Mapping[str, Any], path: str) -> Filter:
     unknown = [key for key in node if key not in ("field", "op", "value")]
     if unknown or not node:
         found = f"unknown key {unknown[0]!r}" if unknown else "empty object"
-        raise _malformed(path, f'{found}; expected {{"field", "op", "value"}} or one of "and", "or", "not"')
+        raise _malformed(path, f'{found}; write {_LIKE}, or one of "and", "or", "not"')
     for key in ("field", "op"):
         if not isinstance(node.get(key), str):
             raise _malformed(_at(path, key), "missing, or not a string")
