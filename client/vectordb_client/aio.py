@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import functools
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from vectordb.api import Collection, Database, build
-from vectordb.api.streams import batch_request, check_batch_size
+from vectordb.api.streams import batch_request, check_batch_size, iterator_of, rows_counted_from
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
 from vectordb.requests import Backend
@@ -161,22 +161,31 @@ class AsyncCollection:
     ) -> WriteResult:
         """As ``Collection.bulk_upsert``; ``records`` may be an async iterable too.
 
-        One batch is written while the next is read and encoded. After an error the batches before it are written.
+        One batch is written while the next is read and encoded.
         """
         from tqdm import tqdm
 
         check_batch_size(batch_size)
         total = len(records) if isinstance(records, Sized) else None
-        count, version, ids = 0, 0, []
+        read, count, version, ids = 0, 0, 0, []
         writing: asyncio.Future[WriteResult] | None = None
         batches = _batches(records, batch_size)
         with tqdm(total=total, unit="row", disable=not progress) as bar:
             try:
                 while True:
-                    batch = await anext(batches, None)
-                    request = None if batch is None else await asyncio.to_thread(batch_request, self.config, batch)
+                    try:
+                        batch = await anext(batches, [])
+                        request = await asyncio.to_thread(batch_request, self.config, batch, read) if batch else None
+                        read += len(batch)
+                    except Exception:
+                        # What was read before is written before the error shows, and its own error comes first.
+                        if writing is not None:
+                            with rows_counted_from(count):
+                                await writing
+                        raise
                     if writing is not None:
-                        result = await writing
+                        with rows_counted_from(count):
+                            result = await writing
                         count, version = count + result.count, result.version
                         ids.extend(result.ids)
                         bar.update(result.count)
@@ -186,7 +195,7 @@ class AsyncCollection:
             finally:
                 await batches.aclose()
                 if writing is not None and not writing.done():
-                    # The source failed or the task was cancelled: what is on its way is one whole batch.
+                    # The task was cancelled: what is on its way is one whole batch.
                     writing.cancel()
                     await asyncio.gather(writing, return_exceptions=True)
 
@@ -203,7 +212,7 @@ async def _batches(records: Iterable[Any] | AsyncIterable[Any], size: int) -> An
         if batch:
             yield batch
         return
-    source: Iterator[Any] = iter(records)
+    source = iterator_of(records)
     while taken := await asyncio.to_thread(lambda: list(itertools.islice(source, size))):
         yield taken
 

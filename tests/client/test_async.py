@@ -241,7 +241,7 @@ def test_bulk_upsert_stops_at_the_first_failure(opened: Opened) -> None:
             c = await db.create_collection("docs", 4)
             with pytest.raises(KeyError, match="the user's own"):
                 await c.bulk_upsert(source(), batch_size=5, progress=False)
-            assert len(engine.rows["docs"]) in (15, 20)
+            assert len(engine.rows["docs"]) == 20
             engine.hooks["write"] = _refuse
             with pytest.raises(errors.InvalidVector):
                 await c.bulk_upsert(({"id": str(i)} for i in range(20)), batch_size=5, progress=False)

@@ -114,9 +114,9 @@ def test_a_refused_batch_ends_the_load_with_its_own_error(server: Any) -> None:
     server.servicer.before["BulkWrite"] = [None, None, errors.InvalidVector("row 1 holds NaN", row=1)]
     with connect(server.address) as db:
         c = db.create_collection("docs", 2)
-        with pytest.raises(errors.InvalidVector, match="row 1") as caught:
+        with pytest.raises(errors.InvalidVector, match="row 7 holds") as caught:
             c.bulk_upsert(records(60), batch_size=3, progress=False)
-        assert caught.value.row == 1
+        assert caught.value.row == 7
     assert len(writes(server)) == 2
 
 
@@ -129,11 +129,42 @@ def test_a_failing_source_shows_its_error_and_ends_the_stream(server: Any) -> No
         c = db.create_collection("docs", 2)
         with pytest.raises(KeyError, match="the user's own"):
             c.bulk_upsert(source(), batch_size=1, progress=False)
-        assert c.count() <= 5
+        assert c.count() == len(expected(5))
     end = time.monotonic() + 5
     while any("consume" in t.name.lower() for t in threading.enumerate()) and time.monotonic() < end:
         time.sleep(0.01)
     assert not any("consume" in t.name.lower() for t in threading.enumerate())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_on_its_way_survives_a_broken_stream_when_the_source_fails(server: Any, when: str) -> None:
+    def source() -> Iterator[dict[str, Any]]:
+        yield from records(8)
+        raise KeyError("the user's own")
+
+    getattr(server.servicer, when)["BulkWrite"] = [None] * 2 + [LOST]
+    with connect(server.address) as db:
+        c = db.create_collection("docs", 2)
+        with pytest.raises(KeyError, match="the user's own"):
+            c.bulk_upsert(source(), batch_size=2, progress=False)
+    assert stored(server) == expected(8)
+    assert server.engine.version == 4
+
+
+def test_an_interrupted_source_waits_for_nothing(server: Any) -> None:
+    release = threading.Event()
+
+    def source() -> Iterator[dict[str, Any]]:
+        yield from records(2)
+        raise KeyboardInterrupt
+
+    server.engine.hooks["write"] = lambda _: release.wait(30)
+    with connect(server.address) as db:
+        c = db.create_collection("docs", 2)
+        with pytest.raises(KeyboardInterrupt):
+            c.bulk_upsert(source(), batch_size=1, progress=False)
+        assert not release.is_set()
+        release.set()
 
 
 def test_the_source_is_read_in_the_callers_thread(server: Any) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vectordb.api.columns import encoded, query_matrix, rows_from
+from vectordb.api.columns import encoded, query_matrix, rows_from, rows_from_records
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.ids import as_ids
@@ -53,6 +53,11 @@ def write_request(
 ) -> WriteRequest:
     """``columns``: the call's (ids, vectors, metadata, texts)."""
     return WriteRequest(mode, rows_from(*columns, config), **options)
+
+
+def records_request(config: CollectionConfig, records: Sequence[Any]) -> WriteRequest:
+    """An upsert of ``Record``s or dicts, and of nothing else."""
+    return WriteRequest(WriteMode.UPSERT, rows_from_records(records, config))
 
 
 def update_metadata_request(

@@ -135,14 +135,14 @@ class Collection:
         return self._write(WriteMode.UPDATE, (ids, vectors, metadata, texts), vector_name=vector_name, **options)
 
     def bulk_upsert(self, records: Iterable[Any], batch_size: int = 1000, progress: bool = True) -> WriteResult:
-        """Upserts any number of records in batches, each all or nothing, with a progress bar.
+        """Upserts any number of records in batches of ``batch_size``, each all or nothing, with a progress bar.
 
         Args:
-            records: ``Record``s or dicts, e.g. from a generator; only a batch at a time is held.
-            batch_size: Records in a batch, 1 or more.
+            records: ``Record``s or dicts, e.g. from a generator; only a few batches at a time are held.
 
         Returns:
-            The rows of all batches together and the last version. After an error the batches before it are written.
+            The rows of all batches and the last version. After an error, whose ``row`` counts from the first record of
+            all, or one of the iterator's own, all whole batches before it are written.
         """
         return streams.bulk_upsert(self._backend, self.config, records, batch_size, progress)
 

@@ -42,7 +42,7 @@ def rows_from(ids: Any, vectors: Any, metadata: Any, texts: Any, config: Collect
     if vectors is None and metadata is None and texts is None:
         records = _as_records(ids)
         if records is not None:
-            return _rows_from_records(records, config)
+            return rows_from_records(records, config)
     one = isinstance(ids, str) or (ids is not None and not hasattr(ids, "__iter__"))
     id_column = None if ids is None else [as_id(ids)] if one else as_ids(ids)
     if one:
@@ -87,7 +87,13 @@ def _as_records(ids: Any) -> list[Record | Mapping[str, Any]] | None:
     return None
 
 
-def _rows_from_records(records: list[Record | Mapping[str, Any]], config: CollectionConfig) -> Rows:
+def rows_from_records(records: Sequence[Any], config: CollectionConfig) -> Rows:
+    """The rows of one write call, from records alone.
+
+    Raises:
+        InvalidArgument: One is neither a ``Record`` nor a dict, or has other keys or values; field and row are named.
+        DimensionMismatch: A vector has another length than the collection's dimension.
+    """
     ids: list[Any] = []
     columns: dict[str, list[Any]] = {"vector": [], "metadata": [], "text": []}
     for row, record in enumerate(records):
@@ -95,7 +101,10 @@ def _rows_from_records(records: list[Record | Mapping[str, Any]], config: Collec
             record = {"id": record.id, "vector": record.vector, "metadata": record.metadata, "text": record.text}
         elif not isinstance(record, Mapping):
             raise InvalidArgument(
-                f"record in row {row} is {type(record).__name__}; records are Record or dict", field="records", row=row
+                f"record in row {row} is {type(record).__name__}; a record is a Record or a dict with id, vector, "
+                "metadata and text (columns of ids and vectors are what upsert takes)",
+                field="records",
+                row=row,
             )
         elif not record.keys() <= _RECORD_KEYS:
             unknown = sorted(map(str, record.keys() - _RECORD_KEYS))
@@ -221,12 +230,33 @@ def _matrix_from_rows(
         elif len(value) != config.dim:
             raise _wrong_dim(config, len(value), row)
     if present.all():
-        matrix = _as_float32(rows, "vectors").reshape(len(rows), config.dim)
-        return matrix, None
+        return _joined(rows, range(len(rows)), config), None
     matrix = np.zeros((len(rows), config.dim), np.float32)
     if present.any():
-        matrix[present] = _as_float32([rows[i] for i in np.flatnonzero(present)], "vectors")
+        matrix[present] = _joined(rows, np.flatnonzero(present).tolist(), config)
     return matrix, present
+
+
+def _joined(rows: list[Any], places: Sequence[int], config: CollectionConfig) -> NDArray[np.float32]:
+    """The rows at those places as one matrix, joined by numpy at once; only where it cannot, each is looked at."""
+    try:
+        matrix = _as_float32([rows[row] for row in places], "vectors")
+        if matrix.shape == (len(places), config.dim):
+            return matrix
+    except InvalidArgument as error:
+        refused = error
+    else:
+        refused = InvalidArgument(f"vectors need shape (n, {config.dim}), got {matrix.shape}", field="vectors")
+    for row in places:
+        try:
+            fits = _as_float32(rows[row], "vectors").shape == (config.dim,)
+        except InvalidArgument:
+            fits = False
+        if not fits:
+            raise InvalidArgument(
+                f"vector in row {row} cannot be read; a vector is {config.dim} numbers", field="vectors", row=row
+            )
+    raise refused
 
 
 def _wrong_dim(config: CollectionConfig, got: int, row: int) -> DimensionMismatch:

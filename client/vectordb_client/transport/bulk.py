@@ -3,6 +3,9 @@
 The user's iterator is read in the caller's thread. Each batch carries its idempotency key; when the stream breaks,
 the batches without a result are sent again as unary writes with the same keys, in order, and the server answers those
 that it has done already with their first result.
+
+A batch that cannot be made (its records are wrong, the user's iterator raises) ends the load only when those before it
+are written, as it does embedded.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from vectordb.api.streams import rows_counted_from
 from vectordb.errors import ResourceExhausted, Unavailable
 from vectordb.wire.varints import varint
 from vectordb_client.transport import calls
@@ -76,6 +80,7 @@ class _Pipeline:
         self._unary = False
         self._waiting: deque[tuple[Call[WriteResult], int]] = deque()
         self._bytes = 0
+        self._written = 0
 
     @property
     def full(self) -> bool:
@@ -84,10 +89,6 @@ class _Pipeline:
             return False
         # Without a stream what waits goes out one by one, and all of it before a new stream may overtake it.
         return self._stream is None or len(self._waiting) >= MAX_IN_FLIGHT or self._bytes >= MAX_BYTES_IN_FLIGHT
-
-    @property
-    def empty(self) -> bool:
-        return not self._waiting
 
     def push(self, call: Call[WriteResult], size: int) -> None:
         self._waiting.append((call, size))
@@ -99,19 +100,19 @@ class _Pipeline:
         self._stream.send(call)
 
     def pull(self) -> WriteResult:
-        """The oldest batch's result."""
+        """The oldest batch's result; its errors name rows of the whole load."""
         call, size = self._waiting[0]
-        if self._stream is None:
-            result = self._backend.call(call)
-        else:
-            try:
-                result = call.read(self._stream.receive())
-            except (grpc.RpcError, ValueError, StopIteration) as failure:
-                self._broken(failure)
-                result = self._backend.call(call)
+        with rows_counted_from(self._written):
+            result = self._result(call)
         self._waiting.popleft()
         self._bytes -= size
+        self._written += result.count
         return result
+
+    def drain(self) -> Iterator[WriteResult]:
+        """The results of all that is on its way."""
+        while self._waiting:
+            yield self.pull()
 
     def refresh(self) -> bool:
         """Whether the stream was idle for so long that it must be drained and replaced."""
@@ -121,6 +122,15 @@ class _Pipeline:
         if self._stream is not None:
             self._stream.end()
             self._stream = None
+
+    def _result(self, call: Call[WriteResult]) -> WriteResult:
+        if self._stream is None:
+            return self._backend.call(call)
+        try:
+            return call.read(self._stream.receive())
+        except (grpc.RpcError, ValueError, StopIteration) as failure:
+            self._broken(failure)
+            return self._backend.call(call)
 
     def _broken(self, failure: BaseException) -> None:
         """Drops the stream; what waits goes out as unary writes.
@@ -145,21 +155,26 @@ def bulk_write(backend: GrpcBackend, collection: str, requests: Iterator[WriteRe
 
     Raises:
         VectorDBError: A batch was refused, or nobody answered. Those whose results were yielded are written.
+        Exception: What ``requests`` raised, after the results of all batches before it.
     """
     pipeline = _Pipeline(backend)
-    source = iter(requests)
+    batches = ((calls.write(collection, request, backend.limits), request.rows.size()) for request in requests)
     try:
-        for request in source:
-            call = calls.write(collection, request, backend.limits)
+        while True:
+            try:
+                call, size = next(batches)
+            except StopIteration:
+                break
+            except Exception:
+                yield from pipeline.drain()
+                raise
             if pipeline.refresh():
-                while not pipeline.empty:
-                    yield pipeline.pull()
+                yield from pipeline.drain()
                 pipeline.end()
-            pipeline.push(call, request.rows.size())
+            pipeline.push(call, size)
             while pipeline.full:
                 yield pipeline.pull()
-        while not pipeline.empty:
-            yield pipeline.pull()
+        yield from pipeline.drain()
     finally:
-        # Left early, what is on its way is cancelled; the server finishes at most the batch that it has begun.
+        # Left early or refused, what is on its way is cancelled; the server finishes at most the batch it has begun.
         pipeline.end()

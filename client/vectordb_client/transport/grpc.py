@@ -145,8 +145,7 @@ class GrpcBackend(ForkGuarded):
     def bulk_write(self, collection: str, requests: Iterator[WriteRequest]) -> Iterator[WriteResult]:
         """Writes batches over one stream, several on their way at a time; results in order, each once durable.
 
-        Every batch is its own commit. After an error, those whose results came are written, and of those on their way
-        some may be.
+        Every batch is its own commit. An error comes after the results of all batches before the one that it is about.
         """
         return bulk_write(self, collection, requests)
 
