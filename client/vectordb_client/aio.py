@@ -174,7 +174,7 @@ class AsyncCollection:
             try:
                 while True:
                     try:
-                        batch = await anext(batches, [])
+                        batch: list[Any] = await anext(batches, [])
                         request = await asyncio.to_thread(batch_request, self.config, batch, read) if batch else None
                         read += len(batch)
                     except Exception:

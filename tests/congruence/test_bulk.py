@@ -96,6 +96,11 @@ WRONG: dict[str, tuple[Any, type[errors.VectorDBError], str]] = {
     "dim": ({"id": "row 7", "vector": [1, 2, 3]}, errors.DimensionMismatch, "has dim 4, got 3 in row 750"),
     "vector of strings": ({"vector": ["a", "b", "c", "d"]}, errors.InvalidArgument, "vector in row 750 cannot be read"),
     "vector of vectors": ({"vector": np.ones((DIM, 2))}, errors.InvalidArgument, "vector in row 750 cannot be read"),
+    "vector of a dict": (
+        {"vector": dict.fromkeys("abcd", 1)},
+        errors.InvalidArgument,
+        "vector in row 750 cannot be read",
+    ),
     "string": ("just a string", errors.InvalidArgument, "record in row 750 is str; a record is a Record or a dict"),
     "number": (7, errors.InvalidArgument, "record in row 750 is int"),
     "tuple": (("x", [1, 2, 3, 4]), errors.InvalidArgument, "record in row 750 is tuple"),
@@ -118,6 +123,11 @@ def test_all_batches_before_a_wrong_record_are_written_and_it_is_named(loaded: A
     assert told in error.message
     assert error.row == 750
     assert ids == [f"r{i}" for i in range(700)]
+
+
+def test_a_batch_of_arrays_that_are_no_numbers_names_its_first_record(loaded: Any) -> None:
+    error, ids = loaded([*_records(BATCH), *({"vector": np.array(list("abcd"))} for _ in range(BATCH))])
+    assert (type(error), error.row, error.field, len(ids)) == (errors.InvalidArgument, BATCH, "vectors", BATCH)
 
 
 def test_of_two_wrong_records_the_first_ends_the_load(loaded: Any) -> None:

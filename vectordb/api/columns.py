@@ -5,6 +5,7 @@ Conversion only: ranges and contents are checked by the engine, where they are c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -208,8 +209,8 @@ def _matrix(values: Any, config: CollectionConfig) -> tuple[NDArray[np.float32],
 
 
 def _all_alike(rows: list[Any], dim: int) -> bool:
-    """Whether the rows are arrays of that dimension and of one type, which numpy joins at once."""
-    if set(map(type, rows)) != {np.ndarray}:
+    """Whether the rows are arrays of that dimension and of one type of numbers, which numpy joins at once."""
+    if set(map(type, rows)) != {np.ndarray} or rows[0].dtype.kind not in "fiu":
         return False
     return {row.shape for row in rows} == {(dim,)} and len({row.dtype for row in rows}) == 1
 
@@ -232,31 +233,29 @@ def _matrix_from_rows(
     if present.all():
         return _joined(rows, range(len(rows)), config), None
     matrix = np.zeros((len(rows), config.dim), np.float32)
-    if present.any():
-        matrix[present] = _joined(rows, np.flatnonzero(present).tolist(), config)
+    matrix[present] = _joined(rows, np.flatnonzero(present).tolist(), config)
     return matrix, present
 
 
 def _joined(rows: list[Any], places: Sequence[int], config: CollectionConfig) -> NDArray[np.float32]:
-    """The rows at those places as one matrix, joined by numpy at once; only where it cannot, each is looked at."""
-    try:
+    """The rows at those places as one matrix, joined by numpy at once; only where it cannot, one by one."""
+    if not places:
+        return np.empty((0, config.dim), np.float32)
+    with contextlib.suppress(InvalidArgument):
         matrix = _as_float32([rows[row] for row in places], "vectors")
         if matrix.shape == (len(places), config.dim):
             return matrix
-    except InvalidArgument as error:
-        refused = error
-    else:
-        refused = InvalidArgument(f"vectors need shape (n, {config.dim}), got {matrix.shape}", field="vectors")
-    for row in places:
-        try:
-            fits = _as_float32(rows[row], "vectors").shape == (config.dim,)
-        except InvalidArgument:
-            fits = False
-        if not fits:
-            raise InvalidArgument(
-                f"vector in row {row} cannot be read; a vector is {config.dim} numbers", field="vectors", row=row
-            )
-    raise refused
+    return np.stack([_vector(rows[row], row, config) for row in places])
+
+
+def _vector(value: Any, row: int, config: CollectionConfig) -> NDArray[np.float32]:
+    with contextlib.suppress(InvalidArgument):
+        vector = _as_float32(value, "vectors")
+        if vector.shape == (config.dim,):
+            return vector
+    raise InvalidArgument(
+        f"vector in row {row} cannot be read as float32; a vector is {config.dim} numbers", field="vectors", row=row
+    )
 
 
 def _wrong_dim(config: CollectionConfig, got: int, row: int) -> DimensionMismatch:

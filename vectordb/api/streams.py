@@ -36,7 +36,7 @@ def bulk_upsert(
 
 
 def iterator_of(records: Any) -> Iterator[Any]:
-    """Raises ``InvalidArgument`` where they cannot be iterated: one record that is no list of it, say."""
+    """Raises ``InvalidArgument`` where they cannot be iterated: a number, or one ``Record`` instead of a list."""
     try:
         return iter(records)
     except TypeError:
