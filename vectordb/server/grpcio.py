@@ -1,7 +1,7 @@
 """``grpc.Server`` with an end: its grace is over once no call runs, and not only when every client has gone.
 
-grpcio lets a stopped server wait for its connections. Those of clients that call nothing stay open for as long as nobody
-reads there that the server goes, so that an idle client would hold it for all of the grace.
+grpcio lets a stopped server wait for its connections. Those of clients that call nothing stay open for as long as
+nobody reads there that the server goes, so that an idle client would hold it for all of the grace.
 """
 
 from __future__ import annotations

@@ -62,6 +62,9 @@ def test_as_json(op: Op) -> None:
 def test_as_a_message(op: Op) -> None:
     message = filter_pb2.Filter()
     filter_to_message(by_json(op), message)
+    # As the protocol says: none, one, or each by itself.
+    value = EXAMPLES[op][1].get("value", [])
+    assert len(message.condition.values) == (len(value) if isinstance(value, list) else 1)
     assert filter_from_message(message) == by_json(op)
 
 
