@@ -18,6 +18,7 @@ from vectordb.server.app import Server
 from vectordb.server.config import load
 from vectordb.types import CollectionConfig
 from vectordb.wire import requests
+from vectordb_client import connect
 from vectordb_proto.v1 import service_pb2 as pb
 from vectordb_proto.v1 import service_pb2_grpc
 
@@ -147,3 +148,62 @@ def test_a_call_that_does_not_finish_holds_nothing_up(serve):
     with pytest.raises(grpc.RpcError):
         call.result(timeout=5)
     served.server.stop()
+
+
+LONG = 20.0
+"""A time to drain that no test waits for."""
+
+
+def test_an_idle_client_holds_nothing_up(serve_engine):
+    server = serve_engine(drain_seconds=LONG)
+    with connect(server.address) as db, grpc.insecure_channel(server.address) as channel:
+        docs = db.create_collection("docs", 3)
+        docs.upsert(["a"], [[1, 0, 0]])
+        assert docs.search([1, 0, 0]).ids == ["a"]
+        # One who watches never ends by himself.
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < LONG / 2
+
+
+def test_the_grace_ends_with_the_last_running_call(serve):
+    served = serve(drain_seconds=LONG)
+    served.backend.create_collection(CreateRequest(CollectionConfig("docs", 3)))
+    served.backend.block = threading.Event()
+    call = served.stub.Search.future(a_search())
+    assert served.backend.entered.acquire(timeout=5)
+    stopper = threading.Thread(target=served.server.stop)
+    stopper.start()
+    # Longer than the linger after the last call: only calls that run hold the server.
+    stopper.join(0.5)
+    assert stopper.is_alive()
+    assert not served.backend.closed.is_set()
+    served.backend.block.set()
+    assert call.result(timeout=5) is not None
+    stopper.join(LONG / 2)
+    assert not stopper.is_alive()
+
+
+def test_a_stream_that_does_not_end_has_the_grace_and_no_more(serve):
+    served = serve(drain_seconds=1.0)
+    served.backend.create_collection(CreateRequest(CollectionConfig("docs", 3)))
+    ended, sent = threading.Event(), threading.Event()
+
+    def requests_without_end():
+        sent.set()
+        ended.wait(LONG)
+        yield from ()
+
+    stream = served.stub.BulkWrite(requests_without_end())
+    try:
+        assert sent.wait(5)
+        wait_until(lambda: len(served.server._streams) == 1)
+        began = time.monotonic()
+        served.server.stop()
+        assert 0.9 < time.monotonic() - began < LONG / 2
+        with pytest.raises(grpc.RpcError):
+            next(stream)
+    finally:
+        ended.set()

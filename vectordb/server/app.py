@@ -24,6 +24,7 @@ from vectordb.server.audit import AuditLog
 from vectordb.server.authentication import Authentication
 from vectordb.server.config import Config
 from vectordb.server.entry import Entry
+from vectordb.server.grpcio import GrpcioServer
 from vectordb.server.interceptors import SERVICE, Guard, Wrapper, wrapped_handlers
 from vectordb.server.keys import KeyRing
 from vectordb.server.recall import RecallSampler
@@ -100,13 +101,13 @@ class Server:
         bounds = CallBounds(threads, threads + config.max_streams + 1)
         server = grpc.server(self._pool, options=channel_options(config), maximum_concurrent_rpcs=bounds.most_calls)
         handlers = wrapped_handlers(self._service, wrappers)
-        server.add_registered_method_handlers(SERVICE, handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        answering = GrpcioServer(server, SERVICE, handlers)
         if self.transport == GRPCIO:
-            return cast("Transport", server)
+            return answering
         paths = {f"/{SERVICE}/{name}": handler for name, handler in handlers.items()}
-        return native(paths, server, bounds, config)
+        return native(paths, answering, bounds, config)
 
     def start(self) -> str:
         """Binds, opens the backend, serves, and returns the address.
@@ -177,7 +178,7 @@ class Server:
         return None
 
     def stop(self) -> None:
-        """Refuses new calls, lets running ones finish for ``drain_seconds``, then closes the backend. Idempotent."""
+        """Refuses new calls, lets running ones finish within ``drain_seconds``, closes the backend. Idempotent."""
         with self._stop_lock:
             if self._stopped:
                 return

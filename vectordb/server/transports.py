@@ -103,7 +103,7 @@ def _forbids(config: Config) -> tuple[str, str] | None:
 
 
 def native(
-    handlers: Mapping[str, grpc.RpcMethodHandler], behind: grpc.Server, bounds: CallBounds, config: Config
+    handlers: Mapping[str, grpc.RpcMethodHandler], behind: Transport, bounds: CallBounds, config: Config
 ) -> Transport:
     """A server that answers unary calls natively, by their paths, and leaves all else to the one behind it."""
     # Imported here: the package that it needs is an extra.

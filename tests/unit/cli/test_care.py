@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +105,21 @@ def test_folders_are_made_for_this_user_alone(folder: Path, tmp_path: Path) -> N
             assert (tmp_path / "backups").stat().st_mode & 0o777 == 0o700
     finally:
         os.umask(before)
+
+
+def test_doctor_knows_every_extra() -> None:
+    told = ["numpy>=2.0", "a-b>=1; extra == 'x'", "c[d]<3,>=2; (python_version < '3.14') and extra == 'x'"]
+    assert checkup.packages_of_extras([*told, 'e; extra == "y"']) == {"x": {"a-b", "c"}, "y": {"e"}}
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    known = checkup.packages_of_extras(importlib.metadata.requires(project["name"]) or ())
+    assert known.keys() == project["optional-dependencies"].keys()
+
+
+def test_doctor_names_the_extras_whose_packages_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: ["pytest; extra == 'x'", "no-such; extra == 'y'"])
+    assert checkup._extras().found == "x"
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: None)
+    assert checkup._extras().found == "none installed"
 
 
 def test_doctor_knows_a_file_system_in_memory() -> None:
