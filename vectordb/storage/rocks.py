@@ -36,6 +36,7 @@ from vectordb.storage.base import Batch, Family
 from vectordb.storage.batch import Delete, DeleteRange, Put, PutMany, RecordedBatch
 from vectordb.storage.cursor import Cursor
 from vectordb.storage.gate import Gate
+from vectordb.storage.log_records import disarm
 from vectordb.storage.rocks_errors import holds_data, no_more_writes, translated
 from vectordb.storage.rocks_options import DEFAULT_CACHE_BYTES, WRITE_BUFFER_BYTES, common, family_options
 
@@ -49,7 +50,8 @@ class RocksStorage:
 
     Args:
         path: The folder; created (with its last component) when it holds no RocksDB data.
-        read_only: Opens without changing anything on disk; writing calls raise ``FailedPrecondition``.
+        read_only: Opens without changing anything on disk but what RocksDB would not come back from
+            (``log_records``); writing calls raise ``FailedPrecondition``.
         cache_bytes: Bound of the block cache that all families share.
         buffer_bytes: Bound of all memtables together.
         rescue: Takes what lies before the damage of a log; otherwise only a torn last record is passed over.
@@ -88,6 +90,7 @@ class RocksStorage:
         environment = rocksdict.Env()
         environment.lower_thread_pool_cpu_priority()  # compactions run behind searches
         options.set_env(environment)
+        disarm(self.path)
         others = {f.value: family_options(f, self._cache, create, buffer_bytes) for f in Family if f is not Family.META}
         try:
             if create:
