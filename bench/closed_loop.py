@@ -22,7 +22,7 @@ import grpc
 import numpy as np
 
 from vectordb.errors import ResourceExhausted
-from vectordb_client.transport.calls import SEARCH
+from vectordb_client.transport.calls import PATHS
 from vectordb_client.transport.status import to_error
 from vectordb_proto.v1 import service_pb2
 
@@ -144,7 +144,7 @@ def _client(target: _Target, seed: int, start: _Start, seen: Seen) -> None:
     rng = np.random.default_rng(seed)
     rows = len(target.messages)
     with grpc.insecure_channel(target.address, _OPTIONS) as channel:
-        call = channel.unary_unary(SEARCH)
+        call = channel.unary_unary(PATHS["Search"])
         grpc.channel_ready_future(channel).result(_PATIENCE)
         start.connected.wait(_PATIENCE)
         start.told.wait()

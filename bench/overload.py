@@ -31,7 +31,7 @@ from bench.closed_loop import Crowd
 from bench.systems.base import process_cpu
 from vectordb.cli.process import ServerProcess
 from vectordb.requests import SearchRequest
-from vectordb.wire.search import search_to_bytes
+from vectordb.wire.search import search_to_parts
 from vectordb_client import connect
 
 CLIENTS = (1, 2, 4, 8, 16, 32)
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
 def _messages(base: Any, *, exact: bool) -> Any:
     """Searches for the first rows, as they go over the wire: uint8[rows, bytes]."""
     requests = (SearchRequest(base[i : i + 1], 10, exact=exact, include=()) for i in range(min(_ASKED, len(base))))
-    found = [search_to_bytes("docs", request) for request in requests]
+    found = [b"".join(search_to_parts("docs", request)) for request in requests]
     return np.frombuffer(b"".join(found), np.uint8).reshape(len(found), -1)
 
 

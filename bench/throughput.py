@@ -24,8 +24,8 @@ from bench.systems.base import Query
 from bench.systems.engine import COLLECTION, Served
 from bench.systems.raw_served import METHOD, RawServed
 from vectordb.requests import SearchRequest
-from vectordb.wire.search import search_to_bytes
-from vectordb_client.transport.calls import SEARCH
+from vectordb.wire.search import search_to_parts
+from vectordb_client.transport.calls import PATHS
 
 CLIENTS = 8
 SECONDS = 2.0
@@ -48,7 +48,9 @@ def target(system: Served | RawServed, data: Dataset, ef: int, limit: int = 10) 
     requests = [
         SearchRequest(vector[None, :], limit, params={"ef": ef}, include=system.include) for vector in data.queries
     ]
-    return Target(system.server.address, SEARCH, [search_to_bytes(COLLECTION, request) for request in requests])
+    return Target(
+        system.server.address, PATHS["Search"], [b"".join(search_to_parts(COLLECTION, request)) for request in requests]
+    )
 
 
 def measure(
