@@ -136,7 +136,7 @@ def _corpus() -> list[tuple[str, bytes]]:
         calls.backup("below"),
     ]
     corpus = [
-        (call.rpc, call.message if isinstance(call.message, bytes) else call.message.SerializeToString())
+        (call.rpc, call.whole if isinstance(call.whole, bytes) else call.whole.SerializeToString())
         for call in made
     ]
     bulk = service_pb2.BulkWriteRequest(write=made[5].message)
