@@ -139,7 +139,7 @@ def _corpus() -> list[tuple[str, bytes]]:
         (call.rpc, call.whole if isinstance(call.whole, bytes) else call.whole.SerializeToString())
         for call in made
     ]
-    bulk = service_pb2.BulkWriteRequest(write=made[5].message)
+    bulk = service_pb2.BulkWriteRequest(write=service_pb2.WriteRequest.FromString(made[5].whole))
     corpus += [("BulkWrite", bulk.SerializeToString())]
     known = {method.name for method in service_pb2.DESCRIPTOR.services_by_name["VectorDBService"].methods}
     missing = known - {rpc for rpc, _ in corpus}
