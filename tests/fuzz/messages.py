@@ -136,8 +136,7 @@ def _corpus() -> list[tuple[str, bytes]]:
         calls.backup("below"),
     ]
     corpus = [
-        (call.rpc, call.whole if isinstance(call.whole, bytes) else call.whole.SerializeToString())
-        for call in made
+        (call.rpc, call.whole if isinstance(call.whole, bytes) else call.whole.SerializeToString()) for call in made
     ]
     bulk = service_pb2.BulkWriteRequest(write=service_pb2.WriteRequest.FromString(made[5].whole))
     corpus += [("BulkWrite", bulk.SerializeToString())]
