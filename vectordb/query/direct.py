@@ -16,9 +16,9 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from vectordb.metric import distances, scores
 from vectordb.query import merge
 from vectordb.query.executor import ask_of, described, empty_plan, planned, route_of, search_part
+from vectordb.query.indexed import ranked, walked
 from vectordb.query.planner import Way
 from vectordb.query.run import Run
 from vectordb.query.spec import SearchSpec
@@ -96,24 +96,14 @@ class Direct:
 
     def _walk(self, queries: NDArray[np.float32], step: Step) -> Nearest | None:
         part, limit = self._part, self._limit
-        assert part.index is not None
         started = perf_counter()
-        found = part.index.search(queries, step.k, params=step.params)
-        positions = found.rows[0]
-        if positions[-1] < 0:
+        candidates, scored = walked(part, queries, step)
+        found = None if candidates is None else ranked(part, candidates, queries[0], limit, self._metric)
+        if found is None:
             return None
-        rows = part.rows_of(positions)
-        if part.dead:
-            rows = rows[part.alive(rows)][: step.rescored]
-        if len(rows) <= limit:
-            return None
-        far = distances(scores(queries[0], part.vectors_at(rows), self._metric), self._metric)
-        order = far.argsort(kind="stable")
-        far, rows = far.take(order), rows.take(order)
+        rows, far = found
         searched = perf_counter()
         keys = far.tolist()
-        if keys[limit - 1] == keys[-1]:
-            return None
         if len(set(keys[: limit + 1])) <= limit:
             best = merge.winners([merge.Found(self._number, rows, far)], self._parts, limit, self._metric)
             ids, rows, values = best.ids, best.rows, best.scores.tolist()
@@ -128,7 +118,7 @@ class Direct:
             part.rows,
             step.estimated,
             None,
-            found.scored,
+            scored,
             step.reason,
             False,
             dict(step.params),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vectordb.metric import distances, scores
 from vectordb.query import costs, exact, planner, probe, widths
 from vectordb.query.merge import Found
 from vectordb.query.planner import PartFacts, Step, Way
@@ -26,6 +27,8 @@ from vectordb.query.together import unjudged
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vectordb.metric import Metric
+    from vectordb.segments.part import Part
     from vectordb.segments.selection import Selection
 
 SLICE_MICROSECONDS = 5_000.0
@@ -186,31 +189,49 @@ def _fits(run: Run, step: Step) -> bool:
     return not run.deadline.bounded or step.cost < run.deadline.remaining() * 1e6
 
 
-def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
-    """The commonest search, one query of all rows, without the bookkeeping of retries: false where one is needed."""
-    part = run.parts[number]
+def walked(part: Part, queries: NDArray[np.float32], step: Step) -> tuple[NDArray[np.int64] | None, int]:
+    """The living candidates of the only query, of all rows, and how many rows were compared; ``None`` for candidates of
+    which some are missing."""
     assert part.index is not None
-    found = part.index.search(run.queries, step.k, params=step.params)
-    report.scored = found.scored
+    found = part.index.search(queries, step.k, params=step.params)
     positions = found.rows[0]
     if positions[-1] < 0:
-        return False
+        return None, found.scored
     rows = part.rows_of(positions)
     if part.dead:
         rows = rows[part.alive(rows)][: step.rescored]
-    return _take(run, number, rows)
+    return rows, found.scored
+
+
+def ranked(
+    part: Part, rows: NDArray[np.int64], query: NDArray[np.float32], limit: int, metric: Metric
+) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    """Candidates best first, and their final distances, where these are more than enough and the cut falls between two
+    scores.
+
+    Args:
+        query: float32[d], prepared.
+    """
+    if len(rows) <= limit:
+        return None
+    far = distances(scores(query, part.vectors_at(rows), metric), metric)
+    order = far.argsort(kind="stable")
+    far = far.take(order)
+    return None if far[limit - 1] == far[-1] else (rows.take(order), far)
+
+
+def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
+    """One query of all rows, without the bookkeeping of retries: false where one is needed."""
+    rows, report.scored = walked(run.parts[number], run.queries, step)
+    return rows is not None and _take(run, number, rows)
 
 
 def _take(run: Run, number: int, rows: NDArray[np.int64]) -> bool:
-    """Adds the candidates of the only query, where these are more than enough and the cut falls between two scores."""
-    if len(rows) <= run.limit:
+    """Adds the candidates of the only query, where they will do."""
+    found = ranked(run.parts[number], rows, run.queries[0], run.limit, run.spec.metric)
+    if found is None:
         return False
-    distances = run.final_distances(0, run.parts[number].vectors_at(rows))
-    order = distances.argsort(kind="stable")
-    distances = distances.take(order)
-    if distances[run.limit - 1] == distances[-1]:
-        return False
-    run.found[0].append(Found(number, rows.take(order), distances))
+    run.found[0].append(Found(number, *found))
     return True
 
 
