@@ -94,8 +94,8 @@ def test_searches_of_many_queries_are_one_call(served):
 def test_bulk_writes_are_answered_batch_by_batch_until_one_fails(served):
     def batches():
         for size in (2, 3):
-            yield requests.bulk_write_to_message("docs", a_write(size))
-        yield requests.bulk_write_to_message("nope", a_write(1))
+            yield pb.BulkWriteRequest(write=requests.write_to_message("docs", a_write(size)))
+        yield pb.BulkWriteRequest(write=requests.write_to_message("nope", a_write(1)))
 
     call = served.stub.BulkWrite(batches())
     assert [next(call).result.count, next(call).result.count] == [2, 3]

@@ -82,7 +82,7 @@ def _ends(results: Sequence[SearchResult]) -> tuple[list[bytes], list[Plan]]:
 
 def _hits_to_bytes(columns: Sequence[HitColumns], include: Sequence[str]) -> list[bytes]:
     """The hits of each query as the first fields of its result; nothing where there are none."""
-    if not include and len(columns) > 1:
+    if not include:
         ids = list(chain.from_iterable(hits.ids for hits in columns))
         data = types_pb2.Rows(ids=ids).SerializeToString()
         lengths = list(map(len, ids))

@@ -92,10 +92,6 @@ def write_from_message(message: service_pb2.WriteRequest, vectors: bytes | memor
     )
 
 
-def bulk_write_to_message(collection: str, request: WriteRequest) -> service_pb2.BulkWriteRequest:
-    return service_pb2.BulkWriteRequest(write=write_to_message(collection, request))
-
-
 def update_metadata_to_message(collection: str, request: UpdateMetadataRequest) -> service_pb2.UpdateMetadataRequest:
     message = service_pb2.UpdateMetadataRequest(
         collection=text(collection, "collection"), unset=checked_strings(request.unset, "unset")
