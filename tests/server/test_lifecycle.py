@@ -118,12 +118,18 @@ def test_while_it_opens_it_is_not_serving(serve):
         server.stop()
 
 
-def test_running_calls_finish_and_then_the_backend_closes(serve):
-    served = serve(drain_seconds=5)
+def held_call(served):
+    """A search that runs until ``served.backend.block`` is set."""
     served.backend.create_collection(CreateRequest(CollectionConfig("docs", 3)))
     served.backend.block = threading.Event()
     call = served.stub.Search.future(a_search())
     assert served.backend.entered.acquire(timeout=5)
+    return call
+
+
+def test_running_calls_finish_and_then_the_backend_closes(serve):
+    served = serve(drain_seconds=5)
+    call = held_call(served)
     stopper = threading.Thread(target=served.server.stop)
     stopper.start()
     time.sleep(0.2)
@@ -137,10 +143,7 @@ def test_running_calls_finish_and_then_the_backend_closes(serve):
 
 def test_a_call_that_does_not_finish_holds_nothing_up(serve):
     served = serve(drain_seconds=0.3)
-    served.backend.create_collection(CreateRequest(CollectionConfig("docs", 3)))
-    served.backend.block = threading.Event()
-    call = served.stub.Search.future(a_search())
-    assert served.backend.entered.acquire(timeout=5)
+    call = held_call(served)
     began = time.monotonic()
     served.server.stop()
     assert time.monotonic() - began < 3
@@ -170,10 +173,7 @@ def test_an_idle_client_holds_nothing_up(serve_engine):
 
 def test_the_grace_ends_with_the_last_running_call(serve):
     served = serve(drain_seconds=LONG)
-    served.backend.create_collection(CreateRequest(CollectionConfig("docs", 3)))
-    served.backend.block = threading.Event()
-    call = served.stub.Search.future(a_search())
-    assert served.backend.entered.acquire(timeout=5)
+    call = held_call(served)
     stopper = threading.Thread(target=served.server.stop)
     stopper.start()
     # Longer than the linger after the last call: only calls that run hold the server.
