@@ -9,8 +9,9 @@ Inside the engine a *distance* is always smaller-is-closer:
     l1       Manhattan              Manhattan                    lower
 
 Only :func:`scores` makes the scores that users see. It computes each row by itself, in double precision and in one
-fixed order of summation, and rounds to float32 once: the same pair of vectors has the same score to the last bit
-whatever the batch, segment, index kind or process that found it.
+order of summation that hangs on the dimension and the processor alone, and rounds to float32 once. So on one machine
+the same pair of vectors has the same score to the last bit whatever the batch, segment, index kind or process that
+found it.
 """
 
 from __future__ import annotations
