@@ -16,6 +16,7 @@ found it.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,14 @@ class Metric(StrEnum):
 
 def norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Euclidean lengths of the rows of float32[n, d], each computed by itself: float64[n]."""
-    wide = vectors.astype(np.float64)
-    np.multiply(wide, wide, out=wide)
-    squares: NDArray[np.float64] = np.add.reduce(wide, axis=1)
-    return np.sqrt(squares)
+    wide = vectors.astype(np.float64, order="C")
+    return np.sqrt(_products(wide, wide))
+
+
+def length(vectors: NDArray[np.float32]) -> tuple[float, NDArray[np.float64]]:
+    """The Euclidean length of the only row of float32[1, d], as :func:`norms` has it, and that row as float64[1, d]."""
+    wide = vectors.astype(np.float64, order="C")
+    return math.sqrt(_products(wide, wide).item()), wide
 
 
 def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,6 +118,29 @@ def _products(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[
     if left.shape[-1] <= _ONE_THREAD:
         return np.vecdot(left, right)  # type: ignore[no-any-return]
     return np.add.reduce(left * right, axis=-1)  # type: ignore[no-any-return]
+
+
+def nearest_first(
+    query: NDArray[np.float32], rows: NDArray[np.float32], metric: Metric
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Prepared rows float32[n, d] by their distance to one prepared query float32[d], equal ones in any order.
+
+    Returns:
+        Their order int64[n], and the distances float32[n], ascending: what :func:`distances` makes of :func:`scores`.
+        Under cosine with half the calls of numpy, which are most of the cost for a few rows.
+    """
+    by_product = metric is Metric.COSINE and rows.shape[1] <= _ONE_THREAD
+    if by_product:
+        # A sum of negated products is the negated sum, exactly.
+        wide = rows.astype(np.float64, order="C")
+        found = np.vecdot(wide, (-query).astype(np.float64)).astype(np.float32)
+    else:
+        found = distances(scores(query, rows, metric), metric)
+    order = found.argsort(kind="stable")
+    found = found.take(order)
+    if by_product and len(found) and (found.item(0) < -1.0 or found.item(-1) > 1.0):
+        found = found.clip(-1.0, 1.0)  # as scores() does; it changes no order
+    return order, found
 
 
 def distances(scores_: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from vectordb.metric import Metric, norms, prepared, scores
+from vectordb.metric import Metric, distances, length, nearest_first, norms, prepared, scores
 
 DIMENSIONS = [1, 2, 3, 7, 8, 15, 16, 31, 33, 100, 127, 384, 768, 1_536, 4_097, 8_192, 8_193, 20_000]
 
@@ -75,3 +75,29 @@ def test_rows_are_normalised_each_by_itself(shape: tuple[int, int]) -> None:
     if len(vectors):
         np.testing.assert_array_equal(prepared(vectors[-1:], Metric.COSINE), got[-1:])
     assert prepared(vectors, Metric.L2) is vectors
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("dim", [1, 2, 33, 384, 8_193])
+def test_the_nearest_come_first_with_the_scores_of_all_others(metric: Metric, dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    rows = prepared(rng.standard_normal((30, dim)).astype(np.float32), metric)
+    rows[5:8] = rows[4]
+    rows[9] = -rows[4]  # as far as can be: rounding may put either a hair outside [-1, 1]
+    for query in rows[:8]:
+        order, found = nearest_first(query, rows, metric)
+        expected = distances(scores(query, rows, metric), metric)
+        np.testing.assert_array_equal(found, expected[order])
+        np.testing.assert_array_equal(found, np.sort(expected))
+        assert sorted(order.tolist()) == list(range(len(rows)))
+    order, found = nearest_first(rows[0], rows[:0], metric)
+    assert (len(order), len(found)) == (0, 0)
+
+
+@pytest.mark.parametrize("dim", [1, 7, 384, 20_000])
+def test_one_length_is_that_among_many(dim: int) -> None:
+    vectors = np.random.default_rng(dim).standard_normal((9, dim)).astype(np.float32)
+    lengths = norms(vectors)
+    for row, expected in zip(vectors, lengths, strict=True):
+        assert length(row[None])[0] == expected
+        assert length(np.repeat(row, 2)[None, ::2])[0] == expected

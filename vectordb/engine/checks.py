@@ -19,7 +19,7 @@ from vectordb.ids import encoded_ids
 from vectordb.index.quantization import NONE
 from vectordb.index.registry import check_search_params, resolve
 from vectordb.limits import DEFAULTS, Limits
-from vectordb.metric import Metric, norms, prepared
+from vectordb.metric import Metric, length, norms, prepared
 from vectordb.requests import ReindexRequest, Rows, ScanRequest, SearchRequest, WriteRequest
 from vectordb.storage.catalogue import Choice
 from vectordb.text.analyzers import analyzer
@@ -337,11 +337,10 @@ def _prepared_queries(config: CollectionConfig, vectors: NDArray[np.float32]) ->
 
 def _prepared_query(config: CollectionConfig, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """The same for float32[1, d], the commonest search, with fewer calls of numpy and equal to the last bit."""
-    wide = vectors.astype(np.float64)
-    length = math.sqrt(np.add.reduce(wide * wide, axis=None))
-    if not 0.0 < length < math.inf:
+    norm, wide = length(vectors)
+    if not 0.0 < norm < math.inf:
         _check_queries(config, vectors)
-    return np.divide(wide, length, out=wide).astype(np.float32) if config.metric is Metric.COSINE else vectors
+    return np.divide(wide, norm, out=wide).astype(np.float32) if config.metric is Metric.COSINE else vectors
 
 
 def _check_queries(config: CollectionConfig, vectors: NDArray[np.float32]) -> None:

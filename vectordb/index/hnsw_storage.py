@@ -125,7 +125,8 @@ class Storage(NamedTuple):
             return turned
         if metric is Metric.L2 and float(np.abs(vectors).max()) * self.scale > _TOP:
             return None  # before it overflows
-        kept = self.stored(vectors)
+        kept = np.multiply(vectors, np.float32(self.scale))
+        np.rint(kept, out=kept)
         # Not max() and min(), which go through Python: three times as long for one query.
         fits: bool = kept.item(kept.argmax()) <= _TOP and kept.item(kept.argmin()) >= -_TOP
         return kept if fits else None

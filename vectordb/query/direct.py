@@ -66,7 +66,7 @@ class Direct:
         self._parts, self._number, self._part = parts, number, part
         self._limit, self._metric, self._mode = spec.limit, spec.metric, spec.filter_mode
         self._ask = ask_of(spec)
-        self._plans = _Plans([part.name for part in parts], number, spec.filter_mode, spec.version)
+        self._plans = _Plans([part.name for part in parts], number, part.rows, spec.filter_mode, spec.version)
         _, step = planned(part, dim, self._ask)
         # Without a filter only the index's own way is gone here.
         self._step = step if step.way is Way.INDEX and not step.probe else None
@@ -110,20 +110,9 @@ class Direct:
         else:
             rows = rows[:limit]
             ids = part.ids(rows)
-            values = [-key for key in keys[:limit]] if self._metric.higher_is_better else keys[:limit]
-        # A copy of the parameters: those of the step are kept for later searches.
-        own = SegmentPlan(
-            part.name,
-            step.strategy,
-            part.rows,
-            step.estimated,
-            None,
-            scored,
-            step.reason,
-            False,
-            dict(step.params),
-        )
-        plan = partial(self._plans.plan, own, (searched - started, perf_counter() - searched))
+            # Not -key, which has a zero with a sign.
+            values = [0.0 - key for key in keys[:limit]] if self._metric.higher_is_better else keys[:limit]
+        plan = partial(self._plans.walk, step, scored, (searched - started, perf_counter() - searched))
         return Nearest(part, rows, ids, values, plan)
 
     def _filtered(self, queries: NDArray[np.float32], where: Filter, deadline: Deadline) -> Nearest:
@@ -142,25 +131,36 @@ class Direct:
         return Nearest(part, best.rows, best.ids, best.scores.tolist(), plan)
 
 
-class _Plans(NamedTuple):
+class _Plans:
     """What the plans of all searches of a kind have in common.
 
-    Attributes:
+    Args:
         names: Of all parts.
-        number: Of the one that is searched.
+        number, rows: Of the one that is searched.
     """
 
-    names: Sequence[str]
-    number: int
-    mode: FilterMode
-    version: int
+    __slots__ = ("_mode", "_name", "_number", "_others", "_rows", "_version")
+
+    def __init__(self, names: Sequence[str], number: int, rows: int, mode: FilterMode, version: int) -> None:
+        self._name, self._number, self._rows = names[number], number, rows
+        self._mode, self._version = mode, version
+        self._others = {filtered: [empty_plan(name, 0, filtered) for name in names] for filtered in (False, True)}
+
+    def walk(self, step: Step, scored: int, seconds: tuple[float, float]) -> Plan:
+        """That of a search without a filter, which compared so many rows."""
+        # A copy of the parameters: those of the step are kept for later searches.
+        params = dict(step.params)
+        own = SegmentPlan(
+            self._name, step.strategy, self._rows, step.estimated, None, scored, step.reason, False, params
+        )
+        return self.plan(own, seconds)
 
     def plan(self, own: SegmentPlan, seconds: tuple[float, float], filtering: float | None = None) -> Plan:
         """That of a search: of its part, and the seconds spent in searching it, in merging, and in the filter."""
-        segments = [empty_plan(name, 0, own.filtered) for name in self.names]
-        segments[self.number] = own
+        segments = self._others[own.filtered].copy()
+        segments[self._number] = own
         searching, merging = seconds
         timings = {"search": searching * 1e3, "merge": merging * 1e3}
         if filtering is not None:
             timings["filter"] = filtering * 1e3
-        return Plan(tuple(segments), self.mode, self.version, timings)
+        return Plan(tuple(segments), self._mode, self._version, timings)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vectordb.metric import distances, scores
+from vectordb.metric import nearest_first
 from vectordb.query import costs, exact, planner, probe, widths
 from vectordb.query.merge import Found
 from vectordb.query.planner import PartFacts, Step, Way
@@ -214,9 +214,7 @@ def ranked(
     """
     if len(rows) <= limit:
         return None
-    far = distances(scores(query, part.vectors_at(rows), metric), metric)
-    order = far.argsort(kind="stable")
-    far = far.take(order)
+    order, far = nearest_first(query, part.vectors_at(rows), metric)
     return None if far[limit - 1] == far[-1] else (rows.take(order), far)
 
 

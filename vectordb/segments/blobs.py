@@ -59,12 +59,14 @@ class BlobColumn:
         blob: The strings one after the other; a map gives its slices as bytes, as ``bytes`` does.
     """
 
-    __slots__ = ("_blob", "_bounds", "_ends", "_starts")
+    __slots__ = ("_blob", "_bounds", "_ends", "_few", "_starts")
 
     def __init__(self, bounds: NDArray[np.uint32] | NDArray[np.uint64], blob: bytes | mmap) -> None:
         self._bounds = bounds
         self._starts = bounds[:-1]
         self._ends = bounds[1:]
+        # The bounds again, for a few rows: an item of it costs less than one of an array.
+        self._few: memoryview[int] = memoryview(bounds)  # type: ignore[arg-type,unused-ignore]
         self._blob = blob
 
     def __len__(self) -> int:
@@ -79,8 +81,8 @@ class BlobColumn:
         """The strings of the given rows, in their order (copies)."""
         blob = self._blob
         if len(rows) < _FEW:
-            starts_of, ends_of = self._starts.item, self._ends.item
-            return [blob[starts_of(row) : ends_of(row)] for row in rows.tolist()]
+            few = self._few
+            return [blob[few[row] : few[row + 1]] for row in rows.tolist()]
         starts, ends = self._starts.take(rows).tolist(), self._ends.take(rows).tolist()
         return [blob[start:end] for start, end in zip(starts, ends, strict=True)]
 

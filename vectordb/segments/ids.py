@@ -42,8 +42,8 @@ class IdColumn(BlobColumn):
         """The ids of the given rows, in their order."""
         n = len(rows)
         if n < _FEW:
-            blob, starts_of, ends_of = self._blob, self._starts.item, self._ends.item
-            return [blob[starts_of(row) : ends_of(row)].decode() for row in rows.tolist()]
+            blob, few = self._blob, self._few
+            return [blob[few[row] : few[row + 1]].decode() for row in rows.tolist()]
         if n >= _WHOLE and int(rows[-1]) - int(rows[0]) == n - 1 and bool((np.diff(rows) == 1).all()):
             return self.slice(int(rows[0]), int(rows[-1]) + 1)
         starts = self._starts.take(rows)

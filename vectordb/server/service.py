@@ -31,6 +31,8 @@ from vectordb_proto.v1 import service_pb2_grpc
 ANYWHERE = "*"
 """The place for backups of a server whose clients may write wherever it may: processes of the same user."""
 _Context: TypeAlias = grpc.ServicerContext
+_RESERVE, _LONG_RESERVE = 0.05, 0.5
+"""Seconds of a call's deadline that its answer may need, and that of a call whose work notices late that time is up."""
 
 
 class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,unused-ignore]
@@ -199,7 +201,7 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
 
     def Erase(self, message: pb.EraseRequest, context: _Context) -> pb.EraseResponse:
         request = requests.erase_from_message(message)
-        request.timeout = time_left(context, request.timeout)
+        request.timeout = time_left(context, request.timeout, _LONG_RESERVE)
         response = pb.EraseResponse()
         reports.erasure_to_message(self.backend.erase(message.collection, request), response.erasure)
         return response
@@ -234,10 +236,11 @@ def backup_place(allowed: str | None, wanted: str) -> str:
     return f"{root}/{below}" if below else root
 
 
-def time_left(context: grpc.ServicerContext, timeout: float | None) -> float | None:
+def time_left(context: grpc.ServicerContext, timeout: float | None, reserve: float = _RESERVE) -> float | None:
     """The request's timeout or the call's deadline in seconds, whichever is sooner; ``None`` for neither.
 
-    A little of the deadline is kept back, so that the answer, or what was found until then, still arrives.
+    A little of the deadline is kept back, a tenth but at most ``reserve``, so that the answer, or what was found until
+    then, still arrives.
 
     Raises:
         DeadlineExceeded: The deadline has passed.
@@ -247,6 +250,6 @@ def time_left(context: grpc.ServicerContext, timeout: float | None) -> float | N
         return timeout
     if remaining <= 0:
         raise DeadlineExceeded("the call's deadline had passed before the server began it", timeout=timeout)
-    left = remaining - min(0.05, 0.1 * remaining)
+    left = remaining - min(reserve, 0.1 * remaining)
     # A timeout that is no positive number goes on to the engine, which refuses it.
     return timeout if timeout is not None and not timeout > left else left

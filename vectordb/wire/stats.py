@@ -19,6 +19,8 @@ from vectordb.wire.varints import varint
 from vectordb_proto.v1 import types_pb2
 
 _DOUBLE = Struct("<d")
+_UNEXPLAINED = [None, 0.0, ()]
+"""What a plan has in its last fields where nobody asked for reasons."""
 _RECALL = ("recall", "recall_low", "recall_sampled")
 _SEGMENT = ("name", "rows", "deleted", "index", "memory_bytes", "disk_bytes")
 _BACKUP = ("id", "created", "files", "total_bytes", "new_bytes")
@@ -51,11 +53,13 @@ def plan_to_bytes(plan: Plan) -> bytes:
         return _explained_to_bytes(plan)
     parts: list[bytes] = []
     for segment in plan.segments:
-        if segment.reason is not None or segment.cost_us or segment.alternatives:
+        name, strategy, rows, estimated, matched, scored, fallback, filtered, params, *explained = segment
+        if explained != _UNEXPLAINED:
             return _explained_to_bytes(plan)
-        data = _segment_bytes(_unmeasured(segment))
-        if segment.rows_scored:
-            data += b"\x30" + varint(segment.rows_scored)
+        given = (*params.items(), *map(type, params.values())) if params else ()
+        data = _segment_bytes(name, strategy, rows, estimated, matched, fallback, filtered, given)
+        if scored:
+            data += b"\x30" + varint(scored)
         parts += (b"\x0a", varint(len(data)), data)
     mode = plan.filter_mode
     parts += (_AUTO if mode is FilterMode.AUTO else _mode(mode), b"\x18", varint(plan.version))
@@ -79,7 +83,7 @@ def _explained_to_bytes(plan: Plan) -> bytes:
 
 
 @lru_cache(maxsize=512)
-def _segment_bytes(unmeasured: tuple[Any, ...]) -> bytes:
+def _segment_bytes(*unmeasured: Any) -> bytes:
     data: bytes = _segment_message(unmeasured).SerializeToString()
     return data
 
@@ -94,9 +98,9 @@ def _timing(name: str) -> bytes:
 
 def _unmeasured(segment: SegmentPlan) -> tuple[Any, ...]:
     """What plans of one segment share from search to search, with the types of its parameters, since 1 == 1.0."""
-    name, strategy, rows, estimated, matched, _, reason, filtered, params, *_ = segment
+    name, strategy, rows, estimated, matched, _, fallback, filtered, params, *_ = segment
     given = (*params.items(), *map(type, params.values())) if params else ()
-    return name, strategy, rows, estimated, matched, reason, filtered, given
+    return name, strategy, rows, estimated, matched, fallback, filtered, given
 
 
 @lru_cache(maxsize=512)
