@@ -87,6 +87,8 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], st
     "unindexed field": (lambda d, c: c.count(col("note") == "x"), errors.InvalidFilter, "note"),
     "text": (lambda d, c: c.upsert(["x"], ONE, texts=[5]), errors.InvalidArgument, "row 0"),
     "lengths": (lambda d, c: c.upsert(["x", "y"], ONE), errors.InvalidArgument, "same length"),
+    "one id": (lambda d, c: c.upsert("xyz", np.ones((3, DIM))), errors.InvalidArgument, "'xyz' is one id"),
+    "one id, lists": (lambda d, c: c.upsert("xy", [[1] * DIM] * 2), errors.InvalidArgument, "'xy' is one id"),
     "include": (lambda d, c: c.get(["a"], include=("vectors",)), errors.InvalidArgument, "include"),
     "order": (lambda d, c: next(c.scan(order_by="-")), errors.InvalidArgument, "order_by"),
     "page size": (lambda d, c: next(c.scan(page_size=0)), errors.InvalidArgument, "page_size"),

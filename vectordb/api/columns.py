@@ -47,9 +47,10 @@ def rows_from(ids: Any, vectors: Any, metadata: Any, texts: Any, config: Collect
     one = isinstance(ids, str) or (ids is not None and not hasattr(ids, "__iter__"))
     id_column = None if ids is None else [as_id(ids)] if one else as_ids(ids)
     if one:
-        vectors = None if vectors is None else [vectors]
-        metadata = [metadata] if metadata is None or isinstance(metadata, Mapping) else metadata
-        texts = [texts] if texts is None or isinstance(texts, str) else texts
+        # A matrix is told how many rows it has, not that it is no vector.
+        vectors = vectors if vectors is None or _is_matrix(vectors) else [vectors]
+        metadata = [metadata] if isinstance(metadata, Mapping) else metadata
+        texts = [texts] if isinstance(texts, str) else texts
     matrix, present = (None, None) if vectors is None else _matrix(vectors, config)
     encoded = None if metadata is None else _encoded(_as_maps(metadata))
     text_column = None if texts is None else _texts(texts)
@@ -62,12 +63,20 @@ def rows_from(ids: Any, vectors: Any, metadata: Any, texts: Any, config: Collect
     given = {name: n for name, n in lengths.items() if n is not None}
     if len(set(given.values())) > 1:
         told = ", ".join(f"{name} has {n}" for name, n in given.items())
+        if one:
+            told += f" ({ids!r:.40} is one id; several are a list)"
         raise InvalidArgument(f"columns of one write need the same length: {told}", field="vectors", **given)
     if id_column is None:
         if not given:
             raise InvalidArgument("nothing to write: give ids, vectors, metadata, texts or records", field="ids")
         id_column = generated_ids(next(iter(given.values())))
     return Rows(id_column, matrix, present, encoded, text_column)
+
+
+def _is_matrix(vectors: Any) -> bool:
+    if hasattr(vectors, "ndim"):
+        return bool(vectors.ndim == 2)
+    return isinstance(vectors, list | tuple) and len(vectors) > 0 and isinstance(vectors[0], list | tuple | np.ndarray)
 
 
 def _as_records(ids: Any) -> list[Record | Mapping[str, Any]] | None:

@@ -129,9 +129,11 @@ class Arrivals:
 
     def _look(self, now: float) -> int:
         """The crowd; noted is since when it has been one, on average."""
-        self._average += _share(now - self._looked) * (self._seen - self._average)
+        if self._seen or self._average:
+            self._average += _share(now - self._looked) * (self._seen - self._average)
         self._forget_stalled(now)
-        self._looked, self._seen = now, (crowd := self.crowd)
+        crowd = self.crowd if self._present else 0
+        self._looked, self._seen = now, crowd
         if self._average <= self.calm:
             self._since = None
         elif self._since is None:
