@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tests.conformance.case import DIM, LIMIT, QUERIES, ROWS, Case
 from tests.conformance.pivots import THIRD_PARTY, PivotKind
 from vectordb.index import registry
-from vectordb.index.base import BuildCancelled, BuildOptions, IndexKind, Neighbours, capabilities_of
+from vectordb.index.base import BuildCancelled, BuildOptions, IndexKind, Neighbours, capabilities_of, single_search
 from vectordb.metric import Metric, distances, prepared, scores
 
 OVERSAMPLING = "oversampling"  # read by the planner, not by indexes
@@ -118,6 +118,16 @@ def test_a_batch_answers_like_its_queries_one_by_one(case: Case) -> None:
     alone = [case.index.search(case.queries[i : i + 1], LIMIT).rows[0] for i in range(QUERIES)]
     # Sums may be taken in another order for batches, which may swap near-equal rows at the cut.
     assert case.recall(together.rows, np.array(alone)) >= 0.99
+
+
+@pytest.mark.parametrize("limit", [1, LIMIT, ROWS + 1])
+def test_a_search_that_is_repeated_answers_like_any(case: Case, limit: int) -> None:
+    search = single_search(case.index, limit, None)
+    for query in case.queries[:8]:
+        rows, scored = search(query[None])
+        expected = case.index.search(query[None], limit)
+        np.testing.assert_array_equal(rows, expected.rows[0])
+        assert scored == expected.scored
 
 
 def test_recall_on_clusters(case: Case) -> None:

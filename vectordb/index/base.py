@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from vectordb.metric import Metric
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vectordb.types import QuantizationSpec
 
 Params = Mapping[str, int | float | str | bool]
+SingleSearch: TypeAlias = "Callable[[NDArray[np.float32]], tuple[NDArray[np.int64], int]]"
+"""Takes one prepared query float32[1, d], C-contiguous; gives ``Neighbours.rows`` of it, int64[k], and ``scored``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,18 @@ class GrowingIndex(VectorIndex, Protocol):
         ...
 
 
+class RepeatingIndex(VectorIndex, Protocol):
+    """An index that prepares itself for many searches that differ in nothing but their one query; few do."""
+
+    def single(self, limit: int, params: Params | None) -> SingleSearch | None:
+        """Such searches, without what :meth:`search` does for others; ``None`` where nothing is saved.
+
+        Args:
+            limit, params: As for :meth:`search`, which finds the same.
+        """
+        ...
+
+
 class CannotExtend(Exception):
     """Raised by ``extended`` when a rebuild is needed. Never reaches users."""
 
@@ -235,6 +249,18 @@ class IndexKind(Protocol):
     def load(self, path: Path, vectors: NDArray[np.float32], metric: Metric, options: BuildOptions) -> VectorIndex:
         """Opens a saved index (checksum already verified) over the same vectors, mapped where possible."""
         ...
+
+
+def single_search(index: VectorIndex, limit: int, params: Params | None) -> SingleSearch:
+    """Searches without a filter that differ in nothing but their one query, as directly as the index offers them."""
+    prepare: Callable[[int, Params | None], SingleSearch | None] | None = getattr(index, "single", None)
+    prepared = None if prepare is None else prepare(limit, params)
+
+    def search(query: NDArray[np.float32]) -> tuple[NDArray[np.int64], int]:
+        rows, _, scored = index.search(query, limit, params=params)
+        return rows[0], scored
+
+    return prepared or search
 
 
 def capabilities_of(index: VectorIndex, kind: IndexKind) -> Capabilities:

@@ -28,7 +28,7 @@ import numpy as np
 
 from vectordb.errors import DimensionMismatch, InvalidArgument
 from vectordb.index import codes, hnsw_build, hnsw_codes, hnsw_file, hnsw_storage
-from vectordb.index.base import BuildOptions, Capabilities, Effort, Neighbours, Parameter, Params
+from vectordb.index.base import BuildOptions, Capabilities, Effort, Neighbours, Parameter, Params, SingleSearch
 from vectordb.index.codes import Codec
 from vectordb.index.envelope import corrupt
 from vectordb.index.hnsw_file import Graph
@@ -190,14 +190,9 @@ class HnswIndex:
         k = min(limit, self._nodes)
         if k == 0 or count == 0:
             return nothing(count, limit)
-        if self._storage.precision is Precision.BYTE:
-            kept = self._storage.query(queries, self._metric)
-        else:
-            kept = queries if self._metric is Metric.COSINE else self._in_range(queries)
+        kept = self._kept(queries)
         if kept is None:
             return nothing(count, limit)
-        if self._turned is not None:
-            kept = self._turned.apply(kept)
         settings = self._settings(limit, allowed, params)
         if settings is None:
             return nothing(count, limit)
@@ -216,6 +211,24 @@ class HnswIndex:
         elif k < limit:
             rows, distances = widened(rows, distances, limit)
         return Neighbours(rows, distances, scored)
+
+    def single(self, limit: int, params: Params | None) -> SingleSearch | None:
+        """See :meth:`vectordb.index.base.RepeatingIndex.single`."""
+        if limit > self._nodes or self._groups is not None:
+            return None
+        settings = self._settings(limit, None, params)
+        search_c, kept_of, nodes, pointer = self._search_c, self._kept, self._nodes, faiss.swig_ptr
+
+        def search(query: NDArray[np.float32]) -> tuple[NDArray[np.int64], int]:
+            single_threaded()
+            kept = kept_of(query)
+            if kept is None:
+                return np.full(limit, -1, np.int64), 0
+            rows = np.empty(limit, np.int64)
+            search_c(1, pointer(kept), limit, pointer(np.empty(limit, np.float32)), pointer(rows), settings)
+            return rows, min(_comparisons.since_last(), nodes)
+
+        return search
 
     def extended(self, vectors: NDArray[np.float32], build: BuildOptions) -> HnswIndex:
         """See :meth:`vectordb.index.base.GrowingIndex.extended`. Costs a copy of the graph, and the adding.
@@ -264,6 +277,14 @@ class HnswIndex:
                 self._plain.clear()
             settings = self._plain[beam] = faiss.SearchParametersHNSW(efSearch=beam)
         return settings
+
+    def _kept(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Queries in the form of the stored rows; None where the graph cannot rank them."""
+        if self._storage.precision is Precision.BYTE:
+            kept = self._storage.query(queries, self._metric)
+        else:
+            kept = queries if self._metric is Metric.COSINE else self._in_range(queries)
+        return kept if kept is None or self._turned is None else self._turned.apply(kept)
 
     def _in_range(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Queries as the graph compares them; None where it cannot rank them."""

@@ -16,9 +16,10 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from vectordb.index.base import single_search
 from vectordb.query import merge
 from vectordb.query.executor import ask_of, described, empty_plan, planned, route_of, search_part
-from vectordb.query.indexed import ranked, walked
+from vectordb.query.indexed import living, ranked
 from vectordb.query.planner import Way
 from vectordb.query.run import Run
 from vectordb.query.spec import SearchSpec
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.filter import Filter
+    from vectordb.index.base import SingleSearch
     from vectordb.query.deadline import Deadline
     from vectordb.query.planner import Step
     from vectordb.segments.part import Part
@@ -59,7 +61,9 @@ class Direct:
         spec: The kind; whatever filter it has.
     """
 
-    __slots__ = ("_ask", "_limit", "_metric", "_mode", "_number", "_part", "_parts", "_plans", "_seconds", "_step")
+    __slots__ = (
+        "_ask", "_find", "_limit", "_metric", "_mode", "_number", "_part", "_parts", "_plans", "_seconds", "_step"
+    )  # fmt: skip
 
     def __init__(self, parts: Sequence[Part], number: int, dim: int, spec: SearchSpec) -> None:
         part = parts[number]
@@ -69,7 +73,9 @@ class Direct:
         self._plans = _Plans([part.name for part in parts], number, part.rows, spec.filter_mode, spec.version)
         _, step = planned(part, dim, self._ask)
         # Without a filter only the index's own way is gone here.
-        self._step = step if step.way is Way.INDEX and not step.probe else None
+        self._step = self._find = None
+        if step.way is Way.INDEX and not step.probe and part.index is not None:
+            self._step, self._find = step, single_search(part.index, step.k, step.params)
         self._seconds = step.cost * 1e-6
 
     @classmethod
@@ -88,16 +94,17 @@ class Direct:
         """
         if where is not None:
             return self._filtered(queries, where, deadline)
-        step = self._step
+        step, find = self._step, self._find
         # One walk cannot be interrupted: it has to end in time.
-        if step is None or (deadline.bounded and deadline.remaining() <= self._seconds):
+        if step is None or find is None or (deadline.bounded and deadline.remaining() <= self._seconds):
             return None
-        return self._walk(queries, step)
+        return self._walk(queries, step, find)
 
-    def _walk(self, queries: NDArray[np.float32], step: Step) -> Nearest | None:
+    def _walk(self, queries: NDArray[np.float32], step: Step, find: SingleSearch) -> Nearest | None:
         part, limit = self._part, self._limit
         started = perf_counter()
-        candidates, scored = walked(part, queries, step)
+        positions, scored = find(queries)
+        candidates = living(part, positions, step.rescored)
         found = None if candidates is None else ranked(part, candidates, queries[0], limit, self._metric)
         if found is None:
             return None

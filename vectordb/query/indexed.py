@@ -189,18 +189,12 @@ def _fits(run: Run, step: Step) -> bool:
     return not run.deadline.bounded or step.cost < run.deadline.remaining() * 1e6
 
 
-def walked(part: Part, queries: NDArray[np.float32], step: Step) -> tuple[NDArray[np.int64] | None, int]:
-    """The living candidates of the only query, of all rows, and how many rows were compared; ``None`` for candidates of
-    which some are missing."""
-    assert part.index is not None
-    found = part.index.search(queries, step.k, params=step.params)
-    positions = found.rows[0]
+def living(part: Part, positions: NDArray[np.int64], most: int) -> NDArray[np.int64] | None:
+    """The rows of those candidates that are alive, at most so many; ``None`` where some candidates are missing."""
     if positions[-1] < 0:
-        return None, found.scored
+        return None
     rows = part.rows_of(positions)
-    if part.dead:
-        rows = rows[part.alive(rows)][: step.rescored]
-    return rows, found.scored
+    return rows[part.alive(rows)][:most] if part.dead else rows
 
 
 def ranked(
@@ -220,7 +214,11 @@ def ranked(
 
 def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
     """One query of all rows, without the bookkeeping of retries: false where one is needed."""
-    rows, report.scored = walked(run.parts[number], run.queries, step)
+    part = run.parts[number]
+    assert part.index is not None
+    found = part.index.search(run.queries, step.k, params=step.params)
+    report.scored = found.scored
+    rows = living(part, found.rows[0], step.rescored)
     return rows is not None and _take(run, number, rows)
 
 
