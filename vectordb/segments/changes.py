@@ -41,15 +41,16 @@ class Changes:
         fields: The collection's declared fields.
     """
 
-    __slots__ = ("_changed", "_last", "_overlays", "_payloads", "tombstones")
+    __slots__ = ("_changed", "_count", "_last", "_overlays", "_payloads", "tombstones")
 
     def __init__(self, fields: Mapping[str, FieldSpec] | None) -> None:
         self.tombstones = Tombstones()
         self._overlays = OverlayLog(fields)
         self._payloads: list[PayloadChange] = []
-        self._changed = 0
-        # The last view made, and the version it was made at: it also shows every later one, until something changes.
-        self._last: tuple[int, DeadRows, OverlayView | None] | None = None
+        self._changed = self._count = 0
+        # The last view made, the version and the count of changes it was made at: it also shows every later version,
+        # until something changes. By the count, since a view that is made beside a change may be kept after it.
+        self._last: tuple[int, int, DeadRows, OverlayView | None] | None = None
 
     def mark_deleted(self, rows: NDArray[np.int64], version: int, capacity: int) -> int:
         """Marks rows int64[k] as deleted by ``version``; see :meth:`Tombstones.mark`."""
@@ -82,18 +83,18 @@ class Changes:
         self._payloads.append(PayloadChange(int(versions[order[-1]]), rows[order], ordered))
 
     def _note(self, version: int) -> None:
-        self._last = None
         self._changed = max(self._changed, version)
+        self._count += 1
 
     def at(self, version: int) -> tuple[DeadRows, OverlayView | None]:
         """Dead rows and payload changes (None without any) as of ``version``."""
-        last = self._last
-        if last is not None and last[0] <= version:
-            return last[1], last[2]
+        count, last = self._count, self._last
+        if last is not None and last[0] <= version and last[1] == count:
+            return last[2], last[3]
         dead = self.tombstones.at(version)
         overlay = self._overlays.at(version) if len(self._overlays) else None
         if version >= self._changed:
-            self._last = (version, dead, overlay)
+            self._last = (version, count, dead, overlay)
         return dead, overlay
 
     def payloads_since(self, version: int) -> Iterator[PayloadChange]:
