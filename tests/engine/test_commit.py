@@ -302,3 +302,15 @@ def test_async_durability_does_not_sync(tmp_path: Path, monkeypatch: pytest.Monk
         assert syncs
     with vectordb.Database(tmp_path) as db:
         assert db["relaxed"].count() == 1
+
+
+def test_a_get_waits_for_a_commit_no_longer_than_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vectordb.engine.reads._LOCK_FREE_TRIES", 0)
+    with vectordb.Database(":memory:") as db:
+        docs = db.create_collection("docs", 2)
+        docs.upsert(["a"], [[1.0, 0.0]])
+        gate = _engine(db)._live("docs").commit_gate
+        with gate, pytest.raises(errors.DeadlineExceeded, match=r"a commit under way until its 0\.01 s"):
+            docs.get(["a"], timeout=0.01)
+        assert [record.id for record in docs.get(["a"], timeout=5.0)] == ["a"]
+        assert [record.id for record in docs.get(["a"])] == ["a"]

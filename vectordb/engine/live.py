@@ -2,13 +2,14 @@
 
 Who changes what, under which lock:
 
+    commit_gate   held by the committer for a whole group, from its checks to its publication; by what must see nothing
+                  half written: deleting the collection, rebuilding a segment, and a ``get`` that writers overtook
+    manifest_lock held by whoever changes or copies what the manifest names, from choosing to naming: the optimizer's
+                  threads, the reindexer, rebuilding, deleting, backups
     lock          segments, tail, changes of rows, snapshot: held for moments, by the committer after each sync and by
-                  the optimizer when it swaps segments
-    commit_gate   held by the committer from its first write to publication: with it nothing is half written
-    manifest_lock held by the optimizer's threads, and by calls that begin or end a reindex, from choosing segments to
-                  naming their replacement
+                  whoever swaps segments
 
-Readers take no lock: they read ``snapshot`` once.
+Taken in this order. Searches, counts and scans take no lock: they read ``snapshot`` once.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,9 +114,9 @@ def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) 
     """The plan of a search; with its measured figures and an estimate of its recall where it is run (``analyze``)."""
     queries = checks.check_search(live.config, request, live.limits)
     snapshot = live.snapshot
-    spec = _spec(live, request, snapshot.version)
     if analyze:
-        return _analyzed_texts(live, request) if request.texts else _analyzed(live, request, queries, spec)
+        return _analyzed_texts(live, request) if request.texts else _analyzed(live, snapshot, request, queries)
+    spec = _spec(live, request, snapshot.version)
     segments: tuple[SegmentPlan, ...] = ()
     if request.vectors is not None:
         segments = explain(snapshot.parts, spec, live.config.dim)
@@ -124,13 +125,12 @@ def explain_search(live: LiveCollection, request: SearchRequest, analyze: bool) 
     return Plan(segments, request.filter_mode, snapshot.version)
 
 
-def _analyzed(live: LiveCollection, request: SearchRequest, queries: NDArray[np.float32], spec: SearchSpec) -> Plan:
+def _analyzed(live: LiveCollection, snapshot: Snapshot, request: SearchRequest, queries: NDArray[np.float32]) -> Plan:
     """The plan of a search by vector that was run, with an estimate of its recall."""
-    snapshot = live.snapshot
     deadline = Deadline.after(request.timeout)
     started = time.perf_counter()
     # The least score is applied after: what it drops was found all the same.
-    spec.min_score = None
+    spec = replace(_spec(live, request, snapshot.version), min_score=None)
     outcome = execute(snapshot.parts, queries, spec, deadline)
     winners = outcome.winners[0]
     if request.min_score is not None:
@@ -140,7 +140,7 @@ def _analyzed(live: LiveCollection, request: SearchRequest, queries: NDArray[np.
     ended = time.perf_counter()
     plan = analyzed(snapshot.parts, queries, spec, outcome, deadline)
     timings = {**plan.timings_ms, "read": (ended - reading) * 1e3, "total": (ended - started) * 1e3}
-    return replace(plan, version=snapshot.version, timings_ms=timings)
+    return replace(plan, timings_ms=timings)
 
 
 def _analyzed_texts(live: LiveCollection, request: SearchRequest) -> Plan:
@@ -201,7 +201,13 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
     live.limits.check_count("max_get_ids", len(request.ids), "ids of one get")
     deadline = Deadline.after(request.timeout)
     wanted = encoded_ids(request.ids, unique=False)
-    snapshot, entries = _entries(live, wanted)
+    seen = _entries(live, wanted, deadline)
+    if seen is None:
+        raise DeadlineExceeded(
+            f"get waited for a commit under way until its {request.timeout} s were over; ask again",
+            timeout=request.timeout,
+        )
+    snapshot, entries = seen
     found = [(id_, entry) for id_, entry in zip(wanted, entries, strict=True) if entry is not None]
     records: list[Record] = []
     for start in range(0, len(found), _GET_SLICE):
@@ -224,11 +230,14 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
     return records
 
 
-def _entries(live: LiveCollection, ids: list[bytes]) -> tuple[Snapshot, list[IdEntry | None]]:
+def _entries(
+    live: LiveCollection, ids: list[bytes], deadline: Deadline
+) -> tuple[Snapshot, list[IdEntry | None]] | None:
     """Where the ids are as of one published version, and a snapshot that keeps those rows readable.
 
     The id map may already hold a group that is not synced yet; ``unsynced`` has where those ids were before. When
-    nothing was published between the two looks at the snapshot, both belong to one version.
+    nothing was published between the two looks at the snapshot, both belong to one version. Beside writers that never
+    pause that may not come about: then this waits for the one commit that is under way, or gives None for lack of time.
     """
     for _ in range(_LOCK_FREE_TRIES):
         before = live.snapshot
@@ -236,9 +245,13 @@ def _entries(live: LiveCollection, ids: list[bytes]) -> tuple[Snapshot, list[IdE
         unsynced = live.unsynced
         if live.snapshot is before:
             return before, _shown(ids, entries, unsynced, before.version)
-    with live.commit_gate:  # nothing is being written now
+    if not live.commit_gate.acquire(timeout=min(deadline.remaining(), TIMEOUT_MAX) if deadline.bounded else -1):
+        return None
+    try:  # nothing is being written now
         snapshot = live.snapshot
         return snapshot, _shown(ids, read_entries(live, ids), live.unsynced, snapshot.version)
+    finally:
+        live.commit_gate.release()
 
 
 def _shown(

@@ -57,7 +57,9 @@ class Direct:
     """How all searches of one kind go over one snapshot. Immutable, thread-safe.
 
     Args:
-        parts: The snapshot's, of which one has rows.
+        parts: The snapshot's.
+        number: Of the only one that has rows.
+        dim: d of the vectors.
         spec: The kind; whatever filter it has.
     """
 
@@ -80,9 +82,13 @@ class Direct:
 
     @classmethod
     def of(cls, parts: Sequence[Part], dim: int, spec: SearchSpec) -> Direct | None:
-        """The way of single queries over these parts; None where they have to take the general one."""
+        """The way of single queries over these parts; None where they have to take the general one.
+
+        Args:
+            spec: Neither exact nor with a least score, and no partial answer is wanted.
+        """
         numbers = [number for number, part in enumerate(parts) if part.rows]
-        if len(numbers) != 1 or spec.exact or spec.min_score is not None or spec.allow_partial:
+        if len(numbers) != 1:
             return None
         return cls(parts, numbers[0], dim, spec)
 

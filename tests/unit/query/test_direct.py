@@ -110,11 +110,8 @@ def test_where_candidates_are_missing_it_has_no_answer(fakes: Any) -> None:
     assert direct.search(query, None, NO_DEADLINE) is None
 
 
-def test_other_searches_take_the_general_way(fakes: Any) -> None:
+def test_several_parts_with_rows_take_the_general_way(fakes: Any) -> None:
     parts, spec = _parts(fakes, Metric.COSINE), SearchSpec(10)
-    others = {"exact": True, "min_score": 0.5, "allow_partial": True}
-    for name, value in others.items():
-        assert Direct.of(parts, DIM, replace(spec, **{name: value})) is None, name
     filled = fakes.FakePart("tail", np.ones((1, DIM)), ["t"], Metric.COSINE)
     assert Direct.of([*parts[:2], filled], DIM, spec) is None
     assert Direct.of([parts[0], parts[2]], DIM, spec) is None
