@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vectordb.index.base import single_search
 from vectordb.query import merge
-from vectordb.query.executor import ask_of, described, empty_plan, planned, route_of, search_part
+from vectordb.query.executor import described, empty_plan, search_part
 from vectordb.query.indexed import living, ranked
 from vectordb.query.planner import Way
+from vectordb.query.routes import ask_of, planned, route_of
 from vectordb.query.run import Run
 from vectordb.query.spec import SearchSpec
 from vectordb.types import FilterMode, Plan, SegmentPlan

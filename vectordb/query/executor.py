@@ -1,4 +1,4 @@
-"""Runs a search over the parts of one snapshot: plan each part, search it, merge, all under one deadline.
+"""Runs a search over the parts of one snapshot: each planned (``routes.py``) and searched, merged, under one deadline.
 
 Reads no storage: it ends with ids, scores and (part, row) of the winners; payloads are the caller's.
 """
@@ -11,14 +11,11 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vectordb.index.base import capabilities_of
-from vectordb.index.copies import METRICS as COPIED_METRICS
-from vectordb.index.registry import TARGET_RECALL
-from vectordb.metadata.estimate import Estimate
-from vectordb.query import costs, exact, indexed, merge, parallel
+from vectordb.query import exact, indexed, merge, parallel
 from vectordb.query.deadline import NO_DEADLINE, Deadline
 from vectordb.query.parallel import Sizes
-from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
+from vectordb.query.planner import Way
+from vectordb.query.routes import Route, ask_of, route_of
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import Outcome, SearchSpec
 from vectordb.types import Plan, SegmentPlan
@@ -29,23 +26,10 @@ if TYPE_CHECKING:
 
     from vectordb.query.spec import Winners
     from vectordb.segments.part import Part
-    from vectordb.segments.selection import Selection
 
 DEADLINE = "deadline"
-
-
-class Route(NamedTuple):
-    """How one part is searched.
-
-    Attributes:
-        selection: What the filter selects there; ``None`` without one.
-        cost: Microseconds that a query is estimated to take.
-    """
-
-    facts: PartFacts
-    step: Step
-    selection: Selection | None
-    cost: float
+_LEAST_QUERIES = 8
+_ALONE_MICROSECONDS, _CHUNK_MICROSECONDS = 2_500.0, 6_000.0
 
 
 class _Routes:
@@ -202,20 +186,6 @@ def _answered(
     return _Answer(len(run.queries), run.incomplete, reports, winners, made, seconds)
 
 
-def route_of(run: Run, number: int, ask: Ask) -> Route:
-    """How a part is searched, planned or as it was planned before."""
-    part, where, dim = run.parts[number], run.spec.where, run.queries.shape[1]
-    if where is None:
-        facts, step = planned(part, dim, ask)
-        cost = costs.scan(facts.vectors, dim) if step.way is Way.EXACT else step.cost
-        return Route(facts, step, None, cost)
-    selection = part.selection(where)
-    facts, step = _planned_filtered(run, number, ask, selection)
-    scanned = step.way is Way.EXACT or step.way is Way.EXACT_FILTERED
-    cost = costs.scan_matches(len(selection), facts.vectors, dim) if scanned else step.cost
-    return Route(facts, step, selection, cost)
-
-
 def search_part(run: Run, number: int, route: Route) -> Report:
     """Searches one part as it was planned: adds what it finds to ``run.found``."""
     facts, step, selection, _ = route
@@ -235,72 +205,6 @@ def _timings(answer: _Answer, wall: float, filter_seconds: float | None) -> dict
     if filter_seconds is not None:
         timings["filter"] = filter_seconds * 1e3
     return timings
-
-
-def ask_of(spec: SearchSpec) -> Ask:
-    """What a request says to the planner."""
-    params = spec.params
-    if not params or TARGET_RECALL not in params:
-        return Ask(spec.limit, spec.filter_mode, spec.exact, params)
-    others = {name: value for name, value in params.items() if name != TARGET_RECALL}
-    return Ask(spec.limit, spec.filter_mode, spec.exact, others, float(params[TARGET_RECALL]))
-
-
-def _planned_filtered(run: Run, number: int, ask: Ask, selection: Selection) -> tuple[PartFacts, Step]:
-    """The plan of a part under a filter, kept with what the filter selects there.
-
-    Where rows were selected so often that a copy of their vectors would be searched from now on, each search makes a
-    piece of it. Until then nobody looks whether they are scattered: that takes longer than most searches.
-    """
-    part, where = run.parts[number], run.spec.where
-    assert where is not None
-    copyable = selection.copyable and run.spec.metric in COPIED_METRICS
-    selection.uses += 1
-    scattered = part.spread.get(where)
-    facts, step = _kept_plan(run, number, ask, selection, scattered)
-    if copyable and selection.copied is None:
-        if selection.uses <= COPIED_AFTER:
-            return facts, step
-        if plan(facts._replace(copied=True), ask).way is Way.EXACT_FILTERED:
-            for _ in range(0, len(run.queries), _COPIED_FOR):
-                if selection.copied is None and run.deadline.remaining() > COPIED_WITHIN:
-                    part.copy_on(selection, run.spec.metric)
-            return facts, step
-    if step.doubt:
-        return _kept_plan(run, number, ask, selection, _is_scattered(run, number, facts, selection))
-    return facts, step
-
-
-def _kept_plan(run: Run, number: int, ask: Ask, selection: Selection, scattered: bool | None) -> tuple[PartFacts, Step]:
-    """The plan of a part by the number of selected rows, made once."""
-    part, dim = run.parts[number], run.queries.shape[1]
-    index, kind = part.index, part.kind
-    capabilities = None if index is None or kind is None else capabilities_of(index, kind)
-    copied = selection.copied is not None
-    params = tuple(ask.params.items()) if ask.params else None
-    # As in planned(), the kept facts keep what the address stands for alive.
-    key = (id(capabilities), id(part.calibration), *ask[:3], params, ask.target, scattered, copied)
-
-    def make() -> tuple[PartFacts, Step]:
-        count = len(selection)
-        facts = facts_of(part, dim, Estimate.exact(count))
-        facts = facts._replace(counted=True, scattered=scattered, copied=copied)
-        return facts, plan(facts, ask)
-
-    found: tuple[PartFacts, Step] = selection.planned(key, make)
-    return found
-
-
-def _is_scattered(run: Run, number: int, facts: PartFacts, selection: Selection) -> bool:
-    """Whether the matches lie scattered, as it was found when the filter was first looked at; it changes slowly."""
-    spread, where = run.parts[number].spread, run.spec.where
-    assert where is not None
-    known = spread.get(where)
-    if known is None:
-        if len(spread) >= _KEPT_SPREADS:
-            spread.clear()
-        known = spread[where] = indexed.is_scattered(run, number, facts, selection)
-    return known
 
 
 def described(run: Run, number: int, route: Route | None, report: Report | None) -> SegmentPlan:
@@ -336,56 +240,6 @@ def described(run: Run, number: int, route: Route | None, report: Report | None)
         # A copy: the step may be kept for later searches.
         dict(step.params if report.params is None else report.params),
     )
-
-
-def facts_of(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
-    """What the planner knows of a part."""
-    index, kind = part.index, part.kind
-    capabilities = None if index is None or kind is None else capabilities_of(index, kind)
-    return PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities, estimate, False, part.calibration)
-
-
-def counted(plan: SegmentPlan, filtered: bool) -> Estimate | None:
-    """The estimate that a part was planned with in the end: the count, where there was one."""
-    if not filtered:
-        return None
-    return Estimate.exact(plan.estimated if plan.matched is None else plan.matched)
-
-
-def planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:
-    """The plan of a part without a filter, kept: planning takes longer than all else around an index search."""
-    index, kind = part.index, part.kind
-    if index is None or kind is None:
-        facts = facts_of(part, dim, None)
-        return facts, plan(facts, ask)
-    capabilities = capabilities_of(index, kind)
-    params = tuple(ask.params.items()) if ask.params else None
-    # Capabilities hold dicts and have no hash. The kept facts keep them alive, so that their address is theirs alone.
-    sizes = (part.rows, part.dead, part.vector_count, dim)
-    key: tuple[Any, ...] = (id(capabilities), *sizes, ask.limit, ask.exact, params)
-    if ask.target is not None:
-        key = (*key, id(part.calibration), ask.target)
-    known = _plans.get(key)
-    if known is None:
-        facts = facts_of(part, dim, None)
-        known = (facts, plan(facts, ask))
-        if len(_plans) >= _KEPT_PLANS:
-            _plans.clear()
-        _plans[key] = known
-    return known
-
-
-COPIED_AFTER = 4
-"""After so many searches with one filter the vectors of the rows that it selects may be copied ..."""
-COPIED_WITHIN = 0.1
-"""... by searches that have so many seconds left ..."""
-_COPIED_FOR = 32
-"""... one piece for so many queries of a batch, which gain as much."""
-_LEAST_QUERIES = 8
-_ALONE_MICROSECONDS, _CHUNK_MICROSECONDS = 2_500.0, 6_000.0
-_KEPT_PLANS = 512
-_KEPT_SPREADS = 128
-_plans: dict[tuple[Any, ...], tuple[PartFacts, Step]] = {}
 
 
 def _indexed_first(parts: Sequence[Part]) -> Sequence[int]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from vectordb.query import costs, executor, planner, sampling
+from vectordb.query import costs, planner, routes, sampling
 from vectordb.query.planner import Ask, PartFacts, Step, Way
 from vectordb.query.run import Run
 from vectordb.types import Alternative, FilterMode, Plan, SegmentPlan
@@ -37,11 +37,11 @@ def explain(parts: Sequence[Part], spec: SearchSpec, dim: int) -> tuple[SegmentP
     Args:
         dim: Length of the vectors.
     """
-    ask = executor.ask_of(spec)
+    ask = routes.ask_of(spec)
     plans = []
     for part in parts:
         estimate = None if spec.where is None or part.rows == 0 else part.estimate(spec.where)
-        facts = executor.facts_of(part, dim, estimate)
+        facts = routes.facts_of(part, dim, estimate)
         step = planner.plan(facts, ask)
         found = SegmentPlan(
             part.name,
@@ -72,10 +72,10 @@ def analyzed(
     Raises:
         DeadlineExceeded: The time of the whole request is up, and no partial answer is wanted.
     """
-    ask = executor.ask_of(spec)
+    ask = routes.ask_of(spec)
     plans = []
     for part, plan in zip(parts, outcome.plan.segments, strict=True):
-        facts = executor.facts_of(part, query.shape[1], executor.counted(plan, spec.where is not None))
+        facts = routes.facts_of(part, query.shape[1], routes.counted(plan, spec.where is not None))
         facts = facts._replace(counted=plan.matched is not None)
         if spec.where is not None and part.rows:
             copied = part.selection(spec.where).copied is not None
