@@ -25,9 +25,9 @@ import numpy as np
 
 import vectordb
 import vectordb.cli.serve
-import vectordb.engine.backup
+import vectordb.engine.care.backup
+import vectordb.engine.care.repair
 import vectordb.engine.database
-import vectordb.engine.repair
 import vectordb.server.app
 import vectordb.server.sharing
 import vectordb_client
@@ -70,12 +70,12 @@ def serve(folder: str) -> None:
 
 def restore(destination: str, folder: str) -> None:
     """``vectordb restore``."""
-    vectordb.engine.backup.restore(destination, Path(folder))
+    vectordb.engine.care.backup.restore(destination, Path(folder))
 
 
 def repair(folder: str) -> None:
     """``vectordb repair --yes``."""
-    say(rebuilt=vectordb.engine.repair.repair_folder(Path(folder), accept_loss=True).rebuilt)
+    say(rebuilt=vectordb.engine.care.repair.repair_folder(Path(folder), accept_loss=True).rebuilt)
 
 
 def erase(folder: str, ids: list[str]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 import vectordb
 from vectordb import errors
-from vectordb.engine.verify import verify_folder
+from vectordb.engine.care.verify import verify_folder
 from vectordb.metric import Metric, distances, scores
 from vectordb_client import connect
 

@@ -13,7 +13,7 @@ import vectordb
 from tests.damage import flip
 from vectordb import errors
 from vectordb.cli.process import ServerProcess
-from vectordb.engine.verify import verify_folder
+from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 

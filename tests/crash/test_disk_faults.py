@@ -20,7 +20,7 @@ import pytest
 import vectordb
 from tests.crash import oracle
 from vectordb import errors, failpoints
-from vectordb.engine.verify import verify_folder
+from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 REFUSALS = (errors.ResourceExhausted, errors.Internal, errors.FailedPrecondition)

@@ -15,8 +15,8 @@ from tests.crash import oracle
 from vectordb import errors, failpoints
 from vectordb.backup import archive
 from vectordb.backup.places import place_of
-from vectordb.engine.backup import restore
-from vectordb.engine.verify import verify_folder
+from vectordb.engine.care.backup import restore
+from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 SOURCE = Path(vectordb.__file__).parent

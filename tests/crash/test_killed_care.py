@@ -14,8 +14,8 @@ import pytest
 import vectordb
 from tests.damage import flip
 from vectordb import errors, failpoints
-from vectordb.engine.repair import repair_folder
-from vectordb.engine.verify import verify
+from vectordb.engine.care.repair import repair_folder
+from vectordb.engine.care.verify import verify
 from vectordb.storage import rocks
 from vectordb.storage.base import Family
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vectordb import Database, errors
-from vectordb.engine.verify import verify_folder
+from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 PROCESSES = 10

@@ -21,7 +21,7 @@ import vectordb
 from tests.crash import oracle
 from vectordb import failpoints
 from vectordb.engine import opening
-from vectordb.engine.verify import verify, verify_folder
+from vectordb.engine.care.verify import verify, verify_folder
 from vectordb.storage.base import Batch
 from vectordb.storage.memory import MemoryStorage
 from vectordb.storage.rocks import RocksStorage

@@ -21,7 +21,7 @@ import vectordb
 import vectordb.index.faiss_hnsw
 import vectordb.storage.rocks
 from vectordb import errors
-from vectordb.engine.allocator import give_back, private_bytes
+from vectordb.engine.capacity.allocator import give_back, private_bytes
 
 DIM, BATCH = 768, 250
 WINDOWS = 30

@@ -10,8 +10,8 @@ import pytest
 
 from vectordb import Database, errors
 from vectordb.cli.process import ServerProcess
-from vectordb.engine.backup import restore
-from vectordb.engine.verify import verify_folder
+from vectordb.engine.care.backup import restore
+from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 DIM = 16

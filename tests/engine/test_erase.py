@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from vectordb import Database, Erasure, errors
+from vectordb.engine.care.verify import verify_folder
 from vectordb.engine.database import Engine
-from vectordb.engine.verify import verify_folder
 from vectordb.server.app import Server
 from vectordb.server.config import load
 from vectordb.storage import rocks

@@ -12,8 +12,8 @@ import pytest
 
 import vectordb
 from vectordb import col, errors
-from vectordb.engine import space
-from vectordb.engine.space import Usage
+from vectordb.engine.capacity import space
+from vectordb.engine.capacity.space import Usage
 
 MIB = 1 << 20
 CAPS: dict[str, tuple[dict[str, int], type[errors.VectorDBError], Callable[[Any, Any], Any]]] = {

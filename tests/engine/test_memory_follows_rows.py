@@ -13,7 +13,7 @@ import pytest
 import vectordb
 from vectordb import col
 from vectordb.engine import policy
-from vectordb.engine.memory import ANSWERS_SHARE
+from vectordb.engine.capacity.memory import ANSWERS_SHARE
 from vectordb.storage.codec import IdempotentResult
 
 DIM, BATCH = 8, 50

@@ -12,9 +12,9 @@ import pytest
 
 from tests.damage import flip
 from vectordb import Database, errors
-from vectordb.engine import repair as repairing
-from vectordb.engine.repair import repair_folder
-from vectordb.engine.verify import verify
+from vectordb.engine.care import repair as repairing
+from vectordb.engine.care.repair import repair_folder
+from vectordb.engine.care.verify import verify
 from vectordb.storage.base import Family
 from vectordb.storage.rocks import RocksStorage
 

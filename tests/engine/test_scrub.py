@@ -13,12 +13,12 @@ import pytest
 
 from tests.damage import flip
 from vectordb import Database, errors
-from vectordb.engine import scrub
-from vectordb.engine.backup import restore
+from vectordb.engine.care import scrub
+from vectordb.engine.care.backup import restore
+from vectordb.engine.care.scrub import read_all
+from vectordb.engine.care.verify import verify_folder
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.reindexer import Reindexer
-from vectordb.engine.scrub import read_all
-from vectordb.engine.verify import verify_folder
 from vectordb.segments import store as store_module
 from vectordb.segments.store import SegmentStore
 from vectordb.storage.base import Family

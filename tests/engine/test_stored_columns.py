@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vectordb import Database
-from vectordb.engine.verify import verify
+from vectordb.engine.care.verify import verify
 from vectordb.segments.info import _checksum
 from vectordb.storage.base import Family
 

@@ -14,8 +14,8 @@ import pytest
 from tests.damage import flip
 from vectordb import Database, errors
 from vectordb.encoding import encode_metadata
+from vectordb.engine.care.verify import verify
 from vectordb.engine.database import Engine
-from vectordb.engine.verify import verify
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Family
 from vectordb.storage.rocks import RocksStorage
@@ -186,7 +186,7 @@ def test_what_checksums_cannot_see_is_found(
 
 
 def test_an_exact_search_that_is_wrong_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vectordb.engine import verify_searches
+    from vectordb.engine.care import verify_searches
 
     search = verify_searches.reads.search
 

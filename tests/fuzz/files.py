@@ -18,7 +18,7 @@ import numpy as np
 from tests.fuzz.mutate import Mutator
 from vectordb.backup import archive
 from vectordb.backup.places import place_of
-from vectordb.engine import backup as backups
+from vectordb.engine.care import backup as backups
 from vectordb.engine.database import Engine
 from vectordb.errors import Corruption
 from vectordb.filter import col

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from vectordb import Database
-from vectordb.engine.upgrade import upgrade
-from vectordb.engine.verify import verify
+from vectordb.engine.care.upgrade import upgrade
+from vectordb.engine.care.verify import verify
 from vectordb.storage.keys import FORMAT_VERSION
 
 HERE = Path(__file__).parent

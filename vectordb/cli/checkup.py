@@ -18,7 +18,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import vectordb
-from vectordb.engine.memory import available_bytes
+from vectordb.engine.capacity.memory import available_bytes
 from vectordb.errors import DirectoryLocked, VectorDBError
 
 _LIBRARIES = ("faiss-cpu", "rocksdict", "numpy", "grpcio", "protobuf")

@@ -47,7 +47,7 @@ def repair(target: str, *, dry_run: bool, yes: bool, api_key: str | None = None)
     from vectordb_client.targets import Kind, parse_target
 
     if parse_target(target).kind is Kind.FOLDER:
-        from vectordb.engine.repair import repair_folder
+        from vectordb.engine.care.repair import repair_folder
 
         return repair_folder(Path(target), dry_run=dry_run, accept_loss=yes)
     with connect(target, api_key=api_key) as db:

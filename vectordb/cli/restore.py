@@ -22,7 +22,7 @@ def command(
 
     from vectordb.backup import archive
     from vectordb.backup.places import place_of
-    from vectordb.engine.backup import restore
+    from vectordb.engine.care.backup import restore
     from vectordb.errors import Corruption, InvalidArgument
 
     place = place_of(source)

@@ -58,8 +58,8 @@ def _server(settings: Config) -> Server:
     from vectordb.server.app import Server
 
     def engine() -> Any:
+        from vectordb.engine.capacity.resources import Demands
         from vectordb.engine.database import Engine
-        from vectordb.engine.resources import Demands
         from vectordb.limits import BOUNDS
         from vectordb.server.sharing import open_shared
 

@@ -13,7 +13,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
     """Does nothing to a folder of the present format; refuses one of a newer."""
-    from vectordb.engine.upgrade import upgrade
+    from vectordb.engine.care.upgrade import upgrade
 
     done = upgrade(folder, dry_run=dry_run)
     if not done.steps:

@@ -46,7 +46,7 @@ def check(target: str, searches: int, api_key: str | None = None) -> VerifyRepor
     from vectordb_client.targets import Kind, parse_target
 
     if parse_target(target).kind is Kind.FOLDER:
-        from vectordb.engine.verify import verify
+        from vectordb.engine.care.verify import verify
 
         try:
             return verify(Path(target), searches)

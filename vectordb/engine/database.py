@@ -15,7 +15,9 @@ import vectordb
 from vectordb import failpoints
 from vectordb.api.database import Database as _Face
 from vectordb.engine import checks, reads, writes
-from vectordb.engine.care import MEMORY, Care
+from vectordb.engine.capacity.resources import Resources, settled
+from vectordb.engine.care.care import MEMORY, Care
+from vectordb.engine.care.scrub import DEFAULT_RATE, Scrubber, check_rate
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.live import LiveCollection
 from vectordb.engine.locking import DirectoryLock
@@ -24,8 +26,6 @@ from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import build_lag, collection_stats
-from vectordb.engine.resources import Resources, settled
-from vectordb.engine.scrub import DEFAULT_RATE, Scrubber, check_rate
 from vectordb.engine.writer import Call, Committer, Syncs, outcome_unknown
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
@@ -63,8 +63,8 @@ class Engine(Care):
         accept_loss: Open although acknowledged data is known to be lost, and go on with what is left.
         shared: A door follows by which other processes may use the folder (``server/sharing.py``).
         scrub_bytes_per_second: How fast files are checked in the background; 0: not at all.
-        **limits: ``memory_limit``, ``own_process``, ``min_free_disk`` (:class:`vectordb.engine.resources.Demands`) and
-            the caps of :class:`vectordb.limits.Limits`.
+        **limits: ``memory_limit``, ``own_process``, ``min_free_disk`` (:class:`~.capacity.resources.Demands`) and the
+            caps of :class:`vectordb.limits.Limits`.
 
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.

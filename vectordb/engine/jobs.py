@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from vectordb import failpoints
+from vectordb.engine.care.rebuild import rebuild_segment
 from vectordb.engine.manifest import write_manifest
-from vectordb.engine.rebuild import rebuild_segment
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index, carry_over, extendable, seal
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vectordb.engine.capacity.resources import Resources
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
-    from vectordb.engine.resources import Resources
     from vectordb.index.calibration import Calibration
     from vectordb.segments.segment import Segment, SegmentView
     from vectordb.segments.store import SegmentStore

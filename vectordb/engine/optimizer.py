@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vectordb.engine import jobs
+from vectordb.engine.capacity.processors import build_threads, lower_priority
 from vectordb.engine.policy import REWRITE_DEAD_ASKED, Index, Job, Merge, next_job
-from vectordb.engine.processors import build_threads, lower_priority
 from vectordb.engine.survey import Outrun, facts_of
 from vectordb.errors import Closed, DeadlineExceeded, Internal, ResourceExhausted, VectorDBError
 from vectordb.index.base import BuildCancelled
@@ -26,9 +26,9 @@ from vectordb.storage import keys
 from vectordb.storage.base import Family, Storage
 
 if TYPE_CHECKING:
+    from vectordb.engine.capacity.resources import Resources
     from vectordb.engine.form import Form
     from vectordb.engine.live import LiveCollection
-    from vectordb.engine.resources import Resources
     from vectordb.segments.segment import BuiltIndex
     from vectordb.segments.store import SegmentStore
 

@@ -21,19 +21,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vectordb import failpoints
+from vectordb.engine.capacity.processors import build_threads, lower_priority
 from vectordb.engine.form import Target
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.manifest import put_manifest, write_manifest
-from vectordb.engine.processors import build_threads, lower_priority
 from vectordb.errors import Closed, FailedPrecondition, Internal, VectorDBError
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index
 
 if TYPE_CHECKING:
+    from vectordb.engine.capacity.resources import Resources
     from vectordb.engine.catalogue import Catalogue
     from vectordb.engine.live import LiveCollection
-    from vectordb.engine.resources import Resources
     from vectordb.segments.segment import Segment
     from vectordb.segments.store import SegmentStore
     from vectordb.stats import OptimizerStats

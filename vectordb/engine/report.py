@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from vectordb.engine.memory import unmapped_bytes, unmapped_index_bytes
+from vectordb.engine.capacity.memory import unmapped_bytes, unmapped_index_bytes
 from vectordb.stats import CollectionStats, OptimizerStats, SegmentStats
 
 if TYPE_CHECKING:

@@ -144,7 +144,7 @@ def open_shared(folder: str | os.PathLike[str], **options: Any) -> Engine:
     Raises:
         DirectoryLocked, FailedPrecondition, Corruption: As the engine does.
     """
-    from vectordb.engine.care import MEMORY
+    from vectordb.engine.care.care import MEMORY
     from vectordb.engine.database import Engine
 
     engine = Engine(folder, **options)

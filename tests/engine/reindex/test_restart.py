@@ -13,7 +13,7 @@ import vectordb
 from tests.engine.reindex.gate import Gate
 from tests.engine.reindex.small import DIM, HNSW, SMALL, fill, index_folders, live_of, strategies
 from tests.waiting import wait_until
-from vectordb.engine.verify import verify_folder
+from vectordb.engine.care.verify import verify_folder
 from vectordb.index import registry
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from vectordb.engine import memory
-from vectordb.engine.allocator import private_bytes
-from vectordb.engine.memory import AUTO_SHARE, MemoryBudget, available_bytes, build_bytes, settled_limit
+from vectordb.engine.capacity import memory
+from vectordb.engine.capacity.allocator import private_bytes
+from vectordb.engine.capacity.memory import AUTO_SHARE, MemoryBudget, available_bytes, build_bytes, settled_limit
 from vectordb.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from vectordb.types import QuantizationSpec
 
@@ -145,7 +145,7 @@ def test_after_a_build_memory_is_given_back_where_there_is_a_limit(monkeypatch: 
 
 _HOLES = """
 import ctypes, sys
-from vectordb.engine.allocator import bound_holes, private_bytes
+from vectordb.engine.capacity.allocator import bound_holes, private_bytes
 bound_holes(int(sys.argv[1]))
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -181,7 +181,7 @@ def test_large_blocks_leave_no_holes_under_a_limit() -> None:
 
 _KEPT = """
 import ctypes, resource, sys
-from vectordb.engine.allocator import bound_holes
+from vectordb.engine.capacity.allocator import bound_holes
 bound_holes(int(sys.argv[1]))
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vectordb.engine import space
-from vectordb.engine.space import DEFAULT_BYTES, DiskSpace, Usage, watermark
+from vectordb.engine.capacity import space
+from vectordb.engine.capacity.space import DEFAULT_BYTES, DiskSpace, Usage, watermark
 from vectordb.errors import InvalidArgument, ResourceExhausted
 
 MIB = 1 << 20

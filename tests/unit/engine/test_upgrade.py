@@ -8,7 +8,7 @@ import pytest
 
 from vectordb import Database, errors
 from vectordb.cli.main import main
-from vectordb.engine.upgrade import STEPS, Step, upgrade
+from vectordb.engine.care.upgrade import STEPS, Step, upgrade
 from vectordb.storage.format import read_format, write_format
 from vectordb.storage.keys import FORMAT_VERSION
 

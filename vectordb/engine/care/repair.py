@@ -21,12 +21,12 @@ from uuid import uuid4
 
 import vectordb
 from vectordb import failpoints
-from vectordb.engine.damaged import DamagedStore
+from vectordb.engine.care.damaged import DamagedStore
+from vectordb.engine.care.erase import QUARANTINE
+from vectordb.engine.care.salvage import Salvage
+from vectordb.engine.care.verify import verify
 from vectordb.engine.database import Engine
-from vectordb.engine.erase import QUARANTINE
 from vectordb.engine.locking import DirectoryLock
-from vectordb.engine.salvage import Salvage
-from vectordb.engine.verify import verify
 from vectordb.errors import Corruption, FailedPrecondition
 from vectordb.metric import Metric
 from vectordb.reports import Lost, Problem, RepairReport

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vectordb.engine.allocator import bound_holes
-from vectordb.engine.memory import (
+from vectordb.engine.capacity.allocator import bound_holes
+from vectordb.engine.capacity.memory import (
     ANSWERS_SHARE,
     STORAGE_SHARE,
     TAIL_SHARE,
@@ -21,7 +21,7 @@ from vectordb.engine.memory import (
     merge_bytes,
     settled_limit,
 )
-from vectordb.engine.space import DiskSpace
+from vectordb.engine.capacity.space import DiskSpace
 from vectordb.limits import Limits, limits_of
 from vectordb.sizes import sizes_text
 from vectordb.storage.rocks_options import WRITE_BUFFER_BYTES, Sizes
@@ -48,10 +48,10 @@ class Demands:
 
     Attributes:
         memory_limit: Bytes (or ``"4 GiB"``, ``"auto"``) that the database keeps to; None for no limit, as a library
-            cannot know how much of its process's memory is its own. See ``engine/memory.py``.
+            cannot know how much of its process's memory is its own. See ``engine/capacity/memory.py``.
         own_process: The process is the database's: what it takes in all counts against the limit.
         min_free_disk: Bytes (or ``"2 GiB"``, ``"5%"``) below which no writes are taken; 0 for none, None for 256 MiB or
-            5 % of the disk, whichever is less. See ``engine/space.py``.
+            5 % of the disk, whichever is less. See ``engine/capacity/space.py``.
     """
 
     memory_limit: int | str | None = None

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vectordb.engine.care.unfinished import Settled
+from vectordb.engine.care.verify_records import Records, check_records
+from vectordb.engine.care.verify_searches import check_searches
+from vectordb.engine.care.verify_segments import Looked, check_segments
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.locking import DirectoryLock
-from vectordb.engine.unfinished import Settled
-from vectordb.engine.verify_records import Records, check_records
-from vectordb.engine.verify_searches import check_searches
-from vectordb.engine.verify_segments import Looked, check_segments
 from vectordb.errors import Corruption, VectorDBError
 from vectordb.reports import CheckedCollection, Problem, VerifyReport
 from vectordb.requests import SAMPLE_SEARCHES

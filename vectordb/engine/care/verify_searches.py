@@ -20,7 +20,7 @@ from vectordb.segments.tail import Tail
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vectordb.engine.verify_records import Records
+    from vectordb.engine.care.verify_records import Records
     from vectordb.segments.segment import Segment
 
 _LIMIT = 10

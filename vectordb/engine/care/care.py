@@ -10,20 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vectordb.engine import backup as backups
 from vectordb.engine import checks
-from vectordb.engine.erase import House, erase
-from vectordb.engine.verify import Check
+from vectordb.engine.care import backup as backups
+from vectordb.engine.care.erase import House, erase
+from vectordb.engine.care.verify import Check
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.reports import Problem, RepairReport, VerifyReport
 from vectordb.segments.store import split
 from vectordb.storage.rocks import RocksStorage
 
 if TYPE_CHECKING:
+    from vectordb.engine.care.scrub import Scrubber
     from vectordb.engine.catalogue import Catalogue
     from vectordb.engine.live import LiveCollection
     from vectordb.engine.optimizer import Optimizer
-    from vectordb.engine.scrub import Scrubber
     from vectordb.reports import Erasure
     from vectordb.requests import DeleteRequest, EraseRequest
     from vectordb.segments.store import SegmentStore

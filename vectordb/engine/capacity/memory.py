@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from vectordb.engine.allocator import give_back, private_bytes
+from vectordb.engine.capacity.allocator import give_back, private_bytes
 from vectordb.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from vectordb.index.base import capabilities_of
 from vectordb.sizes import parse_size, sizes_text

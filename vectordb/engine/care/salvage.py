@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import cast
 from uuid import uuid4
 
-from vectordb.engine.damaged import DamagedStore
-from vectordb.engine.unfinished import Settled
+from vectordb.engine.care.damaged import DamagedStore
+from vectordb.engine.care.unfinished import Settled
 from vectordb.metric import Metric
 from vectordb.reports import Lost
 from vectordb.storage import codec, keys

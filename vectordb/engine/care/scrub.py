@@ -17,8 +17,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vectordb.engine.processors import lower_priority
-from vectordb.engine.rebuild import drop_index, drop_shadow, rebuild_segment
+from vectordb.engine.capacity.processors import lower_priority
+from vectordb.engine.care.rebuild import drop_index, drop_shadow, rebuild_segment
 from vectordb.errors import Closed, CollectionNotFound, InvalidArgument, VectorDBError
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.store import text_ref

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from vectordb.encoding import decode_metadata
+from vectordb.engine.care.verify_records import Records, shortened
 from vectordb.engine.manifest import ref_of, refs_of
 from vectordb.engine.recovery import StoredRows, restore_deaths, restore_overlays
 from vectordb.engine.sweep import Sweep
-from vectordb.engine.verify_records import Records, shortened
 from vectordb.errors import VectorDBError
 from vectordb.filter import Filter, col, matches
 from vectordb.metadata.rowset import full, to_mask

@@ -1,0 +1,1 @@
+"""What a database may take of its machine: memory, disk, processors."""
