@@ -151,13 +151,15 @@ def test_after_a_fork_a_servers_handle_is_closed(server: Any) -> None:
         next(scan)
 
         def child() -> None:
-            for call in (db.list_collections, c.count, lambda: list(scan)):
+            bulk = lambda: c.bulk_upsert([{"id": "x"}], progress=False)  # noqa: E731
+            for call in (db.list_collections, c.count, bulk, lambda: list(scan)):
                 with pytest.raises(errors.Closed, match="before a fork"):
                     call()
             db.close()
 
         assert in_child(child) == 0
         assert [r.id for r in scan] == ["b", "c"]
+        assert c.count() == 3
 
 
 @pytest.mark.parametrize("options", [{"api_key": "k"}, {"tls": True}])

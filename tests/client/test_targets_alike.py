@@ -139,6 +139,32 @@ def test_asynchronous(target: str) -> None:
     asyncio.run(main())
 
 
+def test_after_close_and_after_a_fork_every_call_says_closed(target: str) -> None:
+    db = connect(target)
+    c = db.create_collection("closed", 16)
+
+    def refused(match: str) -> None:
+        calls = [
+            db.list_collections,
+            c.count,
+            lambda: c.upsert(IDS, VECTORS),
+            lambda: c.bulk_upsert([{"id": "x", "vector": VECTORS[0]}], progress=False),
+            lambda: c.bulk_upsert([{"id": "x", "vector": VECTORS[0]}] * 3, batch_size=1, progress=False),
+            lambda: list(c.scan()),
+            lambda: c.search(VECTORS[0]),
+            c.optimize,
+        ]
+        for call in calls:
+            with pytest.raises(errors.Closed, match=match):
+                call()
+
+    assert in_child(lambda: refused("before a fork")) == 0
+    assert c.count() == 0
+    db.delete_collection("closed")
+    db.close()
+    refused("connect again")
+
+
 def test_a_folder_is_shared_in_a_process_and_locked_for_its_children(tmp_path: Path) -> None:
     first, second = connect(tmp_path / "data"), connect(os.path.relpath(tmp_path / "data"), durability="sync")
     first.create_collection("docs", 16)
