@@ -144,9 +144,9 @@ class Optimizer:
                 if self._closing:
                     raise Closed("the database was closed while it was optimized; call optimize again after opening")
                 if remaining() <= 0:
-                    raise DeadlineExceeded("time ran out before all segments were rewritten; the work goes on")
+                    raise DeadlineExceeded("time ran out before all segments were done; the work goes on")
                 live.check_open()
-                self._changed.wait(0.2)
+                self._changed.wait(min(0.2, remaining()))
 
     def _work(self, live: LiveCollection) -> _Work:
         """Under self._changed. Raises CollectionNotFound or Closed where the collection ended."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -174,8 +175,8 @@ class GrpcBackend(ForkGuarded):
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return self.call(calls.explain(collection, request, analyze))
 
-    def optimize(self, collection: str, wait: bool) -> None:
-        self.call(calls.optimize(collection, wait, self.options.timeout))
+    def optimize(self, collection: str, request: OptimizeRequest) -> None:
+        self.call(calls.optimize(collection, request, self.options.timeout))
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         return self.call(calls.reindex(collection, request, self.options.timeout))

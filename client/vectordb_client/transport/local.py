@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -200,8 +201,8 @@ class LocalBackend(ForkGuarded):
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return self._engine.explain(collection, request, analyze)
 
-    def optimize(self, collection: str, wait: bool) -> None:
-        self._engine.optimize(collection, wait)
+    def optimize(self, collection: str, request: OptimizeRequest) -> None:
+        self._engine.optimize(collection, request)
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         return self._engine.reindex(collection, request)
