@@ -27,6 +27,7 @@ raises exactly the class that the engine raised.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -154,6 +155,20 @@ class Internal(VectorDBError):
     """A defect of this library. Over the wire the text of the cause is left out."""
 
     status = "INTERNAL"
+
+
+def described(error: BaseException) -> str:
+    """What users may read of why something failed: the text of an exception that nobody expected may hold anything, and
+    stays in the log, where whoever calls this puts it."""
+    if isinstance(error, VectorDBError):
+        return error.message
+    system = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
+    return f"{type(error).__name__}{system}; the log has it"
+
+
+def as_ours(error: Exception, what: str) -> VectorDBError:
+    """The error where it is of this tree, else an :class:`Internal` that says what failed, as :func:`described`."""
+    return error if isinstance(error, VectorDBError) else Internal(f"{what}: {described(error)}")
 
 
 def _subclasses(root: type[VectorDBError]) -> dict[str, type[VectorDBError]]:

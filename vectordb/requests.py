@@ -242,6 +242,21 @@ class CreateRequest:
 
 
 @dataclass(slots=True)
+class OptimizeRequest:
+    """Seals, indexes and merges what there is.
+
+    Attributes:
+        wait: Answer when it is done.
+        timeout: Seconds to wait until ``DeadlineExceeded``; the work goes on.
+        wanted: False once nobody waits for the answer any more; the work goes on.
+    """
+
+    wait: bool = True
+    timeout: float | None = None
+    wanted: Callable[[], bool] = lambda: True
+
+
+@dataclass(slots=True)
 class ReindexRequest:
     """Gives a collection another index and/or quantization; ``None`` leaves it as it is, kind ``none`` takes the
     quantization away.
@@ -292,7 +307,7 @@ class Backend(Protocol):
 
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan: ...
 
-    def optimize(self, collection: str, wait: bool) -> None: ...
+    def optimize(self, collection: str, request: OptimizeRequest) -> None: ...
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         """The collection's configuration after it; without ``wait`` the present one."""

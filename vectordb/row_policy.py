@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         CreateRequest,
         DeleteRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -209,7 +210,7 @@ class PolicyBackend:
         within.where = self._where(collection, request.where)
         return within
 
-    def optimize(self, collection: str, wait: bool) -> None:
+    def optimize(self, collection: str, request: OptimizeRequest) -> None:
         _refuse("optimize")
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:

@@ -19,7 +19,7 @@ from vectordb.api import Collection, Database, build
 from vectordb.api.streams import batch_request, check_batch_size, iterator_of, rows_counted_from
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
-from vectordb.requests import Backend
+from vectordb.requests import Backend, OptimizeRequest
 from vectordb.stats import CollectionStats
 from vectordb.types import CollectionConfig, IndexSpec, QuantizationSpec, Record, WriteResult
 
@@ -127,7 +127,7 @@ class AsyncCollection:
     async def optimize(self, wait: bool = True, *, erase: bool = False, timeout: float | None = None) -> Erasure | None:
         """As ``Collection.optimize``: seals, indexes and merges what is pending; returns at once without ``wait``."""
         if not erase:
-            await self._backend.optimize(self.name, wait)
+            await self._backend.optimize(self.name, OptimizeRequest(wait, timeout))
             return None
         return await cast("Awaitable[Erasure]", self._face.optimize(wait, erase=True, timeout=timeout))
 

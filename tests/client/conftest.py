@@ -158,7 +158,7 @@ class FakeServicer(VectorDBServiceServicer):
 
     def Optimize(self, message: Any, context: Any) -> Any:  # noqa: N802
         with self._rpc("Optimize", message, context):
-            self.backend.optimize(message.collection, message.wait)
+            self.backend.optimize(message.collection, wire.optimize_from_message(message))
         return service_pb2.OptimizeResponse()
 
     def Reindex(self, message: Any, context: Any) -> Any:  # noqa: N802

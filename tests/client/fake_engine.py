@@ -168,8 +168,8 @@ class FakeEngine:
     def explain(self, collection: str, request: Any, analyze: bool) -> Plan:
         return self.search(collection, request)[0].plan
 
-    def optimize(self, collection: str, wait: bool) -> None:
-        self._enter("optimize", wait, collection)
+    def optimize(self, collection: str, request: Any) -> None:
+        self._enter("optimize", request, collection)
 
     def reindex(self, collection: str, request: Any) -> Any:
         self._enter("reindex", request, collection)

@@ -55,6 +55,14 @@ def test_batches_go_over_one_stream_in_order(server: Any) -> None:
     assert len(set(writes(server))) == 34
 
 
+def test_a_handle_that_is_closed_as_a_load_begins_says_so(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = connect(server.address)
+    c = db.create_collection("docs", 2)
+    monkeypatch.setattr(db._backend, "check_open", db.close)
+    with pytest.raises(errors.Closed, match="connect again"):
+        c.bulk_upsert(records(3), progress=False)
+
+
 def test_the_next_batches_are_made_while_the_server_works(server: Any) -> None:
     made = 0
     seen: list[int] = []

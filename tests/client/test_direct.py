@@ -21,7 +21,7 @@ from vectordb.errors import Closed
 from vectordb_client import connect
 from vectordb_client.transport.direct import DirectCalls
 from vectordb_client.transport.hpack import BadHeaders, headers_of, literal
-from vectordb_client.transport.http2 import Elsewhere, Failed
+from vectordb_client.transport.http2 import Connection, Elsewhere, Failed
 
 _SERVICE = "test.Echo"
 _PATH = f"/{_SERVICE}/Call"
@@ -106,6 +106,21 @@ def test_metadata_and_time_arrive(direct: DirectCalls) -> None:
         assert f"{name}={value!r}" in told
     assert direct.call(_PATH, (b"told",), None, ()).decode().split("\n")[0] == "None"
     assert direct.call(_PATH, (b"told",), 200_000.0, ()).decode().split("\n")[0] in ("199999", "200000")
+
+
+def test_the_least_time_that_is_left_is_a_bound() -> None:
+    """The system takes no microseconds at all for: no bound."""
+    here, there = socket.socketpair()
+    connection = Connection(here)
+    try:
+        for seconds in (1e-6, 4e-7, 0.0):
+            connection.limit(None)
+            assert here.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16) == struct.pack("ll", 0, 0)
+            connection.limit(seconds)
+            assert here.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16) != struct.pack("ll", 0, 0)
+    finally:
+        connection.close()
+        there.close()
 
 
 def test_time_runs_out(direct: DirectCalls) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,64 @@ def test_threads_that_connect_at_once_share(registry: EngineRegistry, engines: l
     assert engines[0].closed == 1
 
 
+class Slow:
+    """An engine that is opened and closed only when a test lets it, beside others."""
+
+    def __init__(self, fake_engine: Any, slow: str) -> None:
+        self.log: list[str] = []
+        self.reached, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.registry = EngineRegistry(self._opened)
+        self._engine, self._slow = fake_engine, slow
+
+    def _opened(self, folder: str, _: Any) -> Any:
+        self._step("open", folder)
+        engine = self._engine(folder)
+        (Path(folder) / "LOCK").touch()
+        engine.close = lambda: self._step("close", folder)
+        return engine
+
+    def _step(self, what: str, folder: str) -> None:
+        if Path(folder).name == self._slow:
+            self.reached.release()
+            assert self.go.acquire(timeout=30)
+        self.log.append(f"{what} {Path(folder).name}")
+
+    def connected(self, folder: Path) -> Future[LocalBackend]:
+        """A handle, asked for in a thread of its own."""
+        future: Future[LocalBackend] = Future()
+        threading.Thread(target=lambda: future.set_result(LocalBackend(self.registry, str(folder), {}))).start()
+        return future
+
+
+def test_a_folder_that_takes_long_to_open_or_close_keeps_nobody_from_another(fake_engine: Any, tmp_path: Path) -> None:
+    slow, other = tmp_path / "slow", tmp_path / "other"
+    slow.mkdir()
+    other.mkdir()
+    (tmp_path / "link").symlink_to(slow)
+    house = Slow(fake_engine, "slow")
+    first = house.connected(slow)
+    assert house.reached.acquire(timeout=30)
+    second = house.connected(tmp_path / "link")
+    house.connected(other).result(30).close()
+    assert (house.log, first.done(), second.done()) == (["open other", "close other"], False, False)
+    house.go.release()
+    handles = [first.result(30), second.result(30)]
+    handles[0].close()
+    closing = threading.Thread(target=handles[1].close)
+    closing.start()
+    assert house.reached.acquire(timeout=30)
+    again = house.connected(slow)
+    house.connected(other).result(30).close()
+    assert not again.done()
+    for _ in range(3):
+        house.go.release()
+    again.result(30).close()
+    closing.join(30)
+    # One engine for both handles, and the next one only after it was closed.
+    assert [done for done in house.log if "slow" in done] == ["open slow", "close slow"] * 2
+    assert (house.registry._open, house.registry._busy) == ({}, set())
+
+
 def test_a_failed_open_leaves_nothing_behind(fake_engine: Any, tmp_path: Path) -> None:
     failures = [errors.DirectoryLocked("taken", pid=1)]
 
@@ -123,7 +182,6 @@ def test_after_a_fork_the_handle_is_closed_and_connecting_opens_anew(
 ) -> None:
     handle = LocalBackend(registry, str(tmp_path), {})
     Database(handle).create_collection("docs", 2)
-    scan_lock = registry._lock
 
     def child() -> None:
         with pytest.raises(errors.Closed, match="before a fork"):
@@ -137,7 +195,7 @@ def test_after_a_fork_the_handle_is_closed_and_connecting_opens_anew(
         assert engines[1].closed == 1
 
     # Held by "another thread" while forking: the child must not wait for it.
-    with scan_lock:
+    with registry._changed:
         assert in_child(child) == 0
     assert handle.list_collections() == ["docs"]
     handle.close()
@@ -151,13 +209,15 @@ def test_after_a_fork_a_servers_handle_is_closed(server: Any) -> None:
         next(scan)
 
         def child() -> None:
-            for call in (db.list_collections, c.count, lambda: list(scan)):
+            bulk = lambda: c.bulk_upsert([{"id": "x"}], progress=False)  # noqa: E731
+            for call in (db.list_collections, c.count, bulk, lambda: list(scan)):
                 with pytest.raises(errors.Closed, match="before a fork"):
                     call()
             db.close()
 
         assert in_child(child) == 0
         assert [r.id for r in scan] == ["b", "c"]
+        assert c.count() == 3
 
 
 @pytest.mark.parametrize("options", [{"api_key": "k"}, {"tls": True}])

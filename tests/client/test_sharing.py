@@ -20,7 +20,12 @@ import pytest
 
 from vectordb import Database, errors
 from vectordb.engine.care.verify import verify_folder
+from vectordb.requests import CreateRequest, OptimizeRequest
+from vectordb.types import CollectionConfig
 from vectordb_client import connect, connect_async
+from vectordb_client.transport import calls
+from vectordb_client.transport import folder as folders
+from vectordb_client.transport.calls import Call
 from vectordb_client.transport.folder import FolderBackend
 from vectordb_client.transport.local import LocalBackend
 
@@ -171,6 +176,59 @@ def test_a_guest_takes_over_from_an_owner_that_closed(tmp_path: Path, start: Sta
         writer.join()
         assert failures == []
         assert docs.count() == 1 + len(written)
+
+
+EMPTY = CollectionConfig("docs", 2)
+LOST: dict[str, tuple[Callable[[Any], Any], Call[Any], bool]] = {
+    "create": (
+        lambda b: b.create_collection(CreateRequest(EMPTY)),
+        calls.create_collection(CreateRequest(EMPTY)),
+        False,
+    ),
+    "create, exist_ok": (
+        lambda b: b.create_collection(CreateRequest(EMPTY, exist_ok=True)),
+        calls.create_collection(CreateRequest(EMPTY, exist_ok=True)),
+        True,
+    ),
+    "delete": (lambda b: b.delete_collection("docs"), calls.delete_collection("docs", None), False),
+    "cancel": (lambda b: b.cancel_reindex("docs"), calls.cancel_reindex("docs", None), False),
+    "repair": (lambda b: b.repair(False), calls.repair(False), False),
+    "repair, dry": (lambda b: b.repair(True), calls.repair(True), True),
+    "optimize": (
+        lambda b: b.optimize("docs", OptimizeRequest()),
+        calls.optimize("docs", OptimizeRequest(), None),
+        True,
+    ),
+    "stats": (lambda b: b.stats("docs"), calls.stats("docs", None), True),
+}
+
+
+@pytest.mark.parametrize("operation", LOST)
+def test_what_no_server_is_asked_twice_no_owner_is_either(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner goes during a call, and nobody knows whether it was carried out."""
+    asked: list[str] = []
+
+    class Owner:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def close(self) -> None:
+            """There is nothing to close."""
+
+        def __getattr__(self, _: str) -> Any:
+            def answer(*__: Any) -> None:
+                asked.append(self._name)
+                if self._name == "first":
+                    raise errors.Unavailable("the connection was lost")
+
+            return answer
+
+    monkeypatch.setattr(folders, "_opened", lambda *_: Owner("second"))
+    call, served, repeated = LOST[operation]
+    with contextlib.nullcontext() if repeated else pytest.raises(errors.Unavailable, match="was lost"):
+        call(FolderBackend("folder", {}, 5.0, Owner("first")))  # type: ignore[arg-type]
+    assert asked == (["first", "second"] if repeated else ["first"])
+    assert served.idempotent is repeated
 
 
 def test_without_sharing_the_folder_stays_locked(tmp_path: Path, start: Started) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from tests.client.forks import in_child
 from vectordb import errors
+from vectordb.engine import jobs
 from vectordb_client import Database, col, connect, connect_async
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -80,6 +82,9 @@ def refusals(db: Database) -> list[tuple[str, str, dict[str, Any]]]:
         lambda: c.search(VECTORS[0], where={"field": "a", "op": "~", "value": 1}),
         lambda: c.search(np.full(16, np.inf)),
         lambda: c.count(timeout=0.0),
+        lambda: c.optimize(timeout=0.0),
+        lambda: c.optimize(wait=False, timeout=-1),
+        lambda: c.optimize(timeout=float("nan")),
         lambda: c.scan(page_size=0),
         lambda: c.scan(include=["nothing"]),
     ]
@@ -137,6 +142,65 @@ def test_asynchronous(target: str) -> None:
             await db.delete_collection("docs")
 
     asyncio.run(main())
+
+
+def test_who_waited_long_enough_for_optimize_is_told_that_it_goes_on(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal, go = jobs.seal, threading.Event()
+
+    def held(*arguments: Any, **options: Any) -> Any:
+        assert go.wait(60)
+        return seal(*arguments, **options)
+
+    async def asynchronous() -> None:
+        async with await connect_async(target) as again:
+            c = await again.collection("held")
+            with pytest.raises(errors.DeadlineExceeded, match="the work goes on"):
+                await c.optimize(timeout=0.2)
+
+    monkeypatch.setattr(jobs, "seal", held)
+    # The connection's time is none for what waits.
+    with connect(target, timeout=10.0) as db:
+        c = db.create_collection("held", 16, index="flat")
+        try:
+            c.upsert(IDS, VECTORS)
+            with pytest.raises(errors.DeadlineExceeded, match="the work goes on"):
+                c.optimize(timeout=0.2)
+            if target != ":memory:":
+                asyncio.run(asynchronous())
+            assert (c.stats().tail_rows, c.count()) == (300, 300)
+        finally:
+            go.set()
+        c.optimize(timeout=60.0)
+        assert c.stats().tail_rows == 0
+        db.delete_collection("held")
+
+
+def test_after_close_and_after_a_fork_every_call_says_closed(target: str) -> None:
+    db = connect(target)
+    c = db.create_collection("closed", 16)
+
+    def refused(match: str) -> None:
+        calls = [
+            db.list_collections,
+            c.count,
+            lambda: c.upsert(IDS, VECTORS),
+            lambda: c.bulk_upsert([{"id": "x", "vector": VECTORS[0]}], progress=False),
+            lambda: c.bulk_upsert([{"id": "x", "vector": VECTORS[0]}] * 3, batch_size=1, progress=False),
+            lambda: list(c.scan()),
+            lambda: c.search(VECTORS[0]),
+            c.optimize,
+        ]
+        for call in calls:
+            with pytest.raises(errors.Closed, match=match):
+                call()
+
+    assert in_child(lambda: refused("before a fork")) == 0
+    assert c.count() == 0
+    db.delete_collection("closed")
+    db.close()
+    refused("connect again")
 
 
 def test_a_folder_is_shared_in_a_process_and_locked_for_its_children(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
     GetRequest,
+    OptimizeRequest,
     ScanRequest,
     SearchRequest,
     UpdateMetadataRequest,
@@ -173,9 +174,9 @@ class FakeBackend:
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return self.search(collection, request)[0].plan
 
-    def optimize(self, collection: str, wait: bool) -> None:
+    def optimize(self, collection: str, request: OptimizeRequest) -> None:
         self._collection(collection)
-        self._wait(None)
+        self._wait(request.timeout)
 
     def stats(self, collection: str) -> CollectionStats:
         n = len(self._collection(collection))

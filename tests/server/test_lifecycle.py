@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -86,6 +87,32 @@ def test_a_backend_that_does_not_open_leaves_nothing_listening():
     host, _, port = server.address.rpartition(":")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def test_a_start_that_fails_leaves_neither_metrics_nor_the_audit_log_open(serve, tmp_path):
+    backend = serve().backend
+
+    def announce(address):
+        raise FailedPrecondition("the address cannot be noted")
+
+    backend.announce, audit = announce, tmp_path / "audit.jsonl"
+    flags = {"metrics_listen": "127.0.0.1:0", "audit_log": str(audit)}
+    server = Server(lambda: backend, settings("127.0.0.1:0", **flags))
+    with pytest.raises(FailedPrecondition, match="cannot be noted"):
+        server.start()
+    host, _, port = server._metrics.address.rpartition(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)), timeout=5).close()
+    assert str(audit) not in open_files()
+    taken = Server(lambda: backend, settings(serve().address, **flags))
+    assert str(audit) in open_files()
+    with pytest.raises(FailedPrecondition, match="cannot listen"):
+        taken.start()
+    assert str(audit) not in open_files()
+
+
+def open_files():
+    return {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
 
 
 def test_while_it_opens_it_is_not_serving(serve):

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from tests.waiting import wait_until
+from vectordb.engine import jobs
 from vectordb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, ResourceExhausted
 from vectordb.requests import CreateRequest, GetRequest, Rows, ScanRequest, SearchRequest, WriteMode, WriteRequest
 from vectordb.types import CollectionConfig
 from vectordb.wire import requests
+from vectordb_client import connect
 from vectordb_proto.v1 import service_pb2 as pb
+from vectordb_proto.v1 import service_pb2_grpc
 
 
 def prepared(served, rows=10):
@@ -90,6 +93,31 @@ def test_long_calls_are_capped_and_leave_short_ones_alone(serve):
     assert served.stub.Count(requests.count_to_message("docs"), timeout=5).count == 10
     served.backend.block.set()
     assert all(call.result(timeout=5) is not None for call in waiting)
+
+
+def test_a_client_that_went_away_while_it_waited_for_a_merge_holds_no_place(serve_engine, monkeypatch):
+    seal, go = jobs.seal, threading.Event()
+
+    def held(*arguments, **options):
+        assert go.wait(60)
+        return seal(*arguments, **options)
+
+    monkeypatch.setattr(jobs, "seal", held)
+    server = serve_engine(max_streams=1, drain_seconds=0.5)
+    with connect(server.address) as db, grpc.insecure_channel(server.address) as channel:
+        try:
+            docs = db.create_collection("docs", 2)
+            docs.upsert(["a"], [[1, 0]])
+            optimize = service_pb2_grpc.VectorDBServiceStub(channel).Optimize
+            call = optimize.future(pb.OptimizeRequest(collection="docs", wait=True))
+            wait_until(lambda: len(server._streams) == 1)
+            call.cancel()
+            wait_until(lambda: len(server._streams) == 0)
+            assert docs.stats().tail_rows == 1
+        finally:
+            go.set()
+        docs.optimize()
+        assert docs.stats().tail_rows == 0
 
 
 def test_a_silent_bulk_write_is_cancelled(serve):

@@ -15,6 +15,7 @@ import pytest
 
 from tests.waiting import wait_until
 from vectordb.errors import ResourceExhausted
+from vectordb.server.native_call import Call
 from vectordb.wire.errors import DETAILS_KEY, error_from_status
 
 
@@ -116,6 +117,58 @@ def test_a_thread_that_has_answered_is_not_replaced(handlers: Callable[..., Any]
         assert served.call(b"again", timeout=10) == b"again"
     mine = [t for t in threading.enumerate() if t not in before and t.name.startswith("vectordb-rpc")]
     assert len(mine) == 2
+
+
+class Refusals:
+    """A front that notes which calls it ended with a status."""
+
+    def __init__(self, front: Any) -> None:
+        self._front = front
+        self.numbers: list[int] = []
+
+    def fail(self, number: int, *_: Any) -> None:
+        self.numbers.append(number)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._front, name)
+
+
+def test_a_call_that_comes_while_the_server_stops_is_run_or_refused_and_never_dropped(
+    handlers: Callable[..., Any],
+) -> None:
+    server = handlers().server
+    front = server._front = Refusals(server._front)
+
+    class Stopping(bytes):
+        """A message at whose first look the server is stopped."""
+
+        def __len__(self) -> int:
+            server.stop(20)
+            return 0
+
+    taken = server._take(server._methods[0], Call(7, Stopping(), ((), "", None), front))
+    # Not noted any more once it was found that there is nothing to wait for.
+    assert (taken, front.numbers, server._calls, server._drained.is_set()) == (None, [7], {}, True)
+
+
+def test_a_call_that_cannot_be_begun_is_not_waited_for(
+    handlers: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, ended = handlers().server, list[bool]()
+    front = server._front = Refusals(server._front)
+
+    class Shut:
+        """A pool that takes nothing more, since the server stops."""
+
+        def submit(self, run: Any, method: Any, call: Call) -> None:
+            call.add_callback(lambda: ended.append(True))
+            server.stop(20)
+            assert not server._drained.is_set()
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(server._methods[0], "pool", Shut())
+    assert server._handle(None, 7, 0, b"", None, ((), "", None)) is None
+    assert (front.numbers, ended, server._calls, server._drained.is_set()) == ([7], [True], {}, True)
 
 
 def test_a_process_that_ends_without_stopping_it_ends() -> None:

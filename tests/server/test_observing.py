@@ -228,6 +228,22 @@ def test_tracing_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 # Recall
 
 
+def test_an_observer_that_fails_changes_no_answer(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, serve_engine: Serve
+) -> None:
+    def fails(self: SlowLog, done: Done) -> None:
+        raise RuntimeError(f"no room to note {done.operation}")
+
+    monkeypatch.setattr(SlowLog, "__call__", fails)
+    with connect(serve_engine(slow_query_seconds=60).address) as db:
+        docs = db.create_collection("docs", 2)
+        assert docs.upsert(["a"], [[1, 0]]).count == 1
+        assert [hit.id for hit in docs.search([1, 0])] == ["a"]
+        with pytest.raises(errors.CollectionNotFound):
+            db.delete_collection("none")
+    assert caplog.text.count("no room to note upsert") == 1
+
+
 def test_served_searches_are_sampled(serve_engine: Serve) -> None:
     rng = np.random.default_rng(5)
     server = serve_engine(metrics_listen="127.0.0.1:0")

@@ -169,6 +169,12 @@ def test_the_sooner_of_timeout_and_deadline_counts(served):
     assert sooner is not None
     assert 5.0 < sooner < 7.0
     assert timeout_of(-1.0, 7.0) == -1.0, "the engine refuses it"
+    served.stub.Optimize(pb.OptimizeRequest(collection="docs", wait=True, timeout_seconds=60.0), timeout=7.0)
+    sooner = served.backend.timeouts[-1]
+    assert sooner is not None
+    assert 5.0 < sooner < 7.0
+    served.stub.Optimize(pb.OptimizeRequest(collection="docs", wait=True))
+    assert served.backend.timeouts[-1] is None
 
 
 def test_health_and_reflection(served):

@@ -11,7 +11,7 @@ from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
-from vectordb.requests import Backend, EraseRequest, SearchRequest, WriteMode
+from vectordb.requests import Backend, EraseRequest, OptimizeRequest, SearchRequest, WriteMode
 from vectordb.stats import CollectionStats
 from vectordb.types import (
     CollectionConfig,
@@ -335,13 +335,13 @@ class Collection:
             erase: Instead, make everything that is deleted or replaced by now leave every file: segments with such rows
                 are rewritten and their indexes built anew, storage is compacted. Returns a receipt. What still holds
                 them, an open scan say, is waited for.
-            timeout: Seconds to wait with ``erase``.
+            timeout: Seconds to wait, after which the work goes on without the caller; ``None`` for no limit.
 
         Raises:
-            InvalidArgument: ``erase`` without ``wait``. DeadlineExceeded: Not erased in time; says what holds it.
+            InvalidArgument: ``erase`` without ``wait``. DeadlineExceeded: Not done in time; says what holds an erasure.
         """
         if not erase:
-            self._backend.optimize(self.name, wait)
+            self._backend.optimize(self.name, OptimizeRequest(wait, timeout))
             return None
         if not wait:
             raise InvalidArgument("erase gives a receipt of what is done: it needs wait=True", field="wait")

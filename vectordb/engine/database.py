@@ -29,10 +29,12 @@ from vectordb.engine.report import build_lag, collection_stats
 from vectordb.engine.writer import Call, Committer, Syncs, outcome_unknown
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
+from vectordb.query.deadline import Deadline
 from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
     GetRequest,
+    OptimizeRequest,
     ReindexRequest,
     ScanRequest,
     SearchRequest,
@@ -251,8 +253,11 @@ class Engine(Care):
 
     # Care
 
-    def optimize(self, collection: str, wait: bool) -> None:
-        self._optimizer.request(self._live(collection), wait)
+    def optimize(self, collection: str, request: OptimizeRequest) -> None:
+        live = self._live(collection)
+        checks.check_timeout(request.timeout)
+        deadline = Deadline.after(request.timeout, lambda: not request.wanted())
+        self._optimizer.request(live, request.wait, remaining=deadline.remaining)
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         live = self._live(collection)

@@ -18,7 +18,7 @@ from vectordb.engine import jobs
 from vectordb.engine.capacity.processors import build_threads, lower_priority
 from vectordb.engine.policy import REWRITE_DEAD_ASKED, Index, Job, Merge, next_job
 from vectordb.engine.survey import Outrun, facts_of
-from vectordb.errors import Closed, DeadlineExceeded, Internal, ResourceExhausted, VectorDBError
+from vectordb.errors import Closed, DeadlineExceeded, ResourceExhausted, VectorDBError, as_ours
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
 from vectordb.stats import OptimizerStats
@@ -144,9 +144,9 @@ class Optimizer:
                 if self._closing:
                     raise Closed("the database was closed while it was optimized; call optimize again after opening")
                 if remaining() <= 0:
-                    raise DeadlineExceeded("time ran out before all segments were rewritten; the work goes on")
+                    raise DeadlineExceeded("time ran out before all segments were done; the work goes on")
                 live.check_open()
-                self._changed.wait(0.2)
+                self._changed.wait(min(0.2, remaining()))
 
     def _work(self, live: LiveCollection) -> _Work:
         """Under self._changed. Raises CollectionNotFound or Closed where the collection ended."""
@@ -250,7 +250,7 @@ class Optimizer:
             else:
                 _log.exception("optimizing collection %r failed; it is tried again", work.live.name)
             with self._changed:
-                work.error = error if isinstance(error, VectorDBError) else Internal(f"optimizing failed: {error}")
+                work.error = as_ours(error, "optimizing failed")
                 work.retry_at = time.monotonic() + _RETRY_SECONDS
                 self._changed.notify_all()
             return False

@@ -25,7 +25,7 @@ from vectordb.engine.capacity.processors import build_threads, lower_priority
 from vectordb.engine.form import Target
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.manifest import put_manifest, write_manifest
-from vectordb.errors import Closed, FailedPrecondition, Internal, VectorDBError
+from vectordb.errors import Closed, FailedPrecondition, VectorDBError, as_ours
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index
@@ -183,8 +183,7 @@ class Reindexer:
             if self._is_moot(live, target):
                 return False
             _log.exception("reindexing collection %r failed; it keeps the form that it has", live.name)
-            told = error if isinstance(error, VectorDBError) else Internal(f"the reindex failed: {error}")
-            return self._drop(live, target, told, failed=True)
+            return self._drop(live, target, as_ours(error, "the reindex failed"), failed=True)
 
     def _step(self, live: LiveCollection, target: Target) -> bool:
         with live.manifest_lock:

@@ -33,6 +33,7 @@ from vectordb.errors import (
     Internal,
     ResourceExhausted,
     VectorDBError,
+    described,
 )
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Batch, Family, Storage
@@ -307,7 +308,7 @@ class Committer:
 
     def _fail(self, group: list[Call], error: BaseException) -> None:
         """Nobody knows what reached the disk: refuse writes from now on."""
-        self._failure = str(error) or type(error).__name__
+        self._failure = described(error)
         _log.error("a commit failed; the database is read-only until it is opened again", exc_info=error)
         told = f"the write failed and its outcome is unknown: {self._failure}; open the database again"
         for call in group:

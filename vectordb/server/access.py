@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -116,8 +117,8 @@ class CallersBackend:
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return self._do("explain", Role.READ, collection, lambda b: b.explain(collection, request, analyze))
 
-    def optimize(self, collection: str, wait: bool) -> None:
-        self._do("optimize", Role.ADMIN, collection, lambda b: b.optimize(collection, wait))
+    def optimize(self, collection: str, request: OptimizeRequest) -> None:
+        self._do("optimize", Role.ADMIN, collection, lambda b: b.optimize(collection, request))
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         return self._do("reindex", Role.ADMIN, collection, lambda b: b.reindex(collection, request))

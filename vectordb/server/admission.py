@@ -279,6 +279,8 @@ class Admission:
         room = self._quick if work is Work.BUSY and average.computed < QUICK else self._rooms[work]
         ticket = Ticket(average, room, size)
         with self._lock:
+            if self._closed:
+                raise _stopping()
             if not room.queues[ticket.heavy] and room.has_place(ticket.heavy):
                 room.take(ticket, self._clock())
                 self._measure(ticket)
@@ -334,8 +336,6 @@ class Admission:
         """Whether a call may wait (under self._lock)."""
         bounds, room = self._bounds, ticket.room
         wait = room.wait
-        if self._closed:
-            raise Unavailable("the server is stopping; try again in a moment", retry_after=1.0)
         if self.running + self.waiting >= bounds.max_pending_calls:
             self._refuse(ticket, "calls", f"max_pending_calls = {bounds.max_pending_calls} calls run and wait")
         if wait > bounds.max_queue_seconds:
@@ -363,7 +363,7 @@ class Admission:
                     self.shed["expired"] += 1
                     raise DeadlineExceeded(f"the call waited {left:.2g} s for its turn, all its time", timeout=left)
         if not ticket.granted:
-            raise Unavailable("the server is stopping; try again in a moment", retry_after=1.0)
+            raise _stopping()
 
     def _first_of(self, kind: tuple[Any, ...], guess: float) -> _Average:
         if len(self._averages) >= _KINDS:
@@ -377,6 +377,10 @@ class Admission:
         average = ticket.average
         average.calls = calls = average.calls + 1
         ticket.begun = self._computed() if calls <= _MEASURED or not calls % _MEASURED else None
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the server is stopping; try again in a moment", retry_after=1.0)
 
 
 def _overloaded(reason: str, what: str, delay: float) -> ResourceExhausted:

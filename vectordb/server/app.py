@@ -118,11 +118,13 @@ class Server:
             FailedPrecondition: The address is taken or cannot be listened on.
             VectorDBError: What opening the backend raised; nothing is left running.
         """
-        self.address = _bound(self._server, self._config.listen, self._credentials())
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._server.start()
         backend: Backend | None = None
+        started = False
         try:
+            self.address = _bound(self._server, self._config.listen, self._credentials())
+            self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._server.start()
+            started = True
             backend = self._open_backend()
             if self._metrics is not None:
                 self._metrics.start(self._config.metrics_listen, backend, self._admission)
@@ -130,8 +132,13 @@ class Server:
             if announce is not None:
                 announce(self.address)
         except BaseException:
-            self._server.stop(0).wait()
+            if started:
+                self._server.stop(0).wait()
+            if self._metrics is not None:
+                self._metrics.stop()
             self._close_pools()
+            if self._audit is not None:
+                self._audit.close()
             if backend is not None:
                 backend.close()
             raise

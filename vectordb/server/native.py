@@ -89,6 +89,7 @@ class NativeServer:
         self._keepalive_ms = int(config.keepalive_seconds * 1000)
         self._front: Any = None
         self._socket_folder: str | None = None
+        # Added to under self._lock, and not after self._stopping: from then on they only become fewer.
         self._calls: dict[int, Call] = {}
         self._lock = threading.Lock()
         self._threads = 0  # guarded by self._lock
@@ -103,7 +104,7 @@ class NativeServer:
         # Calls that ended before the thread that received them had noted them, the oldest first. Numbers never come
         # again. Changed under self._lock.
         self._ended_early: dict[int, None] = {}
-        self._stopping = False
+        self._stopping = False  # set under self._lock
         self._closed = False
         self._drained = threading.Event()
 
@@ -158,10 +159,11 @@ class NativeServer:
     def stop(self, grace: float | None) -> threading.Event:
         """Refuses new calls; what runs has ``grace`` seconds. The event is set when all has ended."""
         done = threading.Event()
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
+            if not self._calls:
+                self._drained.set()
         behind = self._behind.stop(grace)
-        if not self._calls:
-            self._drained.set()
 
         def finish() -> None:
             end = time.monotonic() + (grace or 0.0)
@@ -236,7 +238,9 @@ class NativeServer:
             return self._take(self._methods[method], Call(number, data, details, self._front))
         except Exception:
             log.exception("a call could not be begun")
-            self._calls.pop(number, None)
+            begun = self._calls.get(number)
+            if begun is not None:
+                self._forget(begun)
             self._front.fail(number, _UNKNOWN.value[0], "the call failed in the server")
             return None
 
@@ -254,20 +258,23 @@ class NativeServer:
 
     def _take(self, method: _Method, call: Call) -> tuple[_Method, Call] | None:
         """Notes a call; refuses it, or hands it to the pool of its method, or returns it."""
-        if self._stopping:
-            self._refuse(call, Unavailable("the server is stopping; another may answer", retry_after=1.0))
-            return None
         size, limit = len(call.data), self._most_bytes
         if size > limit:
             text = f"the message has {size} bytes, more than the server's max_message_bytes = {limit}"
             self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
             return None
         limit = self._most_calls
-        if len(self._calls) >= limit:
+        with self._lock:
+            stopping, full = self._stopping, len(self._calls) >= limit
+            if not stopping and not full:
+                self._calls[call.number] = call
+        if stopping:
+            self._refuse(call, Unavailable("the server is stopping; another may answer", retry_after=1.0))
+            return None
+        if full:
             text = f"{limit} calls run or wait, as many as max_pending_calls allows; try again later"
             self._refuse(call, ResourceExhausted(text, limit=limit, retry_after=0.5))
             return None
-        self._calls[call.number] = call
         if call.number in self._ended_early:
             call.end()
         if method.arrivals is not None:
@@ -299,10 +306,15 @@ class NativeServer:
         finally:
             if call.arrival is not None and method.arrivals is not None:
                 method.arrivals.end(call.arrival)
-            self._calls.pop(call.number, None)
-            call.end()
-            if self._stopping and not self._calls:
-                self._drained.set()
+            self._forget(call)
+
+    def _forget(self, call: Call) -> None:
+        """A call is over, however it ended."""
+        # Without the lock: `stop` looks after it set `_stopping`, and so does this after it made them fewer.
+        self._calls.pop(call.number, None)
+        call.end()
+        if self._stopping and not self._calls:
+            self._drained.set()
 
     def _answer(self, method: _Method, call: Call) -> Callable[[], object]:
         """Carries out a call; what sends its answer."""

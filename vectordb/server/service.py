@@ -164,7 +164,10 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
     # Care
 
     def Optimize(self, message: pb.OptimizeRequest, context: _Context) -> pb.OptimizeResponse:
-        self.backend.optimize(message.collection, message.wait)
+        request = requests.optimize_from_message(message)
+        request.timeout = time_left(context, request.timeout)
+        request.wanted = context.is_active
+        self.backend.optimize(message.collection, request)
         return pb.OptimizeResponse()
 
     def Reindex(self, message: pb.ReindexRequest, context: _Context) -> pb.ReindexResponse:

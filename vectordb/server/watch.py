@@ -6,6 +6,7 @@ filters and plans as they were carried out. Put in place only where something ob
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
+log = logging.getLogger("vectordb.server")
 
 
 class Done(NamedTuple):
@@ -92,7 +94,7 @@ Observer = Callable[[Done], None]
 class WatchedBackend:
     """Hands each request on and tells the observers how it went: a ``vectordb.requests.Backend``. Thread-safe if they
     are. Told are reads, writes, erasures, and the making and deleting of collections; the rest (care, checks, backups)
-    is handed on untold."""
+    is handed on untold. An observer that fails is noted in the log; the answer stays what it is."""
 
     def __init__(self, backend: Backend, observers: Sequence[Observer]) -> None:
         self._backend = backend
@@ -112,7 +114,11 @@ class WatchedBackend:
         finally:
             done = Done(operation, collection, started, time.perf_counter() - started, request, answer, error)
             for observer in self._observers:
-                observer(done)
+                try:
+                    observer(done)
+                except Exception:
+                    # What was written is written, whoever could not look at it.
+                    log.exception("an observer of %s failed", operation)
 
     def create_collection(self, request: CreateRequest) -> CollectionConfig:
         return self._do(

@@ -17,6 +17,7 @@ from vectordb.requests import (
     EraseRequest,
     Fusion,
     GetRequest,
+    OptimizeRequest,
     ReindexRequest,
     Rrf,
     ScanRequest,
@@ -286,6 +287,16 @@ def _fusion_from_message(message: service_pb2.Fusion) -> Fusion:
 
 def explain_to_message(collection: str, request: SearchRequest, analyze: bool) -> service_pb2.ExplainRequest:
     return service_pb2.ExplainRequest(search=search_to_message(collection, request), analyze=bool(analyze))
+
+
+def optimize_to_message(collection: str, request: OptimizeRequest) -> service_pb2.OptimizeRequest:
+    message = service_pb2.OptimizeRequest(collection=text(collection, "collection"), wait=bool(request.wait))
+    _limits_to_message(request, message)
+    return message
+
+
+def optimize_from_message(message: service_pb2.OptimizeRequest) -> OptimizeRequest:
+    return OptimizeRequest(message.wait, _timeout(message))
 
 
 def reindex_to_message(collection: str, request: ReindexRequest) -> service_pb2.ReindexRequest:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -91,7 +92,7 @@ class AsyncBackend(Protocol):
 
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Pending[Plan]: ...
 
-    def optimize(self, collection: str, wait: bool) -> Pending[None]: ...
+    def optimize(self, collection: str, request: OptimizeRequest) -> Pending[None]: ...
 
     def reindex(self, collection: str, request: ReindexRequest) -> Pending[CollectionConfig]: ...
 

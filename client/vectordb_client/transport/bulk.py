@@ -91,12 +91,22 @@ class _Pipeline:
         return self._stream is None or len(self._waiting) >= MAX_IN_FLIGHT or self._bytes >= MAX_BYTES_IN_FLIGHT
 
     def push(self, call: Call[WriteResult], size: int) -> None:
+        """Sends a batch, or notes it where there is no stream.
+
+        Raises:
+            Closed: The backend is.
+        """
+        self._backend.check_open()
         self._waiting.append((call, size))
         self._bytes += size
         if self._unary:
             return
         if self._stream is None:
-            self._stream = _Stream(self._backend)
+            try:
+                self._stream = _Stream(self._backend)
+            except ValueError as error:
+                # It was closed just now.
+                raise self._backend.error(error) from None
         self._stream.send(call)
 
     def pull(self) -> WriteResult:

@@ -22,6 +22,7 @@ from vectordb.wire.search import search_to_parts
 from vectordb.wire.stats import backup_from_message, info_from_message, plan_from_message, stats_from_message
 from vectordb.wire.values import whole
 from vectordb.wire.write import write_to_parts
+from vectordb_client.transport.retry import Clock, is_repeatable
 from vectordb_proto.v1 import service_pb2
 from vectordb_proto.v1.service_pb2_grpc import VectorDBServiceStub
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         Rows,
         ScanRequest,
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     )
     from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo
     from vectordb.types import CollectionConfig, Plan, Record, SearchResult, WriteResult
-    from vectordb_client.transport.retry import Clock
 
 T = TypeVar("T")
 
@@ -166,13 +167,12 @@ def new_key() -> str:
 
 
 def create_collection(request: CreateRequest) -> Call[CollectionConfig]:
-    # Without exist_ok a repeat could find what the lost first attempt created, and call that a failure.
     return Call(
         "CreateCollection",
         wire.create_to_message(request),
         lambda answer: config_from_message(answer.config),
         request.timeout,
-        idempotent=bool(request.exist_ok),
+        idempotent=is_repeatable("create_collection", harmless=bool(request.exist_ok)),
         grace=GRACE,
     )
 
@@ -187,9 +187,8 @@ def list_collections(timeout: float | None) -> Call[list[str]]:
 
 
 def delete_collection(name: str, timeout: float | None) -> Call[None]:
-    # Not idempotent: a repeat could find it gone, or delete one that was created since.
     message = service_pb2.DeleteCollectionRequest(collection=wire.text(name, "collection"))
-    return Call("DeleteCollection", message, _nothing, timeout, idempotent=False)
+    return Call("DeleteCollection", message, _nothing, timeout, idempotent=is_repeatable("delete_collection"))
 
 
 def info(timeout: float | None) -> Call[DatabaseInfo]:
@@ -259,9 +258,12 @@ def explain(collection: str, request: SearchRequest, analyze: bool) -> Call[Plan
     return Call("Explain", message, lambda answer: plan_from_message(answer.plan), request.timeout, grace=GRACE)
 
 
-def optimize(collection: str, wait: bool, timeout: float | None) -> Call[None]:
-    message = service_pb2.OptimizeRequest(collection=wire.text(collection, "collection"), wait=bool(wait))
-    return Call("Optimize", message, _nothing, None if wait else timeout)
+def optimize(collection: str, request: OptimizeRequest, timeout: float | None) -> Call[None]:
+    # Repeated, it finds it done. The connection's time is for point calls.
+    message = wire.optimize_to_message(collection, request)
+    if request.timeout is not None:
+        return Call("Optimize", message, _nothing, request.timeout, grace=GRACE)
+    return Call("Optimize", message, _nothing, None if request.wait else timeout)
 
 
 def reindex(collection: str, request: ReindexRequest, timeout: float | None) -> Call[CollectionConfig]:
@@ -273,9 +275,9 @@ def reindex(collection: str, request: ReindexRequest, timeout: float | None) -> 
 
 
 def cancel_reindex(collection: str, timeout: float | None) -> Call[bool]:
-    # Not idempotent: a repeat would say that there was none.
     message = service_pb2.CancelReindexRequest(collection=wire.text(collection, "collection"))
-    return Call("CancelReindex", message, lambda answer: bool(answer.cancelled), timeout, idempotent=False)
+    idempotent = is_repeatable("cancel_reindex")
+    return Call("CancelReindex", message, lambda answer: bool(answer.cancelled), timeout, idempotent=idempotent)
 
 
 def stats(collection: str, timeout: float | None) -> Call[CollectionStats]:
@@ -294,9 +296,9 @@ def verify(searches: int) -> Call[VerifyReport]:
 
 
 def repair(dry_run: bool) -> Call[RepairReport]:
-    # Repeated, it finds nothing left to do, and says so: what was done would not be told.
     message = service_pb2.RepairRequest(dry_run=bool(dry_run))
-    return Call("Repair", message, lambda answer: repair_from_message(answer.report), None, idempotent=dry_run)
+    idempotent = is_repeatable("repair", harmless=bool(dry_run))
+    return Call("Repair", message, lambda answer: repair_from_message(answer.report), None, idempotent=idempotent)
 
 
 def erase(collection: str, request: EraseRequest) -> Call[Erasure]:

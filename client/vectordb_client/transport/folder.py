@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vectordb.errors import Closed, DirectoryLocked, FailedPrecondition, Unavailable, VectorDBError
 from vectordb_client.transport.base import ForkGuarded, closed, forked
 from vectordb_client.transport.local import LocalBackend, open_local
+from vectordb_client.transport.retry import is_repeatable
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -165,7 +167,8 @@ class FolderBackend(ForkGuarded):
         left.close()
 
     def create_collection(self, request: CreateRequest) -> CollectionConfig:
-        return self._call(lambda b: b.create_collection(request), request.timeout, repeatable=request.exist_ok)
+        repeatable = is_repeatable("create_collection", harmless=bool(request.exist_ok))
+        return self._call(lambda b: b.create_collection(request), request.timeout, repeatable=repeatable)
 
     def collection_config(self, name: str) -> CollectionConfig:
         return self._call(lambda b: b.collection_config(name), self._timeout)
@@ -174,7 +177,7 @@ class FolderBackend(ForkGuarded):
         return self._call(lambda b: b.list_collections(), self._timeout)
 
     def delete_collection(self, name: str) -> None:
-        self._call(lambda b: b.delete_collection(name), self._timeout, repeatable=False)
+        self._call(lambda b: b.delete_collection(name), self._timeout, repeatable=is_repeatable("delete_collection"))
 
     def info(self) -> DatabaseInfo:
         return self._call(lambda b: b.info(), self._timeout)
@@ -207,14 +210,15 @@ class FolderBackend(ForkGuarded):
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return self._call(lambda b: b.explain(collection, request, analyze), request.timeout)
 
-    def optimize(self, collection: str, wait: bool) -> None:
-        self._call(lambda b: b.optimize(collection, wait), self._timeout)
+    def optimize(self, collection: str, request: OptimizeRequest) -> None:
+        self._call(lambda b: b.optimize(collection, request), request.timeout or self._timeout)
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         return self._call(lambda b: b.reindex(collection, request), self._timeout)
 
     def cancel_reindex(self, collection: str) -> bool:
-        return self._call(lambda b: b.cancel_reindex(collection), self._timeout)
+        repeatable = is_repeatable("cancel_reindex")
+        return self._call(lambda b: b.cancel_reindex(collection), self._timeout, repeatable=repeatable)
 
     def stats(self, collection: str) -> CollectionStats:
         return self._call(lambda b: b.stats(collection), self._timeout)
@@ -228,7 +232,8 @@ class FolderBackend(ForkGuarded):
         return self._call(lambda b: b.verify(searches), self._timeout)
 
     def repair(self, dry_run: bool) -> RepairReport:
-        return self._call(lambda b: b.repair(dry_run), self._timeout, repeatable=dry_run)
+        repeatable = is_repeatable("repair", harmless=bool(dry_run))
+        return self._call(lambda b: b.repair(dry_run), self._timeout, repeatable=repeatable)
 
     def erase(self, collection: str, request: EraseRequest) -> Erasure:
         if request.delete is not None:

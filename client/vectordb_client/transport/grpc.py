@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -90,8 +91,7 @@ class GrpcBackend(ForkGuarded):
 
     def attempt(self, call: Call[T], clock: Clock, *, first: bool = True) -> T:
         """Makes a call once."""
-        if self._gone is not None:
-            raise self._gone(self.options.address)
+        self.check_open()
         if not first:
             call.shorten(clock.remaining())
         try:
@@ -109,6 +109,11 @@ class GrpcBackend(ForkGuarded):
             except Elsewhere:
                 pass
         return getattr(self.stub, call.rpc)(call.whole, timeout=call.deadline(clock), metadata=metadata)
+
+    def check_open(self) -> None:
+        """Raises ``Closed`` after :meth:`close`, or in a child process after a fork."""
+        if self._gone is not None:
+            raise self._gone(self.options.address)
 
     def error(self, error: BaseException, timeout: float | None = None) -> VectorDBError:
         """What went wrong with a call, in this library's terms. ``ValueError`` is grpc's for a closed channel."""
@@ -170,8 +175,8 @@ class GrpcBackend(ForkGuarded):
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return self.call(calls.explain(collection, request, analyze))
 
-    def optimize(self, collection: str, wait: bool) -> None:
-        self.call(calls.optimize(collection, wait, self.options.timeout))
+    def optimize(self, collection: str, request: OptimizeRequest) -> None:
+        self.call(calls.optimize(collection, request, self.options.timeout))
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         return self.call(calls.reindex(collection, request, self.options.timeout))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -161,8 +162,8 @@ class AioBackend(ForkGuarded):
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Pending[Plan]:
         return self._later(calls.explain(collection, request, analyze))
 
-    def optimize(self, collection: str, wait: bool) -> Pending[None]:
-        return self._later(calls.optimize(collection, wait, self.options.timeout))
+    def optimize(self, collection: str, request: OptimizeRequest) -> Pending[None]:
+        return self._later(calls.optimize(collection, request, self.options.timeout))
 
     def reindex(self, collection: str, request: ReindexRequest) -> Pending[CollectionConfig]:
         return self._later(calls.reindex(collection, request, self.options.timeout))

@@ -157,6 +157,9 @@ class Connection:
         elif seconds > 2.0:
             # One setting for all calls of one timeout: who is woken too early goes on waiting.
             seconds = math.ceil(seconds * 4.0) / 4.0
+        elif seconds < 1e-6:
+            # None at all would be no bound.
+            seconds = 1e-6
         if seconds == self._timeout:
             return
         self._timeout = seconds

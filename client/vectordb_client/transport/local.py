@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
 class _Shared:
     """One open engine and the number of handles on it. Guarded by the registry's lock."""
 
-    __slots__ = ("engine", "handles", "key", "options")
+    __slots__ = ("engine", "handles", "key", "options", "path")
 
-    def __init__(self, engine: Backend, key: tuple[int, int] | None, options: Mapping[str, Any]) -> None:
+    def __init__(self, engine: Backend, path: str, key: tuple[int, int] | None, options: Mapping[str, Any]) -> None:
         self.engine = engine
+        self.path = path
         self.key = key
         self.options = dict(options)
         self.handles = 1
@@ -63,8 +65,11 @@ class EngineRegistry(ForkGuarded):
         super().__init__()
         self._opener = opener
         self._defaults = defaults
-        self._lock = threading.Lock()
-        self._open: dict[tuple[int, int], _Shared] = {}  # guarded by self._lock
+        self._changed = threading.Condition()
+        self._open: dict[tuple[int, int], _Shared] = {}  # guarded by self._changed
+        # Guarded by self._changed: folders whose engine opens or closes, by path and, where they are known by it, by
+        # lock file. Either may take long, after a crash say: only who wants the same folder waits.
+        self._busy: set[str | tuple[int, int]] = set()
 
     def acquire(self, folder: str, options: Mapping[str, Any]) -> _Shared:
         """The folder's engine, opened if this process has not got it open; ``release`` it once.
@@ -73,37 +78,55 @@ class EngineRegistry(ForkGuarded):
             FailedPrecondition: It is open with other options. DirectoryLocked: Another process owns it.
         """
         if folder == MEMORY:
-            return _Shared(self._opener(folder, options), None, options)
-        # Held while an engine opens or closes: a second connect to the same folder must wait for it anyway.
-        with self._lock:
+            return _Shared(self._opener(folder, options), folder, None, options)
+        path = os.path.realpath(folder)
+        with self._changed:
+            self._changed.wait_for(lambda: self._busy.isdisjoint((path, _lock_file(folder))))
             key = _lock_file(folder)
             shared = None if key is None else self._open.get(key)
             if shared is not None:
                 _check_same_options(folder, shared.options, options)
                 shared.handles += 1
                 return shared
+            self._busy.add(path)
+        try:
             engine = self._opener(folder, options)
             key = _lock_file(folder)
-            shared = _Shared(engine, key, {**self._defaults(), **options})
+            shared = _Shared(engine, path, key, {**self._defaults(), **options})
             if key is not None:
-                self._open[key] = shared
+                with self._changed:
+                    self._open[key] = shared
             return shared
+        finally:
+            self._done({path})
 
     def release(self, shared: _Shared) -> None:
         """Gives one handle back; the last one closes the engine."""
         if shared.key is None:
             shared.engine.close()
             return
-        with self._lock:
+        with self._changed:
             shared.handles -= 1
-            if shared.handles == 0:
-                # Before closing: afterwards the inode may belong to another folder.
-                self._open.pop(shared.key, None)
-                shared.engine.close()
+            if shared.handles:
+                return
+            # Before closing: afterwards the inode may belong to another folder.
+            self._open.pop(shared.key, None)
+            closing: set[str | tuple[int, int]] = {shared.path, shared.key}
+            self._busy |= closing
+        try:
+            shared.engine.close()
+        finally:
+            self._done(closing)
+
+    def _done(self, folders: set[str | tuple[int, int]]) -> None:
+        with self._changed:
+            self._busy -= folders
+            self._changed.notify_all()
 
     def _abandon(self) -> None:
-        # Another thread of the parent may have held the lock.
-        self._lock = threading.Lock()
+        # Another thread of the parent may have held the lock, or been about to open or close.
+        self._changed = threading.Condition()
+        self._busy = set()
         _orphans.extend(self._open.values())
         self._open = {}
 
@@ -200,8 +223,8 @@ class LocalBackend(ForkGuarded):
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Plan:
         return self._engine.explain(collection, request, analyze)
 
-    def optimize(self, collection: str, wait: bool) -> None:
-        self._engine.optimize(collection, wait)
+    def optimize(self, collection: str, request: OptimizeRequest) -> None:
+        self._engine.optimize(collection, request)
 
     def reindex(self, collection: str, request: ReindexRequest) -> CollectionConfig:
         return self._engine.reindex(collection, request)

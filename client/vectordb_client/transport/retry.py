@@ -12,7 +12,8 @@ An overloaded server says when there will be a place for this very call: it is a
 much later, and `OVERLOADED` times as often.
 
 Reads are idempotent, and so are writes that carry an idempotency key: the server answers a repeated key with the
-first call's result. ``DeadlineExceeded`` is never retried: there is no time left to do it in.
+first call's result. What is not is named by :func:`is_repeatable`, for servers as for folders whose owner went.
+``DeadlineExceeded`` is never retried: there is no time left to do it in.
 
 Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog 2015 ("equal jitter").
 """
@@ -48,6 +49,24 @@ class Clock:
     def remaining(self) -> float | None:
         """Seconds left, never negative; ``None`` without a bound."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+
+_ONCE = {
+    "create_collection": "a repeat could find what the lost first attempt created, and call that a failure",
+    "delete_collection": "a repeat could find it gone, or delete one that was created since",
+    "cancel_reindex": "a repeat would say that there was none",
+    "repair": "a repeat finds nothing left to do, and what was done would not be told",
+}
+"""Operations of ``vectordb.requests.Backend`` that are not repeated where nobody knows how they ended, and why."""
+
+
+def is_repeatable(operation: str, *, harmless: bool = False) -> bool:
+    """Whether an operation may be carried out again where nobody knows whether it was.
+
+    Args:
+        harmless: Its arguments make it so: ``exist_ok``, ``dry_run``.
+    """
+    return harmless or operation not in _ONCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DeleteRequest,
         EraseRequest,
         GetRequest,
+        OptimizeRequest,
         ReindexRequest,
         ScanRequest,
         SearchRequest,
@@ -109,8 +110,8 @@ class ThreadedBackend:
     def explain(self, collection: str, request: SearchRequest, analyze: bool) -> Pending[Plan]:
         return self._later(self._backend.explain, collection, request, analyze)
 
-    def optimize(self, collection: str, wait: bool) -> Pending[None]:
-        return self._later(self._backend.optimize, collection, wait)
+    def optimize(self, collection: str, request: OptimizeRequest) -> Pending[None]:
+        return self._later(self._backend.optimize, collection, request)
 
     def reindex(self, collection: str, request: ReindexRequest) -> Pending[CollectionConfig]:
         return self._later(self._backend.reindex, collection, request)

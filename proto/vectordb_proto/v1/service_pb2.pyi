@@ -316,12 +316,14 @@ class ExplainResponse(_message.Message):
     def __init__(self, plan: _Optional[_Union[_types_pb2.Plan, _Mapping]] = ...) -> None: ...
 
 class OptimizeRequest(_message.Message):
-    __slots__ = ("collection", "wait")
+    __slots__ = ("collection", "wait", "timeout_seconds")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     wait: bool
-    def __init__(self, collection: _Optional[str] = ..., wait: bool = ...) -> None: ...
+    timeout_seconds: float
+    def __init__(self, collection: _Optional[str] = ..., wait: bool = ..., timeout_seconds: _Optional[float] = ...) -> None: ...
 
 class OptimizeResponse(_message.Message):
     __slots__ = ()

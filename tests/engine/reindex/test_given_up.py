@@ -60,15 +60,18 @@ def test_a_later_call_takes_its_place(db: Any, gate: Gate) -> None:
     assert collection.stats().index.params["tag"] == 3
 
 
-def test_a_build_that_fails_is_told_and_given_up(db: Any, slow_kind: ModuleType, tmp_path: Path) -> None:
+def test_a_build_that_fails_is_told_and_given_up(
+    db: Any, slow_kind: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
     collection = db.create_collection("c", DIM, index=HNSW, **SMALL)
     vectors = fill(collection, 2)
     wait_until(lambda: collection.stats().indexed_rows == 200)
-    with pytest.raises(errors.Internal, match="no such luck"):
+    with pytest.raises(errors.Internal, match="RuntimeError; the log has it"):
         collection.reindex({"kind": "slow", "fails": True})
     stats = collection.stats()
     assert (stats.optimizer.state, stats.index.kind) == ("failed", "hnsw")
-    assert "no such luck" in str(stats.optimizer.error)
+    assert "RuntimeError; the log has it" in str(stats.optimizer.error)
+    assert "no such luck" in caplog.text
     assert collection.search(vectors[3], limit=1)[0].id == "3"
     builds = len(slow_kind.BUILDS)
     collection.optimize()

@@ -297,6 +297,16 @@ def test_closing_ends_what_waits() -> None:
         house.enter()
 
 
+def test_once_closed_nothing_is_let_in_though_places_are_free() -> None:
+    house = House(max_workers=2)
+    house.admission.close()
+    for ask in (CALL, WRITE, LIGHT):
+        with pytest.raises(Unavailable, match="stopping") as caught:
+            house.enter(ask)
+        assert caught.value.retry_after == 1.0
+    assert house.admission.running == 0
+
+
 def test_what_messages_ask_for() -> None:
     def asked(rpc: str, message: Any) -> Ask:
         read = search_from_bytes if rpc == "Search" else type(message).FromString

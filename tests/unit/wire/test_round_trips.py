@@ -18,6 +18,7 @@ from vectordb.requests import (
     CreateRequest,
     DeleteRequest,
     GetRequest,
+    OptimizeRequest,
     ReindexRequest,
     Rows,
     Rrf,
@@ -269,6 +270,14 @@ def test_searches_alike_but_for_a_type_are_kept_apart(value):
                 search.search_to_parts("c", request)
         else:
             assert service_pb2.SearchRequest.FromString(b"".join(search.search_to_parts("c", request))) == message
+
+
+@given(st.booleans(), st.none() | st.floats(0.001, 1e6))
+def test_optimize(wait, timeout):
+    message = again(requests.optimize_to_message("docs", OptimizeRequest(wait, timeout)))
+    assert message.collection == "docs"
+    got = requests.optimize_from_message(message)
+    assert (got.wait, got.timeout) == (wait, timeout)
 
 
 @given(st.none() | PARAMS, st.none() | PARAMS, st.booleans())

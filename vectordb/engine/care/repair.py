@@ -30,6 +30,7 @@ from vectordb.engine.locking import DirectoryLock
 from vectordb.errors import Corruption, FailedPrecondition
 from vectordb.metric import Metric
 from vectordb.reports import Lost, Problem, RepairReport
+from vectordb.requests import OptimizeRequest
 from vectordb.segments.files import sync_directory
 from vectordb.segments.info import SEGMENT_FILE, read_segment_info
 from vectordb.storage.acked import read_acked
@@ -239,7 +240,7 @@ def _open(folder: Path, accept_loss: bool) -> list[str]:
     try:
         names = engine.list_collections()
         for name in names:
-            engine.optimize(name, wait=True)
+            engine.optimize(name, OptimizeRequest())
         return [f"segments of collection {name!r}" for name in names]
     finally:
         engine.close()

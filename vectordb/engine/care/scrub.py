@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from vectordb.engine.capacity.processors import lower_priority
 from vectordb.engine.care.rebuild import drop_index, drop_shadow, rebuild_segment
-from vectordb.errors import Closed, CollectionNotFound, InvalidArgument, VectorDBError
+from vectordb.errors import Closed, CollectionNotFound, InvalidArgument, VectorDBError, described
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.store import text_ref
 from vectordb.storage import keys
@@ -101,7 +101,7 @@ class Scrubber:
             if self._stop.is_set() or live.is_gone:
                 return
             _log.exception("checking collection %r failed", live.name)
-            self._note(live, error=str(error))
+            self._note(live, error=described(error))
 
     def scrub(self, live: LiveCollection) -> list[str]:
         """One pass over a collection; returns what was damaged.
