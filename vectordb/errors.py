@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 
 class VectorDBError(Exception):
@@ -165,6 +165,20 @@ def _subclasses(root: type[VectorDBError]) -> dict[str, type[VectorDBError]]:
 
 BY_NAME: Mapping[str, type[VectorDBError]] = MappingProxyType(_subclasses(VectorDBError))
 """Every class of the tree by its name, which is also its reason on the wire."""
+
+
+_Error = TypeVar("_Error", bound=VectorDBError)
+
+
+def anew(error: _Error) -> _Error:
+    """The same error as if nobody had raised it yet: what is kept of one, and what is raised of a kept one.
+
+    An exception that was raised holds, by its traceback, all that the functions on its way held; raised by several
+    threads, it would gather the frames of all of them.
+    """
+    made = type(error).__new__(type(error), *error.args)
+    made.__dict__.update(error.__dict__)
+    return made
 
 
 def _rebuild(name: str, message: str, fields: dict[str, Any]) -> VectorDBError:

@@ -25,7 +25,7 @@ from vectordb.engine.form import Target
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.manifest import put_manifest, write_manifest
 from vectordb.engine.processors import build_threads, lower_priority
-from vectordb.errors import Closed, FailedPrecondition, Internal, VectorDBError
+from vectordb.errors import Closed, FailedPrecondition, Internal, VectorDBError, anew
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index
@@ -130,7 +130,7 @@ class Reindexer:
                 live.check_open()
                 self._condition.wait(_POLL_SECONDS)
         if target.error is not None:
-            raise target.error
+            raise anew(target.error)
 
     def stats(self, live: LiveCollection, optimizer: OptimizerStats) -> OptimizerStats:
         """What is being done with a collection, beside what its optimizer does."""
@@ -183,7 +183,7 @@ class Reindexer:
             if self._is_moot(live, target):
                 return False
             _log.exception("reindexing collection %r failed; it keeps the form that it has", live.name)
-            told = error if isinstance(error, VectorDBError) else Internal(f"the reindex failed: {error}")
+            told = anew(error) if isinstance(error, VectorDBError) else Internal(f"the reindex failed: {error}")
             return self._drop(live, target, told, failed=True)
 
     def _step(self, live: LiveCollection, target: Target) -> bool:
