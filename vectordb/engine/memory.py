@@ -14,7 +14,8 @@ reads in and drops as it likes: they are shown, but are no memory that anybody c
 Builds have what the rest leaves. Merges are kept so small that the index of what they make can be built in a third of
 the limit; an index whose build does not fit is built over codes where its kind can and the user chose no quantization
 (``Capabilities.lean``; ``stats`` shows it, and ``optimize`` builds it in full once that fits), else not at all, and
-``stats`` says why. An index that does not map is not loaded where it does not fit: its segment is searched exactly.
+``stats`` says why. An index that does not map is not loaded where it does not fit: its segment is searched exactly,
+and the index stays where it is for a later opening, unless another is built first.
 
 Where the process is the database's own (the server's), what counts is the larger of this and the private memory that
 the system sees in it.

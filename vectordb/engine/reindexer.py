@@ -259,7 +259,7 @@ class Reindexer:
             live.swap(target.form, new)
             live.target = None
         _settle(live)
-        return [before for before, after in zip(old, new, strict=True) if before.built is not after.built]
+        return [before for before, after in zip(old, new, strict=True) if before.ref != after.ref]
 
     # Ending one
 
@@ -303,7 +303,7 @@ class Reindexer:
         """Removes the files of indexes; maps of them that searches hold stay valid."""
         if self._store is not None:
             for segment in segments:
-                if segment.built is not None:
+                if segment.names_index:
                     self._store.remove(segment.ref)
 
     def _is_moot(self, live: LiveCollection, target: Target) -> bool:

@@ -112,7 +112,8 @@ class Segment:
     """One sealed segment. Columns and index never change; changes are written under the collection's commit lock.
 
     Attributes:
-        ref: What the manifest names (``store.py``); of a segment in memory just a unique name.
+        ref: What the manifest names (``store.py``): an index too that there was no memory to load. Of a segment in
+            memory just a unique name.
         name: Name of the segment, the same for all its indexes.
         lo: First offset of the range it covers.
         hi: End of that range (exclusive).
@@ -176,6 +177,21 @@ class Segment:
     def without_index(self) -> Segment:
         """The same segment without an index; it shares columns and changes, as :meth:`with_index`."""
         return Segment(self.data, self.changes, self.name, self.data_disk_bytes).serve()
+
+    @property
+    def names_index(self) -> bool:
+        """Whether ``ref`` names an index, be it loaded or not."""
+        return self.ref != self.name
+
+    def leave_index(self, ref: str, disk_bytes: int) -> None:
+        """Notes the index that it has on disk and that is not loaded, before it is shared.
+
+        Args:
+            ref: Reference of segment and index.
+            disk_bytes: Size of the index's files.
+        """
+        self.ref = ref
+        self.disk_bytes += disk_bytes
 
     def serve(self) -> Segment:
         """Says that of all segments with these columns searches use this one: whether it has an index decides how they
