@@ -181,5 +181,10 @@ def anew(error: _Error) -> _Error:
     return made
 
 
+def kept(error: Exception, what: str) -> VectorDBError:
+    """What to keep of an error: itself :func:`anew`; of another library's, that ``what`` happened because of it."""
+    return anew(error) if isinstance(error, VectorDBError) else Internal(f"{what}: {error}")
+
+
 def _rebuild(name: str, message: str, fields: dict[str, Any]) -> VectorDBError:
     return BY_NAME[name](message, **fields)

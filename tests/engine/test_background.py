@@ -19,6 +19,8 @@ from tests.waiting import wait_until
 from vectordb import col, errors
 from vectordb.engine import jobs, reindexer
 from vectordb.engine.optimizer import Optimizer
+from vectordb.index.base import BuildCancelled
+from vectordb.segments import vectors as matrices
 from vectordb.storage import keys
 from vectordb.storage.base import Family
 from vectordb.storage.keys import Kind
@@ -196,6 +198,49 @@ def test_the_error_that_is_kept_of_a_failed_build_keeps_nothing_of_the_build(
         assert told[0] is not told[1]
         gc.collect()
         assert [graph() for graph in graphs] == [None] * len(graphs)
+
+
+@pytest.mark.parametrize("by", ["optimize", "reindex"])
+def test_a_segment_is_read_as_one_with_an_index_only_from_the_moment_that_it_serves_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Also where the build comes to nothing once it has an index to calibrate."""
+    monkeypatch.setattr(matrices, "_LEAST", 0)
+    calibrated: list[tuple[bool, int]] = []
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", DIM, index="hnsw" if by == "optimize" else "flat")
+        backend: Any = db._backend
+        live = backend._live("c")
+
+        def all_mapped() -> bool:
+            vectors = live.segments[0].data.vectors
+            return vectors.resident_bytes == vectors.nbytes
+
+        def calibrate(view: Any, *_: Any) -> Any:
+            calibrated.append((all_mapped(), view.vector_count))
+            if len(calibrated) < 3:
+                raise BuildCancelled
+            return None
+
+        monkeypatch.setattr(jobs if by == "optimize" else reindexer, "calibrate", calibrate)
+        collection.upsert([f"r{i}" for i in range(200)], np.random.default_rng(1).standard_normal((200, DIM)))
+        collection.optimize()
+        if by == "reindex":
+            assert all_mapped()
+            collection.reindex("hnsw")
+        assert calibrated == [(True, 200)] * 3
+        assert not all_mapped()
+        collection.reindex("flat")
+        assert all_mapped()
+    with vectordb.Database(tmp_path) as db:
+        collection = db["c"]
+        live = db._backend._live("c")  # type: ignore[attr-defined]
+        assert all_mapped()
+        collection.reindex("hnsw")
+        assert not all_mapped()
+    with vectordb.Database(tmp_path) as db:
+        live = db._backend._live("c")  # type: ignore[attr-defined]
+        assert not all_mapped()
 
 
 def test_closing_does_not_wait_for_a_build(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ class MemoryBudget:
         )
 
     def _claim(self, kind: str, need: int) -> bool:
-        """Takes so many bytes where they fit. In one step: of two that fit only one beside the other, one is refused."""
+        """Takes so many bytes where they fit, in one step: where there is room for one of two, one is refused."""
         measured = self._looked()
         with self._lock:
             if self.limit is not None and self._taken(measured) + need > self.limit:

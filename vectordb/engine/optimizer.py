@@ -18,7 +18,7 @@ from vectordb.engine import jobs
 from vectordb.engine.policy import REWRITE_DEAD_ASKED, Index, Job, Merge, next_job
 from vectordb.engine.processors import build_threads, lower_priority
 from vectordb.engine.survey import Outrun, facts_of
-from vectordb.errors import Closed, DeadlineExceeded, Internal, ResourceExhausted, VectorDBError, anew
+from vectordb.errors import Closed, DeadlineExceeded, ResourceExhausted, VectorDBError, anew, kept
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
 from vectordb.stats import OptimizerStats
@@ -250,7 +250,7 @@ class Optimizer:
             else:
                 _log.exception("optimizing collection %r failed; it is tried again", work.live.name)
             with self._changed:
-                work.error = anew(error) if isinstance(error, VectorDBError) else Internal(f"optimizing failed: {error}")
+                work.error = kept(error, "optimizing failed")
                 work.retry_at = time.monotonic() + _RETRY_SECONDS
                 self._changed.notify_all()
             return False

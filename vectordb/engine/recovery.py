@@ -299,7 +299,6 @@ def _resumed(
         shadow = None
         if target is not None:
             shadow, problems = open_index(segment, store, ref)
-            segment.serve()
             for problem_ in problems:
                 _log.warning("collection %r: %s", reader.config.name, problem_)
         if target is not None and shadow is not None and (target.form.fits(shadow) or target.form.is_lean(shadow)):

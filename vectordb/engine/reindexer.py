@@ -25,7 +25,7 @@ from vectordb.engine.form import Target
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.manifest import put_manifest, write_manifest
 from vectordb.engine.processors import build_threads, lower_priority
-from vectordb.errors import Closed, FailedPrecondition, Internal, VectorDBError, anew
+from vectordb.errors import Closed, FailedPrecondition, VectorDBError, anew, kept
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index
@@ -183,8 +183,7 @@ class Reindexer:
             if self._is_moot(live, target):
                 return False
             _log.exception("reindexing collection %r failed; it keeps the form that it has", live.name)
-            told = anew(error) if isinstance(error, VectorDBError) else Internal(f"the reindex failed: {error}")
-            return self._drop(live, target, told, failed=True)
+            return self._drop(live, target, kept(error, "the reindex failed"), failed=True)
 
     def _step(self, live: LiveCollection, target: Target) -> bool:
         with live.manifest_lock:
@@ -242,7 +241,6 @@ class Reindexer:
                 failpoints.hit("reindex.named")
             with live.lock:
                 target.shadows[segment.name] = shadow
-            _settle(live)
 
     def _swap(self, live: LiveCollection, target: Target) -> list[Segment]:
         """The one step; gives back what served until now and does no more. Under ``manifest_lock``."""
@@ -258,7 +256,6 @@ class Reindexer:
         with live.lock:
             live.swap(target.form, new)
             live.target = None
-        _settle(live)
         return [before for before, after in zip(old, new, strict=True) if before.ref != after.ref]
 
     # Ending one
@@ -280,7 +277,6 @@ class Reindexer:
                 live.reindex_error = error
             with live.lock:
                 live.target = None
-            _settle(live)
         self._close(target, error, target.shadows.values())
         return True
 
@@ -308,12 +304,6 @@ class Reindexer:
 
     def _is_moot(self, live: LiveCollection, target: Target) -> bool:
         return self._closing or live.is_gone or live.target is not target
-
-
-def _settle(live: LiveCollection) -> None:
-    """Has all serving segments read their vectors in their own way: shadows share the matrix."""
-    for segment in live.segments:
-        segment.serve()
 
 
 def _ended(live: LiveCollection, how: str) -> FailedPrecondition:

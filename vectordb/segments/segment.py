@@ -160,7 +160,7 @@ class Segment:
 
     def with_index(self, built: BuiltIndex, ref: str = "", disk_bytes: int = 0) -> Segment:
         """The same segment with another index. It shares columns *and changes* with this one, so that the caller
-        swaps one for the other under the commit lock without copying anything.
+        swaps one for the other under the commit lock without copying anything; :meth:`serve` is part of the swap.
 
         Args:
             built: The index.
@@ -172,11 +172,11 @@ class Segment:
         segment.calibration = Calibration.from_json(built.info.calibration)
         segment.data_disk_bytes = self.data_disk_bytes
         segment.disk_bytes = self.data_disk_bytes + disk_bytes
-        return segment.serve()
+        return segment
 
     def without_index(self) -> Segment:
         """The same segment without an index; it shares columns and changes, as :meth:`with_index`."""
-        return Segment(self.data, self.changes, self.name, self.data_disk_bytes).serve()
+        return Segment(self.data, self.changes, self.name, self.data_disk_bytes)
 
     @property
     def names_index(self) -> bool:
@@ -193,9 +193,9 @@ class Segment:
         self.ref = ref
         self.disk_bytes += disk_bytes
 
-    def serve(self) -> Segment:
-        """Says that of all segments with these columns searches use this one: whether it has an index decides how they
-        read the vectors. Gives itself back."""
+    def serve(self) -> None:
+        """Says that of all segments with these columns searches use this one from now on: whether it has an index
+        decides how they read the vectors."""
         lean = self.built is not None and capabilities_of(self.built.index, self.built.kind).compressed
         self.data.answers.allow_copies(not lean)
         if self.built is None:
@@ -203,7 +203,6 @@ class Segment:
         else:
             vectors = self.data.vectors
             vectors.set_sparse(COMPRESSED_SHARE if lean else usual_share(vectors.nbytes))
-        return self
 
     def set_text(self, text: TextIndex, disk_bytes: int) -> None:
         """Gives it the index over its rows' texts, before it is shared.
