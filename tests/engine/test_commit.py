@@ -15,6 +15,7 @@ import vectordb
 from vectordb import col, errors, failpoints
 from vectordb.engine import results as results_module
 from vectordb.engine.draft import Draft
+from vectordb.storage import stall
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -248,6 +249,38 @@ def test_a_call_whose_check_breaks_fails_alone_and_nothing_is_written_of_it(
         assert collection.delete(["x"], idempotency_key="d") == 1, "the key of the broken call is free"
     with vectordb.Database(tmp_path) as db:
         assert sorted(r.id for r in db["c"].scan()) == ["a", "b", "y"]
+
+
+@pytest.mark.parametrize("what", ["write", "catalogue"])
+def test_closing_ends_what_waits_for_a_disk_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(stall, "_LAST_SECONDS", 0.0)
+    db = vectordb.Database(tmp_path)
+    collection = db.create_collection("c", 4)
+    reached, told = threading.Event(), []
+
+    def stalled() -> bool:
+        reached.set()
+        return True
+
+    def write() -> None:
+        with pytest.raises(errors.ResourceExhausted, match=r"outcome is unknown.*has taken no writes") as failed:
+            collection.upsert(["a"], ONES) if what == "write" else db.delete_collection("c")
+        told.append(failed.value)
+
+    monkeypatch.setattr(_engine(db)._storage, "_stalled", stalled)
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert reached.wait(10)
+    closer = threading.Thread(target=db.close, daemon=True)
+    closer.start()
+    closer.join(60)
+    assert not closer.is_alive()
+    writer.join()
+    assert len(told) == 1
+    with vectordb.Database(tmp_path) as db:
+        assert db["c"].count() == 0
 
 
 @pytest.mark.parametrize("step", ["sync", "write"])

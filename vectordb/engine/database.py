@@ -290,6 +290,8 @@ class Engine(Care):
 
     def close(self) -> None:
         """Finishes queued writes, stops background work and releases the folder; within seconds. Idempotent."""
+        # First: whoever waits for a disk that takes nothing may hold the lock.
+        self._storage.hurry()
         with self._lock:
             steps, self._closing = self._closing, []
         for step in steps:
