@@ -16,6 +16,7 @@ from vectordb import col, errors, failpoints
 from vectordb.engine import results as results_module
 from vectordb.engine.draft import Draft
 from vectordb.storage import stall
+from vectordb.storage.acked import read_acked
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -249,6 +250,26 @@ def test_a_call_whose_check_breaks_fails_alone_and_nothing_is_written_of_it(
         assert collection.delete(["x"], idempotency_key="d") == 1, "the key of the broken call is free"
     with vectordb.Database(tmp_path) as db:
         assert sorted(r.id for r in db["c"].scan()) == ["a", "b", "y"]
+
+
+def test_a_change_of_the_catalogue_is_synced_once_and_then_acknowledged(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        names = ["storage.written", "storage.synced", "create.synced", "delete.synced", "acked.torn", "acked.replace"]
+        seen: list[str] = []
+        try:
+            for name in names:
+                failpoints.arm(name, lambda name=name: seen.append(name), times=None)  # type: ignore[misc]
+            db.create_collection("c", 4)
+            made, seen = seen, []
+            db.delete_collection("c")
+        finally:
+            failpoints.disarm()
+        for steps, change in ((made, "create.synced"), (seen, "delete.synced")):
+            assert steps[:3] == ["storage.written", "storage.synced", change]
+            assert set(steps[3:]) <= {"acked.torn", "acked.replace"}
+        page = read_acked(tmp_path / "ACKED")
+        assert page.sequence == _engine(db)._storage.sequence()
+        assert page.versions == {}
 
 
 @pytest.mark.parametrize("what", ["write", "catalogue"])
