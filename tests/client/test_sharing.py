@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.verified import verify_folder
 from vectordb import Database, errors
-from vectordb.engine.verify import verify_folder
 from vectordb_client import connect, connect_async
 from vectordb_client.transport.folder import FolderBackend
 from vectordb_client.transport.local import LocalBackend

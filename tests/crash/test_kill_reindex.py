@@ -17,7 +17,7 @@ import pytest
 
 import vectordb
 from tests.crash import oracle
-from vectordb.engine.verify import verify_folder
+from tests.verified import verify_folder
 from vectordb_client import connect
 
 _FORMS: list[Any] = [

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.verified import verify_folder
 from vectordb import Database, errors, failpoints
 from vectordb.cli.process import ServerProcess
 from vectordb.engine.backup import restore
-from vectordb.engine.verify import verify_folder
 from vectordb_client import connect
 
 DIM = 16

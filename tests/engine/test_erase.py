@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.verified import verify_folder
 from vectordb import Database, Erasure, errors
 from vectordb.engine.database import Engine
-from vectordb.engine.verify import verify_folder
 from vectordb.server.app import Server
 from vectordb.server.config import load
 from vectordb.storage import rocks

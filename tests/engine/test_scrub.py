@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from tests.damage import flip
+from tests.verified import verify_folder
 from vectordb import Database, errors
 from vectordb.engine import scrub
 from vectordb.engine.backup import restore
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.scrub import read_all
-from vectordb.engine.verify import verify_folder
 from vectordb.segments import store as store_module
 from vectordb.segments.store import SegmentStore
 from vectordb.storage.base import Family

@@ -111,7 +111,7 @@ class Catalogue:
         self._collections[config.name] = number, config
 
     def delete(self, name: str) -> int:
-        """Removes a collection and everything stored for it; gives the sequence number up to which storage is synced."""
+        """Removes a collection and everything stored for it; gives the sequence number up to which it is synced."""
         number, _ = self.find(name)
         batch = self._storage.batch()
         batch.delete(Family.META, keys.name_key(name))

@@ -239,14 +239,6 @@ class Segment:
         held = np.flatnonzero(rows >= 0)
         self.changes.overlay(rows[held], version, [metadata[i] for i in held.tolist()])
 
-    def restore_overlay(
-        self, offsets: NDArray[np.uint64], versions: NDArray[np.uint64], metadata: Sequence[bytes]
-    ) -> None:
-        """As :meth:`overlay` for changes of many versions in any order, on opening; before any view is taken."""
-        rows = _rows_at(self.data, offsets)
-        held = np.flatnonzero(rows >= 0)
-        self.changes.restore_payloads(rows[held], versions[held], [metadata[i] for i in held.tolist()])
-
     def offsets_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The offsets of rows: uint64[k]."""
         return _offsets(self.data, rows)
@@ -342,15 +334,6 @@ class SegmentView(View):
     def rows_at(self, offsets: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The rows of offsets, dead or alive, -1 for those that this part does not hold: int64[k]."""
         return _rows_at(self._data, offsets)
-
-    def row_of(self, offset: int) -> int:
-        """The row of one offset, dead or alive, or -1."""
-        column = self._data.offsets
-        if column is None:
-            row = offset - self._data.info.first_offset
-            return row if 0 <= row < self.rows else -1
-        row = int(np.searchsorted(column, np.uint64(offset)))
-        return row if row < self.rows and int(column[row]) == offset else -1
 
     def text(self, poll: Callable[[], None] = no_poll) -> Sequence[Piece]:
         """The words of the rows' texts."""
