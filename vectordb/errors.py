@@ -30,7 +30,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 
 class VectorDBError(Exception):
@@ -166,11 +166,6 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}{system}; the log has it"
 
 
-def as_ours(error: Exception, what: str) -> VectorDBError:
-    """The error where it is of this tree, else an :class:`Internal` that says what failed, as :func:`described`."""
-    return error if isinstance(error, VectorDBError) else Internal(f"{what}: {described(error)}")
-
-
 def _subclasses(root: type[VectorDBError]) -> dict[str, type[VectorDBError]]:
     found = {root.__name__: root}
     for child in root.__subclasses__():
@@ -180,6 +175,25 @@ def _subclasses(root: type[VectorDBError]) -> dict[str, type[VectorDBError]]:
 
 BY_NAME: Mapping[str, type[VectorDBError]] = MappingProxyType(_subclasses(VectorDBError))
 """Every class of the tree by its name, which is also its reason on the wire."""
+
+
+_Error = TypeVar("_Error", bound=VectorDBError)
+
+
+def anew(error: _Error) -> _Error:
+    """The same error as if nobody had raised it yet: what is kept of one, and what is raised of a kept one.
+
+    An exception that was raised holds, by its traceback, all that the functions on its way held; raised by several
+    threads, it would gather the frames of all of them.
+    """
+    made = type(error).__new__(type(error), *error.args)
+    made.__dict__.update(error.__dict__)
+    return made
+
+
+def kept(error: Exception, what: str) -> VectorDBError:
+    """What to keep of an error: itself :func:`anew`; of any other, that ``what`` happened, as :func:`described`."""
+    return anew(error) if isinstance(error, VectorDBError) else Internal(f"{what}: {described(error)}")
 
 
 def _rebuild(name: str, message: str, fields: dict[str, Any]) -> VectorDBError:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.verified import verify_folder
 from vectordb import Database, errors
-from vectordb.engine.care.verify import verify_folder
 from vectordb.requests import CreateRequest, OptimizeRequest
 from vectordb.types import CollectionConfig
 from vectordb_client import connect, connect_async

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 import vectordb
+from tests.verified import verify_folder
 from vectordb import errors
-from vectordb.engine.care.verify import verify_folder
 from vectordb.metric import Metric, distances, scores
 from vectordb_client import connect
 

@@ -11,9 +11,9 @@ import pytest
 
 import vectordb
 from tests.damage import flip
+from tests.verified import verify_folder
 from vectordb import errors
 from vectordb.cli.process import ServerProcess
-from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 

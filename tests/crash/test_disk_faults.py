@@ -19,8 +19,8 @@ import pytest
 
 import vectordb
 from tests.crash import oracle
+from tests.verified import verify_folder
 from vectordb import errors, failpoints
-from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 REFUSALS = (errors.ResourceExhausted, errors.Internal, errors.FailedPrecondition)

@@ -12,11 +12,11 @@ import pytest
 
 import vectordb
 from tests.crash import oracle
+from tests.verified import verify_folder
 from vectordb import errors, failpoints
 from vectordb.backup import archive
 from vectordb.backup.places import place_of
 from vectordb.engine.care.backup import restore
-from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 SOURCE = Path(vectordb.__file__).parent

@@ -17,7 +17,7 @@ import pytest
 
 import vectordb
 from tests.crash import oracle
-from vectordb.engine.care.verify import verify_folder
+from tests.verified import verify_folder
 from vectordb_client import connect
 
 _FORMS: list[Any] = [

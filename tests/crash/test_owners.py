@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.verified import verify_folder
 from vectordb import Database, errors
-from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 PROCESSES = 10

@@ -19,9 +19,10 @@ import pytest
 
 import vectordb
 from tests.crash import oracle
+from tests.verified import verify_folder
 from vectordb import failpoints
 from vectordb.engine import opening
-from vectordb.engine.care.verify import verify, verify_folder
+from vectordb.engine.care.verify import verify
 from vectordb.storage.base import Batch
 from vectordb.storage.memory import MemoryStorage
 from vectordb.storage.rocks import RocksStorage

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ import pytest
 import vectordb
 from tests.waiting import wait_until
 from vectordb import col, errors
-from vectordb.engine import jobs
+from vectordb.engine import jobs, reindexer
 from vectordb.engine.optimizer import Optimizer
+from vectordb.index.base import BuildCancelled
+from vectordb.segments import vectors as matrices
 from vectordb.storage import keys
 from vectordb.storage.base import Family
 from vectordb.storage.keys import Kind
@@ -140,6 +145,102 @@ def test_a_failed_build_is_told_and_tried_again(tmp_path: Path, monkeypatch: pyt
         collection.optimize()
         stats = collection.stats()
         assert (stats.indexed_rows, stats.optimizer.state, stats.optimizer.error) == (200, "idle", None)
+
+
+class Graph:
+    """What a build works on."""
+
+
+@pytest.mark.parametrize("by", ["optimize", "reindex"])
+def test_the_error_that_is_kept_of_a_failed_build_keeps_nothing_of_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    graphs: list[weakref.ref[Graph]] = []
+    fails = threading.Event()
+
+    def build_index(*_: Any, **__: Any) -> Any:
+        graph = Graph()
+        graphs.append(weakref.ref(graph))
+        assert fails.wait(10)
+        raise errors.ResourceExhausted("the disk is full", limit="disk", got=[graph.__class__.__name__])
+
+    monkeypatch.setattr(jobs if by == "optimize" else reindexer, "build_index", build_index)
+    # pytest keeps what is logged, with its tracebacks.
+    monkeypatch.setattr(logging.getLogger("vectordb.engine"), "disabled", True)
+    with vectordb.Database(tmp_path) as db:
+        index = "hnsw" if by == "optimize" else "flat"
+        collection = db.create_collection("c", DIM, index=index, index_bytes=1)
+        collection.upsert([f"r{i}" for i in range(200)], np.random.default_rng(1).standard_normal((200, DIM)))
+        if by == "reindex":
+            collection.optimize()
+        told: list[errors.VectorDBError] = []
+
+        def wait() -> None:
+            with pytest.raises(errors.ResourceExhausted) as failed:
+                collection.reindex("hnsw") if by == "reindex" else collection.optimize()
+            told.append(failed.value)
+
+        threads = [threading.Thread(target=wait) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: bool(graphs))
+        backend: Any = db._backend
+        wait_until(lambda: by == "reindex" or backend._optimizer._works[1].asked == 2)
+        fails.set()
+        for thread in threads:
+            thread.join()
+        work, live = backend._optimizer._works[1], backend._live("c")
+        kept = work.error if by == "optimize" else live.reindex_error
+        assert kept.__traceback__ is None
+        assert kept.__context__ is None
+        assert all(error is not kept and error.message == kept.message == "the disk is full" for error in told)
+        assert all(dict(error.fields) == {"limit": "disk", "got": ["Graph"]} for error in told)
+        assert told[0] is not told[1]
+        gc.collect()
+        assert [graph() for graph in graphs] == [None] * len(graphs)
+
+
+@pytest.mark.parametrize("by", ["optimize", "reindex"])
+def test_a_segment_is_read_as_one_with_an_index_only_from_the_moment_that_it_serves_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Also where the build comes to nothing once it has an index to calibrate."""
+    monkeypatch.setattr(matrices, "_LEAST", 0)
+    calibrated: list[tuple[bool, int]] = []
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", DIM, index="hnsw" if by == "optimize" else "flat")
+        backend: Any = db._backend
+        live = backend._live("c")
+
+        def all_mapped() -> bool:
+            vectors = live.segments[0].data.vectors
+            return vectors.resident_bytes == vectors.nbytes
+
+        def calibrate(view: Any, *_: Any) -> Any:
+            calibrated.append((all_mapped(), view.vector_count))
+            if len(calibrated) < 3:
+                raise BuildCancelled
+            return None
+
+        monkeypatch.setattr(jobs if by == "optimize" else reindexer, "calibrate", calibrate)
+        collection.upsert([f"r{i}" for i in range(200)], np.random.default_rng(1).standard_normal((200, DIM)))
+        collection.optimize()
+        if by == "reindex":
+            assert all_mapped()
+            collection.reindex("hnsw")
+        assert calibrated == [(True, 200)] * 3
+        assert not all_mapped()
+        collection.reindex("flat")
+        assert all_mapped()
+    with vectordb.Database(tmp_path) as db:
+        collection = db["c"]
+        live = db._backend._live("c")  # type: ignore[attr-defined]
+        assert all_mapped()
+        collection.reindex("hnsw")
+        assert not all_mapped()
+    with vectordb.Database(tmp_path) as db:
+        live = db._backend._live("c")  # type: ignore[attr-defined]
+        assert not all_mapped()
 
 
 def test_closing_does_not_wait_for_a_build(tmp_path: Path) -> None:

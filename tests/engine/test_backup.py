@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vectordb import Database, errors
+from tests.verified import verify_folder
+from vectordb import Database, errors, failpoints
 from vectordb.cli.process import ServerProcess
 from vectordb.engine.care.backup import restore
-from vectordb.engine.care.verify import verify_folder
 from vectordb_client import connect
 
 DIM = 16
@@ -123,6 +126,45 @@ def test_nothing_is_written_over_and_nothing_half_restored(tmp_path: Path) -> No
 def test_memory_has_nothing_to_back_up(tmp_path: Path) -> None:
     with Database(":memory:") as db, pytest.raises(errors.FailedPrecondition, match="in memory"):
         db.backup(tmp_path)
+
+
+def no_room(patch: pytest.MonkeyPatch) -> None:
+    failpoints.arm("backup.checkpointed", failpoints.fail(errno.ENOSPC))
+
+
+def too_many_links(patch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def linked(source: Path, target: Path) -> None:
+        if target.parent.parent.name == "segments":
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        link(source, target)
+
+    patch.setattr(os, "link", linked)
+
+
+@pytest.mark.parametrize(
+    ("goes_wrong", "error"), [(no_room, errors.ResourceExhausted), (too_many_links, errors.FailedPrecondition)]
+)
+@pytest.mark.parametrize("what", ["backup", "verify"])
+def test_what_cannot_be_linked_is_no_backup_under_way(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    goes_wrong: Callable[[pytest.MonkeyPatch], None],
+    error: type[errors.VectorDBError],
+    what: str,
+) -> None:
+    with filled(tmp_path / "db") as db:
+        with monkeypatch.context() as patch:
+            goes_wrong(patch)
+            try:
+                with pytest.raises(error, match="cannot be linked"):
+                    _ = db.backup(tmp_path / "backups") if what == "backup" else db.verify()
+            finally:
+                failpoints.disarm()
+        assert list((tmp_path / "db" / "segments").glob("tmp-*")) == []
+        assert db["docs"].delete(["r1"], erase=True, timeout=60) == 1
+        assert db.verify().ok
 
 
 def test_through_a_server_only_at_its_own_place(tmp_path: Path) -> None:

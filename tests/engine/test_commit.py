@@ -14,6 +14,9 @@ import pytest
 import vectordb
 from vectordb import col, errors, failpoints
 from vectordb.engine import results as results_module
+from vectordb.engine.draft import Draft
+from vectordb.storage import stall
+from vectordb.storage.acked import read_acked
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -159,6 +162,146 @@ def test_a_call_refused_because_of_an_unsynced_one_is_told_after_the_sync(tmp_pa
             for thread in [first, *threads]:
                 thread.join()
         assert told == [True, True]
+
+
+def test_what_was_before_a_group_is_added_to_by_each_call_and_never_gathered_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        collection.upsert(["a"], ONES)
+        seen: list[tuple[int, dict[bytes, Any]]] = []
+        write_rows = Draft.write_rows
+
+        def noted(draft: Draft, *args: Any) -> None:
+            before = draft.before
+            write_rows(draft, *args)
+            assert draft.before is before
+            seen.append((id(draft), dict(before)))
+
+        monkeypatch.setattr(Draft, "write_rows", noted)
+        gate, reached = threading.Event(), threading.Event()
+        with failpoints.armed("storage.sync", lambda: (reached.set(), gate.wait(10))):
+            threads = [threading.Thread(target=collection.upsert, args=(["x"], ONES))]
+            threads[0].start()
+            assert reached.wait(10)
+            for number in range(3):
+                threads.append(threading.Thread(target=collection.upsert, args=(["a", f"b{number}"], np.ones((2, 4)))))
+                threads[-1].start()
+                while len(_engine(db)._committer._waiting) <= number:
+                    time.sleep(0.001)
+            gate.set()
+            for thread in threads:
+                thread.join()
+        group = [before for draft, before in seen if draft == seen[-1][0]]
+        assert [len(before) for before in group[-3:]] == [2, 3, 4]
+        assert {before[b"a"] for before in group[-3:]} == {(0, 1)}, "where it was before the first of them"
+
+
+@pytest.mark.parametrize("defect", [MemoryError(), RecursionError("too deep"), ValueError("no msgpack")])
+def test_a_call_whose_check_breaks_fails_alone_and_nothing_is_written_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: Exception
+) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection, other = db.create_collection("c", 4), db.create_collection("other", 4)
+        gate, reached = threading.Event(), threading.Event()
+        outcomes: dict[str, Any] = {}
+        kill = Draft._kill
+
+        def broken(draft: Draft, *args: Any) -> None:
+            kill(draft, *args)
+            raise defect
+
+        def call(name: str, write: Any) -> None:
+            try:
+                outcomes[name] = write()
+            except errors.VectorDBError as error:
+                outcomes[name] = error
+
+        # The last steps of a delete break, after it changed its draft; the calls beside it are of its group.
+        collection.upsert(["x", "y"], np.ones((2, 4)))
+        with failpoints.armed("storage.sync", lambda: (reached.set(), gate.wait(10)), times=None):
+            threads = [threading.Thread(target=call, args=("first", lambda: other.upsert(["x"], ONES).version))]
+            threads[0].start()
+            assert reached.wait(10)
+            monkeypatch.setattr(Draft, "_kill", broken)
+            for name, write in (
+                ("before", lambda: collection.insert(["a"], ONES, idempotency_key="a").version),
+                ("broken", lambda: collection.delete(["x"], idempotency_key="d")),
+                ("after", lambda: collection.insert(["b"], ONES).version),
+                ("again", lambda: collection.insert(["a"], ONES, idempotency_key="a").version),
+                ("elsewhere", lambda: other.upsert(["y"], ONES).version),
+            ):
+                waiting = len(_engine(db)._committer._waiting)
+                threads.append(threading.Thread(target=call, args=(name, write)))
+                threads[-1].start()
+                while len(_engine(db)._committer._waiting) == waiting:
+                    time.sleep(0.001)
+            gate.set()
+            for thread in threads:
+                thread.join()
+        monkeypatch.undo()
+        error = outcomes.pop("broken")
+        assert type(error) is errors.Internal
+        assert error.message.endswith("nothing was written")
+        assert outcomes == {"first": 1, "before": 2, "after": 3, "again": 2, "elsewhere": 2}
+        assert db.info().read_only_reason is None
+        assert sorted(r.id for r in collection.scan()) == ["a", "b", "x", "y"]
+        assert collection.delete(["x"], idempotency_key="d") == 1, "the key of the broken call is free"
+    with vectordb.Database(tmp_path) as db:
+        assert sorted(r.id for r in db["c"].scan()) == ["a", "b", "y"]
+
+
+def test_a_change_of_the_catalogue_is_synced_once_and_then_acknowledged(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        names = ["storage.written", "storage.synced", "create.synced", "delete.synced", "acked.torn", "acked.replace"]
+        seen: list[str] = []
+        try:
+            for name in names:
+                failpoints.arm(name, lambda name=name: seen.append(name), times=None)  # type: ignore[misc]
+            db.create_collection("c", 4)
+            made, seen = seen, []
+            db.delete_collection("c")
+        finally:
+            failpoints.disarm()
+        for steps, change in ((made, "create.synced"), (seen, "delete.synced")):
+            assert steps[:3] == ["storage.written", "storage.synced", change]
+            assert set(steps[3:]) <= {"acked.torn", "acked.replace"}
+        page = read_acked(tmp_path / "ACKED")
+        assert page.sequence == _engine(db)._storage.sequence()
+        assert page.versions == {}
+
+
+@pytest.mark.parametrize("what", ["write", "catalogue"])
+def test_closing_ends_what_waits_for_a_disk_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(stall, "_LAST_SECONDS", 0.0)
+    db = vectordb.Database(tmp_path)
+    collection = db.create_collection("c", 4)
+    reached, told = threading.Event(), []
+
+    def stalled() -> bool:
+        reached.set()
+        return True
+
+    def write() -> None:
+        with pytest.raises(errors.ResourceExhausted, match=r"outcome is unknown.*has taken no writes") as failed:
+            collection.upsert(["a"], ONES) if what == "write" else db.delete_collection("c")
+        told.append(failed.value)
+
+    monkeypatch.setattr(_engine(db)._storage, "_stalled", stalled)
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert reached.wait(10)
+    closer = threading.Thread(target=db.close, daemon=True)
+    closer.start()
+    closer.join(60)
+    assert not closer.is_alive()
+    writer.join()
+    assert len(told) == 1
+    with vectordb.Database(tmp_path) as db:
+        assert db["c"].count() == 0
 
 
 @pytest.mark.parametrize("step", ["sync", "write"])

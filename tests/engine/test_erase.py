@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.verified import verify_folder
 from vectordb import Database, Erasure, errors
-from vectordb.engine.care.verify import verify_folder
 from vectordb.engine.database import Engine
 from vectordb.server.app import Server
 from vectordb.server.config import load

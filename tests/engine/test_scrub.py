@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from tests.damage import flip
+from tests.verified import verify_folder
 from vectordb import Database, errors
 from vectordb.engine.care import scrub
 from vectordb.engine.care.backup import restore
 from vectordb.engine.care.scrub import read_all
-from vectordb.engine.care.verify import verify_folder
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.reindexer import Reindexer
 from vectordb.segments import store as store_module

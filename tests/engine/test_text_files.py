@@ -14,9 +14,9 @@ import pytest
 import vectordb
 from tests.damage import flip
 from tests.engine.texts import fill, said
+from tests.verified import verify_folder
 from tests.waiting import wait_until
 from vectordb.engine.care.backup import restore
-from vectordb.engine.care.verify import verify_folder
 from vectordb.segments import info as segment_info
 from vectordb.text.analyzers import Analyzer
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import vectordb
 from vectordb import errors
 from vectordb.engine import jobs, reindexer
 from vectordb.engine.care import scrub
@@ -95,5 +94,4 @@ def test_what_the_system_says_is_no_secret() -> None:
     assert errors.described(full) == "OSError (No space left on device); the log has it"
     ours = errors.ResourceExhausted("no space left for a segment", limit="disk")
     assert errors.described(ours) == ours.message
-    assert errors.as_ours(ours, "building failed") is ours
-    assert vectordb.errors.as_ours(full, "building failed").message == f"building failed: {errors.described(full)}"
+    assert errors.kept(full, "building failed").message == f"building failed: {errors.described(full)}"

@@ -71,11 +71,11 @@ class Catalogue:
                 refs.extend(ref for entry in decode_manifest(manifest) for ref in refs_of(entry))
         return refs
 
-    def create(self, config: CollectionConfig, exist_ok: bool) -> tuple[CollectionConfig, int | None]:
+    def create(self, config: CollectionConfig, exist_ok: bool) -> tuple[CollectionConfig, tuple[int, int] | None]:
         """Adds a collection.
 
         Returns:
-            Its configuration, and its number where it is new.
+            Its configuration, and where it is new its number and the sequence number up to which storage is synced.
 
         Raises:
             AlreadyExists: The name is taken. FailedPrecondition: with ``exist_ok``, by one of another configuration.
@@ -96,9 +96,9 @@ class Catalogue:
         batch.put(Family.META, keys.config_key(number), encode_config(config))
         batch.put(Family.META, keys.state_key(number), codec.encode_state(State()))
         self._storage.write(batch)
-        self._storage.sync()
+        sequence = self._storage.sync()
         self._collections[config.name] = number, config
-        return config, number
+        return config, (number, sequence)
 
     def change(self, batch: Batch, number: int, config: CollectionConfig, target: Choice | None) -> None:
         """Gives a collection another configuration, and what it is being reindexed to, by a batch that has more in it.
@@ -110,8 +110,8 @@ class Catalogue:
         self._storage.sync()
         self._collections[config.name] = number, config
 
-    def delete(self, name: str) -> None:
-        """Removes a collection and everything stored for it."""
+    def delete(self, name: str) -> int:
+        """Removes a collection and everything stored for it; gives the sequence number up to which it is synced."""
         number, _ = self.find(name)
         batch = self._storage.batch()
         batch.delete(Family.META, keys.name_key(name))
@@ -119,8 +119,9 @@ class Catalogue:
             batch.delete_range(family, *keys.collection_range(number))
         self._storage.write(batch)
         failpoints.hit("delete.written")
-        self._storage.sync()
+        sequence = self._storage.sync()
         del self._collections[name]
+        return sequence
 
 
 def _check_same(existing: CollectionConfig, wanted: CollectionConfig) -> None:

@@ -158,10 +158,11 @@ class Engine(Care):
             if request.config.name not in self._catalogue.numbers():
                 self._limits.check_count("max_collections", len(self._catalogue.numbers()) + 1, "collections")
             with outcome_unknown(f"creating collection {request.config.name!r}"):
-                config, number = self._catalogue.create(request.config, request.exist_ok)
+                config, made = self._catalogue.create(request.config, request.exist_ok)
                 failpoints.hit("create.synced")
-                if number is not None and self._acked is not None:
-                    self._acked.store(self._storage.sync(), {number: 0})
+                if made is not None and self._acked is not None:
+                    number, sequence = made
+                    self._acked.store(sequence, {number: 0})
             return config
 
     def collection_config(self, name: str) -> CollectionConfig:
@@ -177,10 +178,10 @@ class Engine(Care):
             live = self._live(name)
             live.end("deleted")
             with live.commit_gate, live.manifest_lock, outcome_unknown(f"deleting collection {name!r}"):
-                self._catalogue.delete(name)
+                sequence = self._catalogue.delete(name)
                 failpoints.hit("delete.synced")
                 if self._acked is not None:
-                    self._acked.store(self._storage.sync(), {}, dropped=[live.number])
+                    self._acked.store(sequence, {}, dropped=[live.number])
             self._lives.pop(name, None)
             failpoints.hit("delete.acked")
             if self._segments is not None:
@@ -295,6 +296,8 @@ class Engine(Care):
 
     def close(self) -> None:
         """Finishes queued writes, stops background work and releases the folder; within seconds. Idempotent."""
+        # First: whoever waits for a disk that takes nothing may hold the lock.
+        self._storage.hurry()
         with self._lock:
             steps, self._closing = self._closing, []
         for step in steps:

@@ -60,6 +60,7 @@ class Draft:
         rewritten: ROWS keys and values of new payloads of existing rows.
         payloads: ROWS keys and values of new rows. vectors: VECTORS keys and values of new rows.
         before: Where the changed ids are until the group is published.
+        remembered: Results of its calls by their idempotency keys, for those that repeat one within the group.
     """
 
     def __init__(self, collection: LiveCollection) -> None:
@@ -71,6 +72,7 @@ class Draft:
         self.payloads: list[tuple[list[bytes], list[bytes]]] = []
         self.vectors: list[tuple[list[bytes], list[bytes]]] = []
         self.before: dict[bytes, IdEntry | None] = {}
+        self.remembered: dict[str, IdempotentResult] = {}
         self._now: dict[bytes, IdEntry | None] = {}
         # New rows by key, made only when asked for: most groups never look at what they wrote.
         self._payload_of: dict[bytes, bytes] = {}
@@ -122,8 +124,9 @@ class Draft:
         offsets = range(first, first + n)
         now = map(codec.encode_id_entry, offsets, repeat(version))
         self.small.update(zip(keys.id_keys(number, checked.keys), now, strict=False))
-        # What an earlier operation of the group found stays what was before.
-        self.before = {**dict(zip(checked.keys, entries, strict=True)), **self.before}
+        for id_, entry in zip(checked.keys, entries, strict=True):
+            # What an earlier operation of the group found stays what was before.
+            self.before.setdefault(id_, entry)
         self._now.update(zip(checked.keys, map(IdEntry, offsets, repeat(version)), strict=False))
         for entry in entries:
             if entry is not None:
@@ -165,6 +168,7 @@ class Draft:
     def remember(self, idempotency_key: str, result: IdempotentResult) -> None:
         """Keeps a result under its key, to answer a repeated request."""
         self.small[keys.idempotency_key(self.number, idempotency_key)] = codec.encode_result(result)
+        self.remembered[idempotency_key] = result
 
     def _move(self, id_: bytes, before: IdEntry | None, after: IdEntry | None) -> None:
         self.before.setdefault(id_, before)

@@ -144,7 +144,7 @@ class Target:
             shadow = segment if self.form.fits(segment) else self.shadows.get(segment.name)
             if shadow is not None:
                 return shadow
-        return segment if segment.built is None else segment.without_index()
+        return segment.without_index() if segment.names_index else segment
 
     def progress(self, segments: Iterable[Segment]) -> float:
         """Fraction done, 0 to 1, never falling."""

@@ -231,7 +231,7 @@ def index_segment(shop: Workshop, at: int) -> None:
             write_manifest(shop.storage, live.number, named, shadows=live.shadows)
         with live.lock:
             live.replace([segment], indexed)
-    if segment.built is not None and shop.store is not None:
+    if segment.names_index and shop.store is not None:
         shop.store.remove(segment.ref)
 
 

@@ -78,7 +78,7 @@ class LiveCollection:
         self.commit_gate = threading.Lock()
         self.manifest_lock = threading.Lock()
         self.unsynced: tuple[int, Mapping[bytes, IdEntry | None]] | None = None
-        self.segments: tuple[Segment, ...] = tuple(contents.segments)  # guarded by self.lock
+        self.segments: tuple[Segment, ...] = ()  # guarded by self.lock
         self.tail: Tail = contents.tail  # guarded by self.lock
         self.sweep = contents.sweep
         self.wake: Callable[[], None] = lambda: None
@@ -92,6 +92,7 @@ class LiveCollection:
         self.seal_most = self.answers_most = 1 << 50
         self.pressed = False
         self.indexable: Callable[[Segment], bool] = lambda segment: True
+        self._serve(contents.segments)
         self.snapshot = self._show()
 
     # Publication
@@ -135,16 +136,22 @@ class LiveCollection:
 
     def replace(self, old: Sequence[Segment], *new: Segment) -> None:
         """Serves :meth:`with_replaced`; under ``lock``."""
-        self.segments = self.with_replaced(old, *new)
+        self._serve(self.with_replaced(old, *new))
         self.share_answers()
         self._show()
 
     def swap(self, form: Form, segments: Sequence[Segment]) -> None:
         """Lets the collection have another form, in which the segments are the same rows; under ``lock``."""
         self.form, self.config = form, form.config
-        self.segments = tuple(segments)
+        self._serve(segments)
         self.share_answers()
         self._show()
+
+    def _serve(self, segments: Sequence[Segment]) -> None:
+        before, self.segments = self.segments, tuple(segments)
+        for segment in self.segments:
+            if segment not in before:
+                segment.serve()
 
     def share_answers(self) -> None:
         """Gives each segment its share of ``answers_most``: what filters select is kept a segment, and counts."""

@@ -18,7 +18,7 @@ from vectordb.engine import jobs
 from vectordb.engine.capacity.processors import build_threads, lower_priority
 from vectordb.engine.policy import REWRITE_DEAD_ASKED, Index, Job, Merge, next_job
 from vectordb.engine.survey import Outrun, facts_of
-from vectordb.errors import Closed, DeadlineExceeded, ResourceExhausted, VectorDBError, as_ours
+from vectordb.errors import Closed, DeadlineExceeded, ResourceExhausted, VectorDBError, anew, kept
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
 from vectordb.stats import OptimizerStats
@@ -140,7 +140,7 @@ class Optimizer:
             self._changed.notify_all()
             while wait and work.merged < mine:
                 if work.error is not None:
-                    raise work.error
+                    raise anew(work.error)
                 if self._closing:
                     raise Closed("the database was closed while it was optimized; call optimize again after opening")
                 if remaining() <= 0:
@@ -250,7 +250,7 @@ class Optimizer:
             else:
                 _log.exception("optimizing collection %r failed; it is tried again", work.live.name)
             with self._changed:
-                work.error = as_ours(error, "optimizing failed")
+                work.error = kept(error, "optimizing failed")
                 work.retry_at = time.monotonic() + _RETRY_SECONDS
                 self._changed.notify_all()
             return False

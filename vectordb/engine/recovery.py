@@ -25,7 +25,7 @@ from vectordb.engine.live import Contents, LiveCollection
 from vectordb.engine.manifest import ref_of, refs_of, write_manifest
 from vectordb.engine.results import Results
 from vectordb.engine.sweep import Sweep
-from vectordb.errors import Corruption, VectorDBError
+from vectordb.errors import Corruption, VectorDBError, anew
 from vectordb.index.base import BuildCancelled
 from vectordb.metric import prepared
 from vectordb.segments.build import seal
@@ -285,7 +285,7 @@ def _resumed(
         except VectorDBError as problem:
             # Its kind is not installed any more, say. That must not keep anybody from the rows.
             _log.warning("collection %r: it is not reindexed any more: %s", reader.config.name, problem.message)
-            error = problem
+            error = anew(problem)
             batch = reader.storage.batch()
             batch.put(Family.META, key, encode_config(reader.config))
             reader.storage.write(batch)
@@ -299,7 +299,6 @@ def _resumed(
         shadow = None
         if target is not None:
             shadow, problems = open_index(segment, store, ref)
-            segment.serve()
             for problem_ in problems:
                 _log.warning("collection %r: %s", reader.config.name, problem_)
         if target is not None and shadow is not None and (target.form.fits(shadow) or target.form.is_lean(shadow)):

@@ -25,7 +25,7 @@ from vectordb.engine.capacity.processors import build_threads, lower_priority
 from vectordb.engine.form import Target
 from vectordb.engine.jobs import trained_file
 from vectordb.engine.manifest import put_manifest, write_manifest
-from vectordb.errors import Closed, FailedPrecondition, VectorDBError, as_ours
+from vectordb.errors import Closed, FailedPrecondition, VectorDBError, anew, kept
 from vectordb.index.base import BuildCancelled, BuildOptions
 from vectordb.query.calibrate import calibrate
 from vectordb.segments.build import build_index
@@ -130,7 +130,7 @@ class Reindexer:
                 live.check_open()
                 self._condition.wait(_POLL_SECONDS)
         if target.error is not None:
-            raise target.error
+            raise anew(target.error)
 
     def stats(self, live: LiveCollection, optimizer: OptimizerStats) -> OptimizerStats:
         """What is being done with a collection, beside what its optimizer does."""
@@ -183,7 +183,7 @@ class Reindexer:
             if self._is_moot(live, target):
                 return False
             _log.exception("reindexing collection %r failed; it keeps the form that it has", live.name)
-            return self._drop(live, target, as_ours(error, "the reindex failed"), failed=True)
+            return self._drop(live, target, kept(error, "the reindex failed"), failed=True)
 
     def _step(self, live: LiveCollection, target: Target) -> bool:
         with live.manifest_lock:
@@ -241,7 +241,6 @@ class Reindexer:
                 failpoints.hit("reindex.named")
             with live.lock:
                 target.shadows[segment.name] = shadow
-            _settle(live)
 
     def _swap(self, live: LiveCollection, target: Target) -> list[Segment]:
         """The one step; gives back what served until now and does no more. Under ``manifest_lock``."""
@@ -257,8 +256,7 @@ class Reindexer:
         with live.lock:
             live.swap(target.form, new)
             live.target = None
-        _settle(live)
-        return [before for before, after in zip(old, new, strict=True) if before.built is not after.built]
+        return [before for before, after in zip(old, new, strict=True) if before.ref != after.ref]
 
     # Ending one
 
@@ -279,7 +277,6 @@ class Reindexer:
                 live.reindex_error = error
             with live.lock:
                 live.target = None
-            _settle(live)
         self._close(target, error, target.shadows.values())
         return True
 
@@ -302,17 +299,11 @@ class Reindexer:
         """Removes the files of indexes; maps of them that searches hold stay valid."""
         if self._store is not None:
             for segment in segments:
-                if segment.built is not None:
+                if segment.names_index:
                     self._store.remove(segment.ref)
 
     def _is_moot(self, live: LiveCollection, target: Target) -> bool:
         return self._closing or live.is_gone or live.target is not target
-
-
-def _settle(live: LiveCollection) -> None:
-    """Has all serving segments read their vectors in their own way: shadows share the matrix."""
-    for segment in live.segments:
-        segment.serve()
 
 
 def _ended(live: LiveCollection, how: str) -> FailedPrecondition:

@@ -1,6 +1,7 @@
 """The single committer: it takes the waiting operations as a group, writes them, syncs once, publishes, acknowledges.
 
-    1. check    each operation against the id map and the earlier ones of its group; a failing one leaves the group
+    1. check    each operation against the id map and the earlier ones of its group; a failing one leaves the group,
+                whatever it raised: nothing has been written
     2. write    new rows first (nobody can see them), then ids, tombstones, results and last the state: one atomic
                 batch, or, for large groups, pieces whose undo records are removed by the last one
     3. sync     one sync for the group; THIS IS THE COMMIT; the ACKED page follows
@@ -21,7 +22,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from vectordb import failpoints
 from vectordb.engine.draft import Draft
@@ -84,6 +85,10 @@ class Call:
     idempotency_key: str | None
     size: int
     done: Future[tuple[int, int]] = field(default_factory=Future)
+
+
+Result: TypeAlias = tuple[Call, tuple[int, int] | VectorDBError]
+"""A call and what it is told."""
 
 
 class Committer:
@@ -188,7 +193,8 @@ class Committer:
         for _, collection in gates:
             collection.commit_gate.acquire()
         try:
-            self._commit_gated(group)
+            drafts, results = self._checked(group)
+            self._commit_gated(drafts, results)
             for _, collection in gates:
                 collection.unsynced = None
         except BaseException as error:
@@ -198,26 +204,44 @@ class Committer:
             for _, collection in gates:
                 collection.commit_gate.release()
 
-    def _commit_gated(self, group: list[Call]) -> None:
-        drafts: dict[int, Draft] = {}
-        results: list[tuple[Call, tuple[int, int] | VectorDBError]] = []
-        for call in group:
-            try:
-                call.collection.check_open()
-                draft = drafts.get(call.collection.number)
-                if draft is None:
-                    draft = drafts[call.collection.number] = Draft(call.collection)
-                results.append((call, self._applied(call, draft)))
-            except VectorDBError as error:
-                # Told with the others: it may be because of a call before it that nobody can see yet.
-                results.append((call, error))
-        changed = [draft for draft in drafts.values() if not draft.is_empty]
+    def _checked(self, group: list[Call]) -> tuple[list[Draft], list[Result]]:
+        """What the group is to change, and what its calls are to be told.
+
+        A call that raises what no check raises (a defect, no memory) may leave its draft half made: it is told, and the
+        others are checked again as if it had never come.
+        """
+        while True:
+            drafts: dict[int, Draft] = {}
+            results: list[Result] = []
+            for call in group:
+                try:
+                    call.collection.check_open()
+                    draft = drafts.get(call.collection.number)
+                    if draft is None:
+                        draft = drafts[call.collection.number] = Draft(call.collection)
+                    results.append((call, self._applied(call, draft)))
+                except VectorDBError as error:
+                    # Told with the others: it may be because of a call before it that nobody can see yet.
+                    results.append((call, error))
+                except Exception as error:
+                    _log.exception("a write to collection %r failed; nothing was written", call.collection.name)
+                    told = f"the write failed ({described(error)}); nothing was written"
+                    call.done.set_exception(Internal(told, collection=call.collection.name))
+                    group = [other for other in group if other is not call]
+                    break
+            else:
+                return list(drafts.values()), results
+
+    def _commit_gated(self, drafts: list[Draft], results: list[Result]) -> None:
+        changed = [draft for draft in drafts if not draft.is_empty]
         if changed:
             self._write(changed)
             failpoints.hit("commit.written")
             if any(self._is_sync(draft.collection) for draft in changed):
                 self._sync(changed)
             for draft in changed:
+                for key, kept in draft.remembered.items():
+                    draft.collection.results.add(key, kept)
                 draft.collection.publish(draft.effects)
             failpoints.hit("commit.published")
         for call, result in results:
@@ -231,15 +255,11 @@ class Committer:
         if key is None:
             return call.operation.apply(draft)
         key = stored_key(key)
-        results = call.collection.results
-        known = results.get(key)
+        known = draft.remembered.get(key) or call.collection.results.get(key)
         if known is not None:
             return known.count, known.version
         count, version = call.operation.apply(draft)
-        result = IdempotentResult(time.time() + KEPT_SECONDS, count, version)
-        draft.remember(key, result)
-        # Later calls of this group see it too; should the group fail, the database is read-only anyway.
-        results.add(key, result)
+        draft.remember(key, IdempotentResult(time.time() + KEPT_SECONDS, count, version))
         return count, version
 
     def _is_sync(self, collection: LiveCollection) -> bool:

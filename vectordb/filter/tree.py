@@ -14,7 +14,7 @@ Meaning of a condition on one record (the reference evaluator in ``reference.py`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from sys import getsizeof
@@ -114,10 +114,6 @@ class Filter:
             return _NODE_BYTES + self.child.nbytes
         assert isinstance(self, And | Or)
         return _NODE_BYTES + sum(child.nbytes for child in self.children)
-
-    def cache_key(self) -> Hashable:
-        """A key under which answers may be kept: equal only for filters with equal answers on any data."""
-        return self
 
     def to_json(self) -> dict[str, Any]:
         """The tree as JSON-like dicts and lists; :meth:`from_json` reads it back to an equal tree."""

@@ -47,14 +47,12 @@ class OverlayLog:
     def __len__(self) -> int:
         return self._length
 
-    def append(
-        self, rows: Sequence[int] | NDArray[np.int64], version: int | NDArray[np.uint64], metadata: Sequence[bytes]
-    ) -> None:
+    def append(self, rows: Sequence[int] | NDArray[np.int64], version: int, metadata: Sequence[bytes]) -> None:
         """Adds entries in order; a later entry of a row overrides its earlier ones.
 
         Args:
             rows: Rows of the part.
-            version: The version that wrote these payloads, not below any earlier one; or one for each, ascending.
+            version: The version that wrote these payloads, not below any earlier one.
             metadata: Encoded metadata of each row, whole.
         """
         start, end = self._length, self._length + len(rows)
@@ -75,17 +73,6 @@ class OverlayLog:
         """The entries of versions up to and including this one, for good; ``None`` where there are none."""
         length = int(np.searchsorted(self._versions[: self._length], np.uint64(version), side="right"))
         return OverlayView(self, length) if length else None
-
-    def view(self, length: int | None = None) -> OverlayView:
-        """The first ``length`` entries (all by default), for good.
-
-        Raises:
-            IndexError: There are fewer entries.
-        """
-        length = self._length if length is None else length
-        if not 0 <= length <= self._length:
-            raise IndexError(f"view of {length} entries of {self._length}")
-        return OverlayView(self, length)
 
     @property
     def nbytes(self) -> int:
@@ -115,7 +102,8 @@ class OverlayLog:
 
 
 class OverlayView:
-    """The first entries of an overlay, as corrections to the answers of the part below. Immutable, thread-safe."""
+    """The first entries of an overlay, at least one, as corrections to the answers of the part below. Immutable,
+    thread-safe."""
 
     __slots__ = ("_log", "_overlaid", "_rows", "_superseded", "_versions", "length")
 
@@ -127,15 +115,11 @@ class OverlayView:
         self._superseded = log._superseded[:length]
         self._overlaid: RowSet | None = None
 
-    def __bool__(self) -> bool:
-        """Whether there is anything to correct."""
-        return self.length > 0
-
     @property
     def rows(self) -> RowSet:
         """All rows with a changed payload (do not change)."""
         if self._overlaid is None:
-            self._overlaid = self._log._rows_of_first(self._rows) if self.length else rowset.RowSet()
+            self._overlaid = self._log._rows_of_first(self._rows)
         return self._overlaid
 
     @property
@@ -145,8 +129,6 @@ class OverlayView:
 
     def entries(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The newest entry of each of the rows int64[k], -1 where the row has none."""
-        if self.length == 0:
-            return np.full(len(rows), -1, dtype=np.int64)
         if len(rows) <= _FEW:
             return np.array([self._entry(row) for row in rows.tolist()], dtype=np.int64)
         live = np.flatnonzero(self._live())
@@ -156,31 +138,22 @@ class OverlayView:
         return np.where(live_rows[at] == rows, live[order][at], -1)
 
     def versions(self, rows: NDArray[np.int64], base: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Payload versions of rows int64[k]: the newest entry's, else ``base`` uint64[k]. May return ``base``."""
-        if self.length == 0:
-            return base
+        """Payload versions of rows int64[k]: the newest entry's, else ``base`` uint64[k]."""
         entries = self.entries(rows)
         return np.where(entries >= 0, self._versions[entries], base)
 
     def correct(self, tree: Filter, base: RowSet) -> RowSet:
-        """The rows that meet the filter now, where ``base`` met it before. May return ``base``.
+        """The rows that meet the filter now, where ``base`` met it before.
 
         Raises:
             InvalidFilter: A field is declared with ``indexed: false``.
         """
-        if self.length == 0:
-            return base
         entries = rowset.to_rows(self._entries_view().matching(tree))
         entries = entries[self._superseded[entries] >= self.length]
         return (base - self.rows) | rowset.from_rows(self._rows[entries])
 
     def correct_estimate(self, tree: Filter, base: Estimate, n: int | None = None) -> Estimate:
-        """The estimate now, where ``base`` was it without the overlay. Tighter when told the part's number of rows n.
-
-        May return ``base``.
-        """
-        if self.length == 0:
-            return base
+        """The estimate now, where ``base`` was it without the overlay. Tighter when told the part's rows n."""
         changed = self.count
         dead = self.length - changed
         found = self._entries_view().estimate(tree)
@@ -191,17 +164,17 @@ class OverlayView:
         return Estimate(low, min(max(expected, low), high), high)
 
     def values(self, path: str, rows: NDArray[np.int64], base: list[Any]) -> list[Any]:
-        """Values of a field at rows int64[k], where ``base`` had them without the overlay. May return ``base``."""
+        """Values of a field at rows int64[k], where ``base`` had them without the overlay."""
         return self._replaced(rows, base, lambda entries: self._entries_view().values(path, entries))
 
     def correct_sort_keys(
         self, path: str, rows: NDArray[np.int64], base: list[tuple[int, object] | None]
     ) -> list[tuple[int, object] | None]:
-        """Sort keys of a field at rows int64[k], where ``base`` had them without the overlay. May return ``base``."""
+        """Sort keys of a field at rows int64[k], where ``base`` had them without the overlay."""
         return self._replaced(rows, base, lambda entries: self._entries_view().sort_keys(path, entries))
 
     def correct_encoded(self, rows: NDArray[np.int64], base: list[bytes]) -> list[bytes]:
-        """Encoded metadata of rows int64[k], where ``base`` had it without the overlay. May return ``base``."""
+        """Encoded metadata of rows int64[k], where ``base`` had it without the overlay."""
         return self._replaced(rows, base, self._encoded)
 
     def changed_among(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], list[bytes]]:
@@ -217,9 +190,7 @@ class OverlayView:
         return self._rows[live], Postings.merge([(self._entries_view().postings(), live)])
 
     def folded(self, base: Postings) -> Postings:
-        """The part's postings with the overlay folded in, rows in place. May return ``base``."""
-        if self.length == 0:
-            return base
+        """The part's postings with the overlay folded in, rows in place."""
         rows, changed = self.postings()
         kept = np.arange(base.n)
         kept[rows] = -1
@@ -228,8 +199,6 @@ class OverlayView:
     def _replaced(
         self, rows: NDArray[np.int64], base: list[Any], new: Callable[[NDArray[np.int64]], list[Any]]
     ) -> list[Any]:
-        if self.length == 0:
-            return base
         entries = self.entries(rows)
         changed = np.flatnonzero(entries >= 0)
         out = list(base)

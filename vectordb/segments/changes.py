@@ -70,18 +70,6 @@ class Changes:
             self._overlays.append(rows, version, metadata)
             self._payloads.append(PayloadChange(version, rows, metadata))
 
-    def restore_payloads(
-        self, rows: NDArray[np.int64], versions: NDArray[np.uint64], metadata: Sequence[bytes]
-    ) -> None:
-        """As :meth:`overlay` for changes of many versions uint64[k] in any order; before any view is taken."""
-        if len(rows) == 0:
-            return
-        order = np.argsort(versions, kind="stable")
-        ordered = [metadata[i] for i in order.tolist()]
-        self._note(int(versions[order[-1]]))
-        self._overlays.append(rows[order], versions[order], ordered)
-        self._payloads.append(PayloadChange(int(versions[order[-1]]), rows[order], ordered))
-
     def _note(self, version: int) -> None:
         self._changed = max(self._changed, version)
         self._count += 1

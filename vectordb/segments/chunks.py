@@ -150,11 +150,3 @@ class OffsetRuns:
         outside = (run < 0) | (rows >= ends[run]) | (rows >= length)
         rows[outside] = -1
         return rows
-
-    def to_row(self, offset: int, length: int) -> int:
-        """The row of one offset among the first ``length``, or -1."""
-        run_rows, run_offsets = self._runs
-        if len(run_rows) != 1:
-            return int(self.to_rows(np.array([offset], np.uint64), length)[0])
-        row = offset - int(run_offsets[0])
-        return row if 0 <= row < length else -1

@@ -68,7 +68,8 @@ def open_segment(
         ref: Its reference in the manifest.
         fields: The collection's declared fields.
         cancelled: Polled during full checks.
-        loads: Whether an index of a kind and size may be loaded; where not, it is left where it is.
+        loads: Whether an index of a kind and size may be loaded; where not, it is left where it is, and the segment's
+            ``ref`` goes on to name it, so that a later opening finds it.
 
     Raises:
         InterruptedError: ``cancelled`` turned true.
@@ -86,23 +87,26 @@ def open_segment(
         return Opened(None, problems)
     if index is None:
         return Opened(segment, [])
-    refused = _left_out(store, ref, loads)
-    if refused is not None:
-        return Opened(segment, [refused])
+    size = _left_out(store, ref, loads)
+    if size is not None:
+        segment.leave_index(ref, size)
+        told = (
+            f"index of '{store.path(ref)}' is not loaded: its {size} bytes do not fit into memory_limit; raise it and "
+            "open the database again"
+        )
+        return Opened(segment, [told])
     opened = open_index(segment, store, ref, cancelled)
     return opened if opened.segment is not None else Opened(segment, opened.problems)
 
 
-def _left_out(store: SegmentStore, ref: str, loads: Loads) -> str | None:
-    """Why an index is not loaded although it may be sound, or None."""
+def _left_out(store: SegmentStore, ref: str, loads: Loads) -> int | None:
+    """The size of an index that is not to be loaded although it may be sound; None where it is."""
     try:
         info, files = store.index_info(ref)
         size = sum(entry.size for entry in files.values())
-        if loads(get_kind(info.kind), size):
-            return None
+        return None if loads(get_kind(info.kind), size) else size
     except Exception:
         return None  # damaged: opening it says how
-    return f"index of '{store.path(ref)}' is not loaded: its {size} bytes do not fit into memory_limit"
 
 
 def open_index(

@@ -112,7 +112,8 @@ class Segment:
     """One sealed segment. Columns and index never change; changes are written under the collection's commit lock.
 
     Attributes:
-        ref: What the manifest names (``store.py``); of a segment in memory just a unique name.
+        ref: What the manifest names (``store.py``): an index too that there was no memory to load. Of a segment in
+            memory just a unique name.
         name: Name of the segment, the same for all its indexes.
         lo: First offset of the range it covers.
         hi: End of that range (exclusive).
@@ -159,7 +160,7 @@ class Segment:
 
     def with_index(self, built: BuiltIndex, ref: str = "", disk_bytes: int = 0) -> Segment:
         """The same segment with another index. It shares columns *and changes* with this one, so that the caller
-        swaps one for the other under the commit lock without copying anything.
+        swaps one for the other under the commit lock without copying anything; :meth:`serve` is part of the swap.
 
         Args:
             built: The index.
@@ -171,15 +172,30 @@ class Segment:
         segment.calibration = Calibration.from_json(built.info.calibration)
         segment.data_disk_bytes = self.data_disk_bytes
         segment.disk_bytes = self.data_disk_bytes + disk_bytes
-        return segment.serve()
+        return segment
 
     def without_index(self) -> Segment:
         """The same segment without an index; it shares columns and changes, as :meth:`with_index`."""
-        return Segment(self.data, self.changes, self.name, self.data_disk_bytes).serve()
+        return Segment(self.data, self.changes, self.name, self.data_disk_bytes)
 
-    def serve(self) -> Segment:
-        """Says that of all segments with these columns searches use this one: whether it has an index decides how they
-        read the vectors. Gives itself back."""
+    @property
+    def names_index(self) -> bool:
+        """Whether ``ref`` names an index, be it loaded or not."""
+        return self.ref != self.name
+
+    def leave_index(self, ref: str, disk_bytes: int) -> None:
+        """Notes the index that it has on disk and that is not loaded, before it is shared.
+
+        Args:
+            ref: Reference of segment and index.
+            disk_bytes: Size of the index's files.
+        """
+        self.ref = ref
+        self.disk_bytes += disk_bytes
+
+    def serve(self) -> None:
+        """Says that of all segments with these columns searches use this one from now on: whether it has an index
+        decides how they read the vectors."""
         lean = self.built is not None and capabilities_of(self.built.index, self.built.kind).compressed
         self.data.answers.allow_copies(not lean)
         if self.built is None:
@@ -187,7 +203,6 @@ class Segment:
         else:
             vectors = self.data.vectors
             vectors.set_sparse(COMPRESSED_SHARE if lean else usual_share(vectors.nbytes))
-        return self
 
     def set_text(self, text: TextIndex, disk_bytes: int) -> None:
         """Gives it the index over its rows' texts, before it is shared.
@@ -223,14 +238,6 @@ class Segment:
         rows = _rows_at(self.data, offsets)
         held = np.flatnonzero(rows >= 0)
         self.changes.overlay(rows[held], version, [metadata[i] for i in held.tolist()])
-
-    def restore_overlay(
-        self, offsets: NDArray[np.uint64], versions: NDArray[np.uint64], metadata: Sequence[bytes]
-    ) -> None:
-        """As :meth:`overlay` for changes of many versions in any order, on opening; before any view is taken."""
-        rows = _rows_at(self.data, offsets)
-        held = np.flatnonzero(rows >= 0)
-        self.changes.restore_payloads(rows[held], versions[held], [metadata[i] for i in held.tolist()])
 
     def offsets_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The offsets of rows: uint64[k]."""
@@ -327,15 +334,6 @@ class SegmentView(View):
     def rows_at(self, offsets: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The rows of offsets, dead or alive, -1 for those that this part does not hold: int64[k]."""
         return _rows_at(self._data, offsets)
-
-    def row_of(self, offset: int) -> int:
-        """The row of one offset, dead or alive, or -1."""
-        column = self._data.offsets
-        if column is None:
-            row = offset - self._data.info.first_offset
-            return row if 0 <= row < self.rows else -1
-        row = int(np.searchsorted(column, np.uint64(offset)))
-        return row if row < self.rows and int(column[row]) == offset else -1
 
     def text(self, poll: Callable[[], None] = no_poll) -> Sequence[Piece]:
         """The words of the rows' texts."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -24,32 +22,14 @@ class Snapshot:
         ways: What searches worked out for this snapshot, by the kind of search; theirs to fill and to bound.
     """
 
-    __slots__ = ("__weakref__", "_bounds", "dead", "parts", "rows", "version", "ways")
+    __slots__ = ("__weakref__", "dead", "parts", "rows", "version", "ways")
 
     def __init__(self, version: int, parts: tuple[AnyView, ...]) -> None:
         self.version = version
         self.parts = parts
         self.dead = sum(part.dead for part in parts)
         self.rows = sum(part.rows for part in parts) - self.dead
-        self._bounds = [part.lo for part in parts]
         self.ways: dict[Any, Any] = {}
-
-    def locate(self, offset: int) -> tuple[AnyView, int] | None:
-        """The part and row of an offset, dead or alive; None when no part holds it at this version."""
-        at = bisect_right(self._bounds, offset) - 1
-        # Empty tail sections share their bound with the section before: step back over them.
-        while at >= 0:
-            part = self.parts[at]
-            row = part.row_of(offset)
-            if row >= 0:
-                return part, row
-            if part.rows:
-                return None
-            at -= 1
-        return None
-
-    def __iter__(self) -> Iterator[AnyView]:
-        return iter(self.parts)
 
     def __repr__(self) -> str:
         return f"<Snapshot of version {self.version}: {self.rows} rows in {len(self.parts)} parts>"

@@ -243,10 +243,6 @@ class TailView(View):
         """The rows of offsets, dead or alive, -1 for those that this part does not hold: int64[k]."""
         return self._section._offsets.to_rows(offsets, self.rows)
 
-    def row_of(self, offset: int) -> int:
-        """The row of one offset, dead or alive, or -1."""
-        return self._section._offsets.to_row(offset, self.rows)
-
     def text(self, poll: Callable[[], None] = no_poll) -> Sequence[Piece]:
         """The words of the rows' texts; those that were not asked for before are indexed now."""
         return self._section._texts.pieces(self.rows, poll)
@@ -309,11 +305,6 @@ class Tail:
         return sum(section.rows for section in self.sections)
 
     @property
-    def vector_bytes(self) -> int:
-        """Bytes of raw vectors in all sections: what ``seal_bytes`` is compared with."""
-        return 4 * self.dim * sum(section.rows for section in self.sections)
-
-    @property
     def open_bytes(self) -> int:
         """Bytes of raw vectors in the open section alone: what is not yet being sealed.
 
@@ -343,9 +334,9 @@ class Tail:
             self.sections = (*self.sections, TailSection(self.dim, last.hi, self._fields, self._words))
         return self.sections[-1].lo
 
-    def views(self, version: int, upto: int | None = None) -> tuple[TailView, ...]:
-        """Views of the sections in offset order, at least one; with ``upto`` only of those that end by that offset."""
-        return tuple(s.view(version) for s in self.sections if upto is None or (s.hi <= upto and s.rows))
+    def views(self, version: int) -> tuple[TailView, ...]:
+        """Views of the sections in offset order, at least one."""
+        return tuple(section.view(version) for section in self.sections)
 
     def drop(self, upto: int) -> None:
         """Forgets the sections below ``upto``, which a segment now holds. Views of them stay valid."""

@@ -84,11 +84,6 @@ class View(ABC):
         self.dead = self._dead.count
 
     @property
-    def changed(self) -> bool:
-        """Whether any payload differs from the one its row was written with."""
-        return self._overlay is not None
-
-    @property
     def replacements(self) -> int:
         """How often payloads were replaced since their rows were written, those that were replaced again included."""
         return 0 if self._overlay is None else self._overlay.length
@@ -230,10 +225,6 @@ class View(ABC):
     @abstractmethod
     def rows_at(self, offsets: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The rows of offsets, dead or alive, -1 for those that this part does not hold: int64[k]."""
-
-    @abstractmethod
-    def row_of(self, offset: int) -> int:
-        """The row of one offset, dead or alive, or -1."""
 
     @abstractmethod
     def vector_rows(self) -> NDArray[np.int64] | None:

@@ -107,6 +107,11 @@ class Storage(Protocol):
         """Bytes of memory held by caches and unflushed writes, an estimate."""
         ...
 
+    def hurry(self) -> None:
+        """Says that it will be closed soon: a write that it holds up fails within seconds, with ``ResourceExhausted``,
+        and does nothing."""
+        ...
+
     def close(self) -> None:
         """Syncs and frees everything, waiting for running reads. Idempotent."""
         ...

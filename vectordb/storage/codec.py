@@ -160,14 +160,6 @@ def decode_tombstone(value: bytes) -> Tombstone:
     return Tombstone._make(_U64_U64.unpack(value))
 
 
-def decode_pairs(values: Sequence[bytes]) -> NDArray[np.uint64]:
-    """Many id entries or tombstones: uint64[n, 2], columns in the order of their fields."""
-    joined = b"".join(values)
-    if any(len(value) != 16 for value in values):
-        raise Corruption("a stored id entry or tombstone has not 16 bytes")
-    return np.frombuffer(joined, dtype="<u8").reshape(len(values), 2).astype(np.uint64, copy=False)
-
-
 def encode_u32(number: int) -> bytes:
     """A collection's number."""
     return _U32.pack(number)

@@ -106,11 +106,6 @@ def name_key(name: str) -> bytes:
     return _prefix(GLOBAL, Kind.NAME) + name.encode()
 
 
-def alias_key(alias: str) -> bytes:
-    """META: reserved for aliases."""
-    return _prefix(GLOBAL, Kind.ALIAS) + alias.encode()
-
-
 def config_key(cid: int) -> bytes:
     """META: a collection's configuration."""
     return _prefix(cid, Kind.CONFIG)
@@ -180,12 +175,6 @@ def id_keys(cid: int, ids: Iterable[bytes]) -> list[bytes]:
     return [prefix + id_ for id_ in ids]
 
 
-def tombstone_keys(cid: int, offsets: Iterable[int]) -> list[bytes]:
-    """META keys of many tombstones; ``offsets`` are Python integers (``array.tolist()``)."""
-    pack = _CID_U64.pack
-    return [pack(cid, b"T", offset) for offset in offsets]
-
-
 def payload_keys(cid: int, first_offset: int, n: int, version: int) -> list[bytes]:
     """ROWS keys of the payloads that ``version`` wrote for ``n`` new rows from ``first_offset`` on."""
     pack = _CID_U64_U64.pack
@@ -196,11 +185,6 @@ def payload_keys_at(cid: int, offsets: Iterable[int], versions: Iterable[int]) -
     """ROWS keys of any payloads; Python integers."""
     pack = _CID_U64_U64.pack
     return [pack(cid, b"P", offset, version) for offset, version in zip(offsets, versions, strict=True)]
-
-
-def vector_keys(cid: int, first_offset: int, n: int, name: str = "") -> list[bytes]:
-    """VECTORS keys of the offsets ``first_offset .. first_offset + n - 1``."""
-    return vector_keys_at(cid, range(first_offset, first_offset + n), name)
 
 
 def vector_keys_at(cid: int, offsets: Iterable[int], name: str = "") -> list[bytes]:
@@ -282,14 +266,6 @@ def parse_superseded(key: bytes) -> Superseded:
     if len(key) != _CID_U64_U64_U64.size:
         raise _wrong_length(key, _CID_U64_U64_U64.size)
     return Superseded(*_CID_U64_U64_U64.unpack(key)[2:])
-
-
-def parse_undo(key: bytes) -> tuple[int, int]:
-    """(version, piece) of an UNDO key."""
-    if len(key) != _CID_U64_U32.size:
-        raise _wrong_length(key, _CID_U64_U32.size)
-    _, _, version, piece = _CID_U64_U32.unpack(key)
-    return version, piece
 
 
 def parse_numbers(keys: Sequence[bytes], count: int = 1) -> NDArray[np.uint64]:

@@ -168,6 +168,9 @@ class MemoryStorage:
             per_pair = 2 * sys.getsizeof(b"") + 32 + 100
             return self._bytes + per_pair * sum(len(table.values) for table in self._tables.values())
 
+    def hurry(self) -> None:
+        """See :meth:`Storage.hurry`; nothing here holds a write up."""
+
     def close(self) -> None:
         """See :meth:`Storage.close`."""
         with self._lock:

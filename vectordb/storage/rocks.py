@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -39,10 +38,10 @@ from vectordb.storage.gate import Gate
 from vectordb.storage.log_records import disarm
 from vectordb.storage.rocks_errors import holds_data, no_more_writes, translated
 from vectordb.storage.rocks_options import DEFAULT_CACHE_BYTES, WRITE_BUFFER_BYTES, common, family_options
+from vectordb.storage.stall import Stall
 
 _FIRST_CHUNK, _LAST_CHUNK = 16, 256
 _STALLED = "Write stall"
-_STALL_PAUSE = (0.0005, 0.02)  # seconds: first and longest pause between attempts
 
 
 class RocksStorage:
@@ -107,6 +106,7 @@ class RocksStorage:
         self._impatient.no_slowdown = True
         self._gate = Gate(f"the storage at '{self.path}'")
         self._closing = threading.Lock()
+        self._hurried = False
         self._open_lock = threading.Lock()
         self._cursors: weakref.WeakSet[Cursor] = weakref.WeakSet()  # guarded by self._open_lock
         self._compacting = 0  # guarded by self._open_lock
@@ -119,16 +119,16 @@ class RocksStorage:
         return RecordedBatch()
 
     def write(self, batch: Batch) -> None:
-        """See :meth:`Storage.write`. While RocksDB stalls, waits outside the GIL and the gate."""
+        """See :meth:`Storage.write`. While RocksDB stalls, waits outside the GIL and the gate (``stall.py``)."""
         if not isinstance(batch, RecordedBatch):
             raise Internal(f"a batch of another kind was given: {type(batch).__name__}")
-        pause, longest = _STALL_PAUSE
+        stall: Stall | None = None
         while True:
             with self._gate:
                 if self.failure is not None:
                     raise no_more_writes(self.failure, self.path)
                 try:
-                    if not self._stalled():
+                    if not self._stalled() or (stall is not None and stall.is_to_be_tried()):
                         failpoints.hit("storage.write")
                         self._db.write(self._native(batch), self._impatient)
                         failpoints.hit("storage.written")
@@ -136,8 +136,8 @@ class RocksStorage:
                 except Exception as error:
                     if _STALLED not in str(error):
                         raise self._failed(error) from error
-            time.sleep(pause)
-            pause = min(pause * 2, longest)
+            stall = stall or Stall(self.path, lambda: self._hurried)
+            stall.pause()
 
     def _stalled(self) -> bool:
         return bool(self._db.property_int_value("rocksdb.is-write-stopped"))
@@ -305,6 +305,10 @@ class RocksStorage:
             return total
 
     # -- the end -------------------------------------------------------------------------------------------------
+
+    def hurry(self) -> None:
+        """See :meth:`Storage.hurry`."""
+        self._hurried = True
 
     def close(self) -> None:
         """See :meth:`Storage.close`. Open scans raise ``Closed`` at their next step."""

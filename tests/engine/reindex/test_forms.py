@@ -12,9 +12,9 @@ import pytest
 
 import vectordb
 from tests.engine.reindex.small import DIM, HNSW, SEAL_BYTES, SMALL, fill, index_folders, live_of, vectors_of
+from tests.verified import verify_folder
 from tests.waiting import wait_until
 from vectordb import errors
-from vectordb.engine.care.verify import verify_folder
 from vectordb.types import QuantizationSpec
 
 

@@ -12,8 +12,8 @@ import pytest
 import vectordb
 from tests.engine.reindex.gate import Gate
 from tests.engine.reindex.small import DIM, HNSW, SMALL, fill, index_folders, live_of, strategies
+from tests.verified import verify_folder
 from tests.waiting import wait_until
-from vectordb.engine.care.verify import verify_folder
 from vectordb.index import registry
 
 

@@ -6,8 +6,10 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,58 @@ def test_a_write_that_fits_is_counted_while_it_runs(monkeypatch: pytest.MonkeyPa
             assert store.budget.left == 10 * MIB
     assert store.budget.left == 100 * MIB
     assert store.waited == 0
+
+
+@pytest.mark.parametrize("kinds", [("write", "write"), ("build", "build"), ("write", "build")])
+def test_of_two_that_fit_only_one_beside_the_other_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, str]
+) -> None:
+    store = Store(monkeypatch, own_process=True)
+    looked, claimed, ended = threading.Barrier(2), threading.Event(), threading.Event()
+    seen: set[int] = set()
+    most: list[int] = []
+
+    def private() -> int:
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            looked.wait(10)  # both have seen that nothing is claimed
+        return 0
+
+    def take(kind: str) -> bool:
+        budget = store.budget
+        around = budget.write(20 * MIB, store.seal, None) if kind == "write" else budget.build("an index", 60 * MIB)
+        try:
+            with around:
+                most.append(sum(budget._claims.values()))
+                claimed.set()
+                assert ended.wait(10)
+        except ResourceExhausted:
+            assert claimed.wait(10)
+            ended.set()
+            return False
+        return True
+
+    monkeypatch.setattr(memory, "private_bytes", private)
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(take, kinds)) == [False, True]
+    assert most == [60 * MIB]
+    assert store.budget.by_kind() == {"tail": 0, "builds": 0, "writes": 0}
+
+
+def test_what_was_claimed_while_it_was_waited_for_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    store.tail = 90 * MIB
+
+    def broken(done: Callable[[], bool], timeout: float | None) -> None:
+        store.tail = 0
+        assert done()
+        assert done()
+        assert store.budget.by_kind()["writes"] == 30 * MIB, "asked twice, claimed once"
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError), store.budget.write(10 * MIB, broken, None):
+        pass
+    assert store.budget.by_kind() == {"tail": 0, "builds": 0, "writes": 0}
 
 
 def test_a_write_waits_for_tails_to_be_sealed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,13 +103,6 @@ def test_readers_beside_the_appender_see_exact_prefixes() -> None:
 def test_an_empty_overlay_costs_and_changes_nothing() -> None:
     log = OverlayLog()
     assert log.at(10**9) is None
-    view = log.view()
-    base = object()
-    assert not view
-    assert view.correct(TREE, base) is base  # type: ignore[arg-type, comparison-overlap]
-    assert view.correct_estimate(TREE, base) is base  # type: ignore[arg-type, comparison-overlap]
-    assert view.folded(base) is base  # type: ignore[arg-type, comparison-overlap]
-    assert view.count == 0
     assert log.nbytes == 0
 
 

@@ -19,18 +19,17 @@ def test_counts_and_places(make_world: Callable) -> None:
     world.delete(7)
     snapshot = Snapshot(world.version, tail.views(world.version))
     assert (snapshot.rows, snapshot.dead, len(snapshot.parts)) == (43, 7, 3)
-    for offset in range(world.next_offset + 5):
-        found = snapshot.locate(offset)
-        assert (found is not None) == (offset in world.rows)
-        if found is not None:
-            part, row = found
-            assert part.ids(np.array([row])) == [world.rows[offset].id]
+    every = np.arange(world.next_offset + 5, dtype=np.uint64)
+    held = np.stack([part.rows_at(every) >= 0 for part in snapshot.parts])
+    assert held.sum(axis=0).tolist() == [offset in world.rows for offset in every.tolist()]
+    for part, mine in zip(snapshot.parts, held, strict=True):
+        assert part.ids(part.rows_at(every[mine])) == [world.rows[offset].id for offset in every[mine].tolist()]
 
 
 def test_an_empty_collection() -> None:
     snapshot = Snapshot(0, Tail(6, 0).views(0))
     assert (snapshot.rows, snapshot.dead) == (0, 0)
-    assert snapshot.locate(0) is None
+    assert [part.rows for part in snapshot.parts] == [0]
 
 
 def test_it_can_be_watched() -> None:

@@ -68,7 +68,7 @@ def test_a_view_without_changes_makes_nothing(make_world: Callable, options: Sea
     segment = seal([section.view(1)], None, options)
     for view in (section.view(1), segment.view(1)):
         assert view.dead == 0
-        assert not view.changed
+        assert not view.replacements
         assert len(view.dead_rows()) == 0
     assert segment.changes.tombstones.nbytes == 0
 

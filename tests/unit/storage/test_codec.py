@@ -85,18 +85,13 @@ def test_a_shortened_payload_never_reads_past_its_end(payload: Payload, data: st
 def test_fixed_entries(a: int, b: int) -> None:
     assert codec.decode_id_entry(codec.encode_id_entry(a, b)) == IdEntry(a, b)
     assert codec.decode_tombstone(codec.encode_tombstone(a, b)) == Tombstone(a, b)
-    pairs = codec.decode_pairs([codec.encode_id_entry(a, b), codec.encode_tombstone(b, a)])
-    assert pairs.dtype == np.uint64
-    assert pairs.tolist() == [[a, b], [b, a]]
     assert codec.decode_u32(codec.encode_u32(a & 0xFFFFFFFF)) == a & 0xFFFFFFFF
 
 
 def test_fixed_entries_of_a_wrong_length() -> None:
-    assert codec.decode_pairs([]).shape == (0, 2)
     for call in (
         lambda: codec.decode_id_entry(b"x" * 15),
         lambda: codec.decode_tombstone(b"x" * 17),
-        lambda: codec.decode_pairs([b"x" * 17, b"x" * 15]),
         lambda: codec.decode_u32(b""),
     ):
         with pytest.raises(Corruption, match=r"16 bytes|instead of"):

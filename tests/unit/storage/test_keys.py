@@ -21,7 +21,7 @@ def test_layout_byte_for_byte() -> None:
     """These bytes are on users' disks: a change here needs a new FORMAT_VERSION and a migration."""
     assert keys.FORMAT_VERSION == 1
     assert keys.name_key("docs") == b"\0\0\0\0Ndocs"
-    assert keys.alias_key("d") == b"\0\0\0\0Ad"
+    assert Kind.ALIAS.value == b"A", "reserved"
     assert keys.NEXT_COLLECTION_KEY == b"\0\0\0\0#"
     assert keys.config_key(1) == b"\0\0\0\x01c"
     assert keys.state_key(1) == b"\0\0\0\x01S"
@@ -43,14 +43,12 @@ def test_layout_byte_for_byte() -> None:
 def test_many_keys_equal_single_ones(cid: int, some_ids: list[bytes], version: int) -> None:
     assert keys.id_keys(cid, some_ids) == [keys.id_key(cid, i) for i in some_ids]
     offsets = [7, 2**40, 0]
-    assert keys.tombstone_keys(cid, offsets) == [keys.tombstone_key(cid, o) for o in offsets]
     assert keys.payload_keys(cid, 300, 4, version) == [keys.payload_key(cid, o, version) for o in range(300, 304)]
     versions = [1, version, 3]
     assert keys.payload_keys_at(cid, offsets, versions) == [
         keys.payload_key(cid, o, v) for o, v in zip(offsets, versions, strict=True)
     ]
     for name in ("", "title"):
-        assert keys.vector_keys(cid, 254, 3, name) == [keys.vector_key(cid, o, name) for o in (254, 255, 256)]
         assert keys.vector_keys_at(cid, offsets, name) == [keys.vector_key(cid, o, name) for o in offsets]
 
 
@@ -113,7 +111,6 @@ def test_parsing(cid: int, a: int, b: int, c: int, id_: bytes) -> None:
     assert keys.parse_offset_version(keys.payload_key(cid, a, b)) == (a, b)
     assert keys.parse_offset_version(keys.overlay_key(cid, a, b)) == (a, b)
     assert keys.parse_superseded(keys.superseded_key(cid, Superseded(a, b, c))) == Superseded(a, b, c)
-    assert keys.parse_undo(keys.undo_key(cid, a, 17)) == (a, 17)
     many = [keys.superseded_key(cid, Superseded(a, b, c)), keys.superseded_key(cid, Superseded(c, a, b))]
     found = keys.parse_numbers(many, 3)
     assert found.dtype == np.uint64
@@ -123,7 +120,7 @@ def test_parsing(cid: int, a: int, b: int, c: int, id_: bytes) -> None:
 
 
 def test_keys_of_a_wrong_length_are_corruption() -> None:
-    for parse in (keys.parse_offset_version, keys.parse_superseded, keys.parse_undo):
+    for parse in (keys.parse_offset_version, keys.parse_superseded):
         with pytest.raises(Corruption, match="bytes instead of"):
             parse(b"\0\0\0\1Pxyz")
     with pytest.raises(Corruption, match="differ in length"):

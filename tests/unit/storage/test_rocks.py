@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import threading
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from vectordb import failpoints
 from vectordb.errors import Closed, Corruption, DirectoryLocked, FailedPrecondition, Internal, ResourceExhausted
+from vectordb.storage import stall
 from vectordb.storage.acked import Loss, lost, read_acked
 from vectordb.storage.base import Family
 from vectordb.storage.rocks import RocksStorage
@@ -305,6 +308,49 @@ class TestStall:
         fill(storage, 10)
         monkeypatch.setattr(storage, "_db", refusing.db)
         assert refusing.refused == 3
+        assert len(list(storage.scan(Family.ROWS, b"", LAST))) == 10
+        storage.close()
+
+    def test_a_stall_that_goes_on_is_told_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        storage = RocksStorage(tmp_path / "db")
+        stalls = iter([True] * 5)
+        monkeypatch.setattr(storage, "_stalled", lambda: next(stalls, False))
+        fill(storage, 10)
+        assert caplog.text == ""
+        monkeypatch.setattr(stall, "_TOLD_SECONDS", 0.0)
+        stalls = iter([True] * 5)
+        fill(storage, 10)
+        assert caplog.text.count("has taken no writes for 0 s: its disk is slow, or fails") == 1
+        storage.close()
+
+    def test_a_write_that_is_held_up_is_told_what_stopped_rocksdb_for_good(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        storage = RocksStorage(tmp_path / "db")
+        monkeypatch.setattr(stall, "_TRIED_SECONDS", 0.0)
+        monkeypatch.setattr(storage, "_stalled", lambda: True)
+        fill(storage, 10)
+        with (
+            failpoints.armed("storage.write", failpoints.fail(errno.ENOSPC)),
+            pytest.raises(ResourceExhausted, match="no space left"),
+        ):
+            fill(storage, 10)
+        assert storage.failure is not None
+        monkeypatch.undo()
+        storage.close()
+
+    def test_before_closing_a_stalled_write_is_given_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        storage = RocksStorage(tmp_path / "db")
+        monkeypatch.setattr(stall, "_LAST_SECONDS", 0.0)
+        storage.hurry()
+        stalls = iter([False, True])
+        monkeypatch.setattr(storage, "_stalled", lambda: next(stalls, True))
+        fill(storage, 10)  # what is not held up is written
+        with pytest.raises(ResourceExhausted, match="is being closed"):
+            fill(storage, 20)
+        assert storage.failure is None
         assert len(list(storage.scan(Family.ROWS, b"", LAST))) == 10
         storage.close()
 

@@ -14,7 +14,8 @@ reads in and drops as it likes: they are shown, but are no memory that anybody c
 Builds have what the rest leaves. Merges are kept so small that the index of what they make can be built in a third of
 the limit; an index whose build does not fit is built over codes where its kind can and the user chose no quantization
 (``Capabilities.lean``; ``stats`` shows it, and ``optimize`` builds it in full once that fits), else not at all, and
-``stats`` says why. An index that does not map is not loaded where it does not fit: its segment is searched exactly.
+``stats`` says why. An index that does not map is not loaded where it does not fit: its segment is searched exactly,
+and the index stays where it is for a later opening, unless another is built first.
 
 Where the process is the database's own (the server's), what counts is the larger of this and the private memory that
 the system sees in it.
@@ -85,18 +86,25 @@ class MemoryBudget:
 
     def used(self) -> int:
         """Bytes that count against the limit, now or a moment ago."""
+        return self._taken(self._looked())
+
+    def _looked(self) -> int:
+        """Counts anew where that is due; the private memory of a process that is the database's own, else 0."""
         now = time.monotonic()
         if now - self._at > _AGE:
             known = sum(self._count().values())
             with self._lock:
                 self._known, self._at = known, now
-        used = self._known + sum(self._claims.values())
-        if self._measured and self.limit is not None:
-            used = max(used, private_bytes())
-            if used > 0.85 * self.limit and now - self._trimmed > _TRIM_SECONDS:
-                self._trimmed = now
-                give_back()
-        return used
+        if not self._measured or self.limit is None:
+            return 0
+        measured = private_bytes()
+        if self._taken(measured) > 0.85 * self.limit and now - self._trimmed > _TRIM_SECONDS:
+            self._trimmed = now
+            give_back()
+        return measured
+
+    def _taken(self, measured: int) -> int:
+        return max(measured, self._known + sum(self._claims.values()))
 
     @property
     def left(self) -> int | None:
@@ -120,24 +128,32 @@ class MemoryBudget:
             return
         # Rows as given, as they are searched, and as they are stored.
         need = 3 * size
+        claimed = False
 
         def fits() -> bool:
-            return self.used() + need <= limit
+            nonlocal claimed
+            claimed = claimed or self._claim("writes", need)
+            return claimed
 
         if need > limit:
             raise self._exhausted(f"a write of {sizes_text(size)}", need, "split it, use bulk_upsert, or raise it")
-        if not fits():
-            started = time.monotonic()
-            wait(fits, timeout)
-            if timeout is not None and time.monotonic() - started >= timeout:
-                what = f"the write waited {timeout} s for memory and was withdrawn; nothing was written"
-                raise DeadlineExceeded(what, timeout=timeout)
+        leaves = 0
+        try:
             if not fits():
-                mend = "write less at a time, try again in a moment, or raise it"
-                raise self._exhausted(f"a write of {sizes_text(size)}", need, mend, retry_after=_RETRY_AFTER)
-        # What is searched and what is stored stay, as given it goes.
-        with self._claimed("writes", need, leaves=2 * size):
+                started = time.monotonic()
+                wait(fits, timeout)
+                if timeout is not None and time.monotonic() - started >= timeout:
+                    what = f"the write waited {timeout} s for memory and was withdrawn; nothing was written"
+                    raise DeadlineExceeded(what, timeout=timeout)
+                if not fits():
+                    mend = "write less at a time, try again in a moment, or raise it"
+                    raise self._exhausted(f"a write of {sizes_text(size)}", need, mend, retry_after=_RETRY_AFTER)
+            # What is searched and what is stored stay, as given it goes.
+            leaves = 2 * size
             yield
+        finally:
+            if claimed:
+                self._release("writes", need, leaves)
 
     @contextlib.contextmanager
     def build(self, what: str, need: int) -> Iterator[None]:
@@ -146,13 +162,12 @@ class MemoryBudget:
         Raises:
             ResourceExhausted: It does not fit.
         """
-        left = self.left
-        if left is not None and need > left:
+        if not self._claim("builds", need):
             raise self._exhausted(what, need, "free memory, raise it, or choose a smaller quantization")
         try:
-            with self._claimed("builds", need):
-                yield
+            yield
         finally:
+            self._release("builds", need)
             self._at = 0.0  # what it left behind is counted at the next look
             self.settle()
 
@@ -185,16 +200,20 @@ class MemoryBudget:
             **facts,
         )
 
-    @contextlib.contextmanager
-    def _claimed(self, kind: str, need: int, leaves: int = 0) -> Iterator[None]:
+    def _claim(self, kind: str, need: int) -> bool:
+        """Takes so many bytes where they fit, in one step: where there is room for one of two, one is refused."""
+        measured = self._looked()
         with self._lock:
+            if self.limit is not None and self._taken(measured) + need > self.limit:
+                return False
             self._claims[kind] += need
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._claims[kind] -= need
-                self._known += leaves
+            return True
+
+    def _release(self, kind: str, need: int, leaves: int = 0) -> None:
+        """Ends a claim; ``leaves``: bytes of it that stay."""
+        with self._lock:
+            self._claims[kind] -= need
+            self._known += leaves
 
 
 def settled_limit(given: int | str | None) -> int | None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,9 +45,30 @@ def stage(
 
     Returns:
         The folder, and the committed version of each collection by name.
+
+    Raises:
+        ResourceExhausted: No space is left. FailedPrecondition: The files cannot be linked. Nothing is left behind.
+        VectorDBError: What storage says of a failing disk; likewise.
     """
     staging = store.root / f"{TEMPORARY}{uuid4().hex}"  # garbage at the next opening, if this process dies
-    staging.mkdir()
+    with _told(f"the files of '{folder}' cannot be linked for a backup or a check"):
+        staging.mkdir()
+        try:
+            return staging, _linked(staging, folder, storage, (store, catalogue, lives))
+        except BaseException:
+            # Else erasures would wait for it, and its links keep what was removed on the disk.
+            discard(staging, store)
+            raise
+
+
+def _linked(
+    staging: Path,
+    folder: Path,
+    storage: RocksStorage,
+    contents: tuple[SegmentStore, Catalogue, Sequence[LiveCollection]],
+) -> dict[str, int]:
+    """Links all there is into the staging folder; gives the versions."""
+    store, catalogue, lives = contents
     with ExitStack() as stack:
         for live in lives:
             # No manifest changes and no segment is removed until all are linked.
@@ -64,7 +85,7 @@ def stage(
         versions = {name: catalogue.state(number).version for name, number in catalogue.numbers().items()}
     os.link(folder / FORMAT_FILE, staging / FORMAT_FILE)
     failpoints.hit("backup.staged")
-    return staging, versions
+    return versions
 
 
 def _link(source: Path, target: Path) -> None:
@@ -91,16 +112,19 @@ def save(staging: Path, versions: dict[str, int], destination: str) -> BackupInf
         collections=versions,
     )
     files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
-    try:
+    with _told(f"a backup cannot be written to {destination!r}", destination=destination):
         return archive.store(place_of(destination), facts, files, lambda count: None)
+
+
+@contextmanager
+def _told(what: str, **facts: str) -> Iterator[None]:
+    """Says of a block's ``OSError`` what it kept from being done."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhausted(
-                f"no space left for a backup at {destination!r}; free some", limit="disk"
-            ) from error
-        raise FailedPrecondition(
-            f"a backup cannot be written to {destination!r}: {error.strerror or error}", destination=destination
-        ) from error
+            raise ResourceExhausted(f"{what}: no space is left; free some", limit="disk", **facts) from error
+        raise FailedPrecondition(f"{what}: {error.strerror or error}", **facts) from error
 
 
 def discard(staging: Path, store: SegmentStore) -> None:

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vectordb import failpoints
+from vectordb.engine.care.rebuild import drop_index
 from vectordb.errors import DeadlineExceeded
+from vectordb.index.base import BuildCancelled
 from vectordb.reports import Erasure
 from vectordb.storage import keys
 from vectordb.storage.rocks import RocksStorage
@@ -70,6 +73,7 @@ def erase(
     def remaining() -> float:
         return end - time.monotonic()
 
+    _forget_unloaded(house, live)
     house.optimizer.request(live, True, erase=True, remaining=remaining)
     failpoints.hit("erase.rewritten")
     _wait_for_snapshots(live, version, remaining)
@@ -103,6 +107,14 @@ def _refs(live: LiveCollection) -> set[str]:
     """Segments and indexes that a collection has."""
     segments = live.segments
     return {s.name for s in segments} | {s.ref for s in segments}
+
+
+def _forget_unloaded(house: House, live: LiveCollection) -> None:
+    """Sets aside the indexes that there was no memory to load: nobody knows what they learned from."""
+    for segment in live.segments:
+        if house.store is not None and segment.built is None and segment.names_index:
+            with suppress(BuildCancelled):  # what was merged or indexed meanwhile does not name it any more
+                drop_index(live, house.storage, house.store, segment)
 
 
 def _wait_for_snapshots(live: LiveCollection, version: int, remaining: Callable[[], float]) -> None:

@@ -75,7 +75,8 @@ def _put_in_place(
 
 
 def drop_index(live: LiveCollection, storage: Storage, store: SegmentStore, segment: Segment) -> None:
-    """Serves a segment without its damaged index, which is set aside; the optimizer builds another.
+    """Serves a segment without its index, damaged or not wanted any more, which is set aside; the optimizer builds
+    another.
 
     Raises:
         BuildCancelled: The segment is gone meanwhile.

@@ -129,7 +129,7 @@ class Scrubber:
         if segment.data.info.documents != 0:
             refs.append(text_ref(segment.name))
         problems = [problem for ref in refs for problem in self._store.verify(ref, pace.chunk)]
-        index = self._store.verify(segment.ref, pace.chunk) if segment.ref != segment.name and not problems else []
+        index = self._store.verify(segment.ref, pace.chunk) if segment.names_index and not problems else []
         if not (problems or index):
             return []
         # What serves in its place now: nothing where it was merged away meanwhile, and so is missing by right; itself

@@ -129,6 +129,9 @@ class Settled:
         """Raises: FailedPrecondition."""
         raise _read_only()
 
+    def hurry(self) -> None:
+        """Nothing is written here, so nothing waits."""
+
     def close(self) -> None:
         """Leaves the storage below open."""
 

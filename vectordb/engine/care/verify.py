@@ -62,11 +62,6 @@ def verify(path: Path, searches: int = SAMPLE_SEARCHES) -> VerifyReport:
         return check.run()
 
 
-def verify_folder(path: Path) -> list[str]:
-    """As :func:`verify`: everything that is wrong, in words; empty when all holds."""
-    return [str(problem) for problem in verify(path).problems]
-
-
 @contextmanager
 def _owned(folder: Path) -> Iterator[None]:
     lock = DirectoryLock(folder)
