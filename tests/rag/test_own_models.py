@@ -280,6 +280,13 @@ def test_a_verdict_s_action_may_be_its_text() -> None:
         Verdict("mine", "question", "no")  # type: ignore[arg-type]
 
 
+def test_guards_may_come_from_a_generator(memory: Database, hashing: Callable[..., Any]) -> None:
+    refusing = guard(Verdict("mine", "question", Action.REFUSE))
+    kb = KnowledgeBase(memory, "kb", hashing(), Own(), guards=(one for one in [refusing]))  # type: ignore[arg-type]
+    for _ in range(2):
+        assert kb.ask(QUESTION).refusal_reason == "mine"
+
+
 # Functions as embedding models
 
 

@@ -97,7 +97,6 @@ class KnowledgeBase:
             (llm, check_llm),
             (chunker, check_chunker),
             (reranker, check_reranker),
-            (guards, checked_guards),
             (answering, check_answering),
         ):
             if part is not None:
@@ -107,7 +106,8 @@ class KnowledgeBase:
                 f'config is a mapping, such as {{"index": "hnsw"}}, got {config!r:.60}', field="config"
             )
         self.db, self.name = db, name
-        self.llm, self.guards, self.reranker = llm, guards, reranker
+        self.llm, self.reranker = llm, reranker
+        self.guards: Sequence[Guard] | None = None if guards is None else checked_guards(guards)
         self.chunker: Chunker = chunker if chunker is not None else TokenChunker()
         self._live = Live(db, name, embedder, config or {})
         self._desk = AnswerDesk(self, answering if answering is not None else AnswerConfig())

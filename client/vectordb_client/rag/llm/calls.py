@@ -28,7 +28,8 @@ def completed(llm: LLM, messages: Sequence[Message], clock: Clock, **sampling: A
     if not isinstance(found, Completion) or not isinstance(found.text, str):
         wanted = "a Completion(text, model, finish_reason) with a string as its text"
         _wrong(llm, "complete", found, wanted)
-    _in_time(llm, clock, found.text)
+    if clock.remaining() == 0.0:
+        raise _late(llm, clock, found.text)
     return found
 
 
@@ -53,7 +54,8 @@ def streamed(llm: LLM, messages: Sequence[Message], clock: Clock, **sampling: An
             if delta.completion is not None and not isinstance(delta.completion, Completion):
                 _wrong(llm, "stream", delta.completion, "a Completion in its last Delta", "gave")
             came.append(delta.text)
-            _in_time(llm, clock, "".join(came))
+            if clock.remaining() == 0.0:
+                raise _late(llm, clock, "".join(came))
             yield delta
 
 
@@ -71,11 +73,6 @@ def _failing(llm: LLM, clock: Clock, came: list[str]) -> Iterator[None]:
             model=llm.name,
             partial="".join(came),
         ) from error
-
-
-def _in_time(llm: LLM, clock: Clock, text: str) -> None:
-    if clock.remaining() == 0.0:
-        raise _late(llm, clock, text)
 
 
 def _late(llm: LLM, clock: Clock, text: str) -> DeadlineExceeded:
