@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,25 @@ def test_it_is_kept_with_the_knowledge_base(db: Database, hashing: Callable[...,
     report = kb.calibrate(words, foreign, store=False)
     assert kb.min_score is None
     assert report.sufficient
-    assert kb.calibrate(words, foreign) == report
+    assert (report.stored, str(report).endswith("sufficient, not stored")) == (False, True)
+    assert kb.calibrate(words, foreign) == replace(report, stored=True)
     assert KnowledgeBase(db, "kb", hashing(512)).min_score == report.min_score
     assert kb.retrieve(words[0], min_score=kb.min_score)[0].document_id == "0"
     assert kb.retrieve(foreign[1], min_score=kb.min_score) == []
     with pytest.raises(errors.InvalidArgument, match="answerable has 1"):
         kb.calibrate(["a"], ["b", "c"])
+
+
+def test_what_is_not_sufficient_is_not_kept(memory: Database, hashing: Callable[..., Any]) -> None:
+    kb = KnowledgeBase(memory, "kb", hashing(512))
+    words = [f"alpha{n} beta{n} gamma{n}" for n in range(40)]
+    kb.add([Document(str(n), text) for n, text in enumerate(words)], progress=False)
+    # The same questions on both sides: nothing tells them apart.
+    report = kb.calibrate(words, words)
+    assert (report.sufficient, report.stored) == (False, False)
+    assert str(report).endswith("NOT sufficient, not stored")
+    assert kb.min_score is None
+    good = kb.calibrate(words, [f"other{n} thing{n} else{n}" for n in range(40)])
+    assert good.stored
+    assert not kb.calibrate(words, words).stored
+    assert kb.min_score == good.min_score

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vectordb_client import Database, connect
-from vectordb_client.rag import KnowledgeBase, TokenChunker
+from vectordb_client.rag import Document, KnowledgeBase, TokenChunker
 
 BAD = {"bad/binary.txt": "is binary", "bad/broken.pdf": "cannot be read", "bad/empty.md": "is empty"}
 LARGE = 20 << 20
@@ -166,3 +166,25 @@ def test_what_cannot_be_read_any_more_is_kept(
         "has 4 bytes, more than max_file_bytes=3",
         "does not exist",
     ]
+
+
+def test_a_file_whose_document_was_replaced_is_read_again(
+    tmp_path: Path, memory: Database, hashing: Callable[..., Any], checks: ModuleType
+) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(f"What the file {name} says.")
+    kb = KnowledgeBase(memory, "kb", hashing())
+    kb.add(tmp_path, progress=False)
+    assert kb.add(Document("a.txt", "What the caller says."), progress=False).updated == ("a.txt",)
+    report = kb.add(tmp_path, progress=False)
+    assert (report.updated, report.unchanged) == (("a.txt",), ("b.txt",))
+    document = kb.document("a.txt")
+    assert document is not None
+    assert document.text == "What the file a.txt says."
+    assert kb.add(tmp_path, progress=False).unchanged == ("a.txt", "b.txt")
+    checks.check_whole(kb)
+    # Also where the caller's document is the last word: the folder does not take it away.
+    kb.add(Document("a.txt", "What the caller says."), progress=False)
+    (tmp_path / "a.txt").unlink()
+    assert kb.add(tmp_path, progress=False).removed == ()
+    assert {entry.id for entry in kb.documents()} == {"a.txt", "b.txt"}

@@ -21,7 +21,7 @@ from vectordb_client.rag.evaluate import Evaluation, EvaluationQuestion
 from vectordb_client.rag.feedback import Replay
 from vectordb_client.rag.guards import Guard
 from vectordb_client.rag.knowledge_base import KnowledgeBase
-from vectordb_client.rag.llm import LLM, LlamaCpp, OpenAICompatible, TransformersPipeline
+from vectordb_client.rag.llm import LLM, FunctionLLM, LlamaCpp, OpenAICompatible, TransformersPipeline
 from vectordb_client.rag.prompt import PromptTemplate
 from vectordb_client.rag.report import AddReport, Failure
 from vectordb_client.rag.rerank import CrossEncoderReranker, Reranker
@@ -43,6 +43,7 @@ __all__ = [
     "Event",
     "Failure",
     "FunctionEmbedder",
+    "FunctionLLM",
     "Guard",
     "HeadingChunker",
     "KnowledgeBase",

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from vectordb_client.rag.documents import FileSource, Sources, Unreadable, parse_file
 from vectordb_client.rag.documents.formats import VERSION
-from vectordb_client.rag.ingest import Item, Tally, Writer, problem_with
+from vectordb_client.rag.ingest import Item, Tally, Writer, plain, problem_with
 from vectordb_client.rag.report import AddReport, Failure
 from vectordb_client.rag.store.generation import FileEntry, Generation
 from vectordb_client.rag.types import Document
@@ -51,12 +51,12 @@ class Addition:
         self._known = self._generation.files() if sources.files or sources.folders else {}
         self._path_of = {entry.id: path for path, entry in self._known.items()}
         sizes = {file.key: _size(file.path) for file in sources.files}
-        total = sum(sizes.values()) + sum(len(document.text) for document in sources.documents)
+        documents = [plain(document) for document in sources.documents if self._acceptable(document)]
+        total = sum(sizes.values()) + sum(len(document.text) for document in documents)
         with tqdm(total=total, unit="B", unit_scale=True, disable=not self._progress, desc="adding") as bar:
             writer = Writer(self._generation, self._embedder, self._chunker, self._tally, bar)
-            for document in sources.documents:
-                if self._acceptable(document):
-                    writer.put(Item(document, weight=len(document.text)))
+            for document in documents:
+                writer.put(Item(document, weight=len(document.text)))
             for file in sources.files:
                 items = list(self._items(file, sizes[file.key]))
                 for item in items:

@@ -14,20 +14,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vectordb.errors import VectorDBError
+from vectordb.errors import InvalidArgument, VectorDBError
 from vectordb.ids import generated_ids
+from vectordb_client.rag.arguments import question_text
 from vectordb_client.rag.asking import Event, Options, refusal
 from vectordb_client.rag.checking import Checker
 from vectordb_client.rag.citations import citations, parse, rendered
 from vectordb_client.rag.guards import ANSWER, QUESTION, Guard
 from vectordb_client.rag.llm.base import LLM, Completion
+from vectordb_client.rag.llm.calls import completed, streamed
 from vectordb_client.rag.prompt import Prompt, PromptTemplate, build
 from vectordb_client.rag.ranking import reciprocal_rank_fusion
 from vectordb_client.rag.retrieval import RetrievalOptions, Retrieved
 from vectordb_client.rag.support import Judge
 from vectordb_client.rag.telemetry import Telemetry
 from vectordb_client.rag.templates import MISSING, OPEN
-from vectordb_client.rag.trace import Action, Recorder
+from vectordb_client.rag.trace import Action, Recorder, Verdict
 from vectordb_client.rag.types import Answer, Citation, Passage
 from vectordb_client.transport.retry import Clock
 
@@ -82,7 +84,7 @@ class _Asked:
 
     def __init__(self, parts: Answerer, question: str, options: Options, *, streamed: bool) -> None:
         self._parts, self._options, self._streamed = parts, options, streamed
-        self._question = question
+        self._question = question_text(question)
         self._clock = Clock(options.timeout)
         self._passages: tuple[Passage, ...] = ()
         self._below = False
@@ -102,7 +104,8 @@ class _Asked:
                     yield event
             except VectorDBError as error:
                 facts = {**error.fields, "passages": self._passages, "trace": self._recorder.trace()}
-                raise type(error)(error.message, **facts) from error
+                # The first cause stays the cause: what a model of the caller's own raised.
+                raise type(error)(error.message, **facts) from (error.__cause__ or error)
 
     def _steps(self) -> Iterator[Event]:
         question, refused = self._guarded(QUESTION, self._question)
@@ -242,12 +245,8 @@ class _Asked:
             yield self._completed(prompt, facts, self._options.max_tokens).text
             return
         facts |= self._asked_for(self._options.max_tokens)
-        stream: Any = self._parts.llm.stream(
-            prompt.messages, **self._sampling(self._options.max_tokens), timeout=self._clock.remaining()
-        )
-        with contextlib.ExitStack() as stack:
-            if hasattr(stream, "close"):
-                stack.callback(stream.close)
+        sampling = self._sampling(self._options.max_tokens)
+        with contextlib.closing(streamed(self._parts.llm, prompt.messages, self._clock, **sampling)) as stream:
             for delta in stream:
                 if delta.completion is not None:
                     self._note(delta.completion, facts)
@@ -256,9 +255,7 @@ class _Asked:
 
     def _completed(self, prompt: Prompt, facts: dict[str, Any], max_tokens: int) -> Completion:
         facts |= self._asked_for(max_tokens)
-        completion = self._parts.llm.complete(
-            prompt.messages, **self._sampling(max_tokens), timeout=self._clock.remaining()
-        )
+        completion = completed(self._parts.llm, prompt.messages, self._clock, **self._sampling(max_tokens))
         self._note(completion, facts)
         return completion
 
@@ -295,14 +292,25 @@ class _Asked:
         with self._recorder.stage("guard") as facts:
             facts["stage"] = stage
             for guard in guards:
-                verdict = guard.check(stage, text)
-                self._recorder.verdicts.append(verdict)
+                verdict = self._verdict(guard, stage, text)
                 if verdict.action is Action.REFUSE:
                     facts["refused_by"] = guard.name
                     return text, guard.name.partition("(")[0]
                 if verdict.action is Action.REPLACE and verdict.text is not None:
                     text = verdict.text
         return text, None
+
+    def _verdict(self, guard: Guard, stage: str, text: str) -> Verdict:
+        verdict: Any = guard.check(stage, text)
+        if not isinstance(verdict, Verdict):
+            raise InvalidArgument(
+                f"guard {guard.name!r} returned {type(verdict).__name__} {verdict!r:.60} from check(); it returns a "
+                "Verdict(guard, stage, action, reason), such as Verdict(self.name, stage) where the text may pass",
+                field="guards",
+                guard=guard.name,
+            )
+        self._recorder.verdicts.append(verdict)
+        return verdict
 
     def _refused(self, reason: str) -> Event:
         trace = self._recorder.trace()

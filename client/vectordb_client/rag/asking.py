@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
+from vectordb_client.rag.arguments import flag, number, whole
 from vectordb_client.rag.prompt import NO_ANSWER, PromptTemplate
 from vectordb_client.rag.templates import ANSWER
 from vectordb_client.rag.types import Answer, Passage
@@ -43,7 +45,8 @@ class Options:
 
     Attributes:
         where: A filter on the documents' metadata.
-        min_score: Nothing below this cosine similarity is answered from; ``None`` for no bound.
+        min_score: Nothing below this cosine similarity is answered from; ``None`` for the knowledge base's own
+            threshold (:attr:`KnowledgeBase.min_score`), ``-1.0``, which everything reaches, for no bound in this call.
         max_rounds: Above 1 the model says what is missing after each retrieval, and that is retrieved too.
         seed, temperature: Of the model; 0 and one seed give one answer as far as the model can.
         timeout: Seconds for everything together; ``None`` for the model's own.
@@ -78,26 +81,48 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("max_rounds", "limit", "max_tokens"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidArgument(f"{name} is a whole number, at least 1, got {value!r}", field=name)
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
         for name, known in (("below", BELOW), ("unsupported", UNSUPPORTED)):
             if getattr(self, name) not in known:
                 raise InvalidArgument(f"{name} is one of {', '.join(known)}, got {getattr(self, name)!r}", field=name)
-        if self.timeout is not None and not self.timeout > 0:
-            raise InvalidArgument(f"timeout is seconds greater than 0, got {self.timeout!r}", field="timeout")
+        if self.min_score is not None:
+            what = "is a number, a cosine similarity, or None for the knowledge base's own threshold"
+            object.__setattr__(self, "min_score", number("min_score", self.min_score, what))
+        if self.timeout is not None:
+            what = "is seconds greater than 0, or None"
+            object.__setattr__(self, "timeout", number("timeout", self.timeout, what, math.ulp(0.0)))
+        object.__setattr__(self, "temperature", number("temperature", self.temperature, "is a number, at least 0", 0.0))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole("seed", self.seed))
+        flag("add_citations", self.add_citations)
+        if not isinstance(self.template, PromptTemplate):
+            raise InvalidArgument(
+                f"template is a PromptTemplate(name, version, system, user), got {self.template!r:.60}",
+                field="template",
+            )
+        for name, example in (("retrieval", '{"mode": "hybrid"}'), ("refusals", '{"no_passages": "Ask the office."}')):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise InvalidArgument(f"{name} is a mapping, such as {example}, got {value!r:.60}", field=name)
+        for reason, wording in self.refusals.items():
+            if not isinstance(wording, str):
+                raise InvalidArgument(f"refusals[{reason!r}] is a string, got {wording!r:.60}", field="refusals")
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Options:
+    def of(cls, options: Mapping[str, Any], further: tuple[str, ...] = ()) -> Options:
         """From keyword arguments.
+
+        Args:
+            further: Options that the caller has taken out already, for the message.
 
         Raises:
             InvalidArgument: A name is not known, or a value out of range.
         """
         names = cls.__dataclass_fields__
+        known = ", ".join((*names, *further))
         for name in options:
             if name not in names:
-                raise InvalidArgument(f"asking has no option {name!r}; it has {', '.join(names)}", field=name)
+                raise InvalidArgument(f"asking has no option {name!r}; it has {known}", field=name)
         return cls(**options)
 
     def request(self, question: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class CalibrationReport:
         chosen_foreign, chosen_answerable: The same on the half that it was chosen on.
         sufficient: Whether the held-out half meets 90 % and 5 %.
         questions: How many there were, both halves and kinds together.
+        stored: Whether it is the knowledge base's threshold now: one that is not sufficient is never stored.
     """
 
     min_score: float
@@ -35,12 +36,14 @@ class CalibrationReport:
     chosen_answerable: float
     sufficient: bool
     questions: int
+    stored: bool = False
 
     def __str__(self) -> str:
         verdict = "sufficient" if self.sufficient else "NOT sufficient"
+        stored = "stored" if self.stored else "not stored"
         return (
             f"min_score {self.min_score:.3f} refuses {self.refused_foreign:.1%} of foreign and "
-            f"{self.refused_answerable:.1%} of answerable questions: {verdict}"
+            f"{self.refused_answerable:.1%} of answerable questions: {verdict}, {stored}"
         )
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vectordb.errors import FailedPrecondition, InvalidArgument
+from vectordb.errors import FailedPrecondition
 from vectordb_client.rag.answering import Answerer
+from vectordb_client.rag.arguments import flag, whole
 from vectordb_client.rag.asking import AnswerConfig, Event, Options
 from vectordb_client.rag.evaluate import Evaluation, Evaluator
 from vectordb_client.rag.feedback import AnswerStore, Replay, compared
 from vectordb_client.rag.guards import Guard, default_guards
+from vectordb_client.rag.parts import check_llm, checked_guards
 from vectordb_client.rag.support import Judge, Overlap
 from vectordb_client.rag.types import Answer
 
@@ -66,8 +68,9 @@ class AnswerDesk:
         """Measures retrieval, and answers where there is a model; nothing is kept."""
         given = dict(options)
         answers = given.pop("answers", self._kb.llm is not None)
-        depth, progress = given.pop("depth", 10), given.pop("progress", True)
-        asked = self.options(given)
+        depth, progress = whole("depth", given.pop("depth", 10), 1), given.pop("progress", True)
+        flag("answers", answers)
+        asked = self.options(given, ("answers", "depth", "progress"))
         ask: Callable[[str], Answer] | None = None
         if answers:
             answerer = self.answerer()
@@ -77,12 +80,16 @@ class AnswerDesk:
 
         return Evaluator(self._kb.retrieved, ask, asked, depth).run(questions, progress=progress)
 
-    def options(self, given: Mapping[str, Any]) -> Options:
-        """The call's options over the configuration's over the defaults; ``min_score`` is the knowledge base's own."""
+    def options(self, given: Mapping[str, Any], further: tuple[str, ...] = ()) -> Options:
+        """The call's options over the configuration's over the defaults; ``min_score`` is the knowledge base's own.
+
+        Args:
+            further: Options of the call that are none of answering, for the message about an unknown one.
+        """
         merged = {**self._config.options, **given}
         if merged.get("min_score") is None:
             merged["min_score"] = self._kb.min_score
-        return Options.of(merged)
+        return Options.of(merged, further)
 
     def answerer(self) -> Answerer:
         """The parts as they are now.
@@ -97,6 +104,7 @@ class AnswerDesk:
                 "KnowledgeBase(db, name, llm=OpenAICompatible(...)) or llm=LlamaCpp()",
                 knowledge_base=kb.name,
             )
+        check_llm(kb.llm)  # it may have been set after the knowledge base was made
         return Answerer(
             kb.retrieved,
             kb.llm,
@@ -119,14 +127,7 @@ class AnswerDesk:
         with self._lock:
             if self._guards is None:
                 given = self._kb.guards
-                guards = default_guards() if given is None else tuple(given)
-                for guard in guards:
-                    if not isinstance(guard, Guard):
-                        raise InvalidArgument(
-                            f"guards are objects with name, stages and check, got {type(guard).__name__}",
-                            field="guards",
-                        )
-                self._guards = guards
+                self._guards = default_guards() if given is None else checked_guards(given)
             return self._guards
 
     def _keep(self, answer: Answer) -> None:

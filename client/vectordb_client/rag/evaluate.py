@@ -7,8 +7,9 @@ cite it. Citation precision: of all sources cited, how many are documents that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from statistics import fmean, median
 from typing import Any
 
@@ -107,11 +108,16 @@ class Evaluator:
         """The figures of all questions.
 
         Raises:
-            InvalidArgument: There are none, or something is no question.
+            InvalidArgument: It is no list, empty, or something in it is no question.
             FailedPrecondition: The extra ``evaluate`` is not installed.
         """
         from tqdm import tqdm
 
+        if isinstance(questions, str | Mapping) or not isinstance(questions, Iterable):
+            raise InvalidArgument(
+                f"questions is a list of questions, got {type(questions).__name__} {questions!r:.60}; write [question]",
+                field="questions",
+            )
         asked = [as_question(question, place) for place, question in enumerate(questions)]
         if not asked:
             raise InvalidArgument("questions is empty; give at least one", field="questions")
@@ -139,10 +145,32 @@ def as_question(given: Any, place: int = 0) -> EvaluationQuestion:
 
     Args:
         given: An :class:`EvaluationQuestion`, one of the shipped corpus, a mapping, or a string that nothing answers.
+            One string as ``relevant`` is one id, as ``answers`` one wording.
 
     Raises:
-        InvalidArgument: It is none of these.
+        InvalidArgument: It is none of these, or something in it has another type.
     """
+    question = _as_question(given, place)
+    text: Any = question.text
+    relevant: Any = question.relevant
+    answers: Any = question.answers
+    problem = None
+    if not isinstance(text, str) or not text.strip():
+        problem = "has no text"
+    elif not isinstance(relevant, Mapping):
+        problem = f"has {relevant!r:.60} as relevant; give a mapping of document ids to grades"
+    elif wrong := [one for one in relevant if not isinstance(one, str) or not one]:
+        problem = f"has {wrong[0]!r:.60} in relevant; document ids are strings"
+    elif wrong := [one for one in relevant.values() if isinstance(one, bool) or not isinstance(one, Real)]:
+        problem = f"has {wrong[0]!r:.60} as a grade of relevant; grades are numbers"
+    elif not isinstance(answers, tuple | list) or not all(isinstance(one, str) for one in answers):
+        problem = f"has {answers!r:.60} as answers; give a list of strings"
+    if problem is not None:
+        raise InvalidArgument(f"questions[{place}] {problem}", field="questions", row=place)
+    return question
+
+
+def _as_question(given: Any, place: int) -> EvaluationQuestion:
     if isinstance(given, EvaluationQuestion):
         return given
     if isinstance(given, str):
@@ -150,14 +178,27 @@ def as_question(given: Any, place: int = 0) -> EvaluationQuestion:
     if hasattr(given, "document_id") and hasattr(given, "answers"):
         return EvaluationQuestion(given.id, given.text, {given.document_id: 1.0}, tuple(given.answers))
     if isinstance(given, Mapping) and isinstance(given.get("text"), str):
-        relevant = given.get("relevant", {})
+        relevant = _several(given.get("relevant", {}), "relevant", place)
         graded = dict(relevant) if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1.0)
-        return EvaluationQuestion(str(given.get("id", place)), given["text"], graded, tuple(given.get("answers", ())))
+        answers = tuple(_several(given.get("answers", ()), "answers", place))
+        return EvaluationQuestion(str(given.get("id", place)), given["text"], graded, answers)
     raise InvalidArgument(
         f"questions[{place}] is {type(given).__name__}; give a string or a mapping with text, relevant and answers",
         field="questions",
         row=place,
     )
+
+
+def _several(given: Any, name: str, place: int) -> Mapping[Any, Any] | list[Any]:
+    if isinstance(given, Mapping):
+        return given
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Iterable):
+        raise InvalidArgument(
+            f"questions[{place}] has {given!r:.60} as {name}; give a list of strings", field="questions", row=place
+        )
+    return list(given)
 
 
 def retrieval_figures(rows: Sequence[Row], depth: int) -> dict[str, float]:

@@ -88,10 +88,12 @@ class AnswerStore:
 
         Raises:
             NotFound: There is no such answer.
-            InvalidArgument: The rating is no number, or the comment has more than 10,000 characters.
+            InvalidArgument: The rating is no number, or the comment no string or one of more than 10,000 characters.
         """
         if isinstance(rating, bool) or not isinstance(rating, int | float):
             raise InvalidArgument(f"rating is a number, got {rating!r}", field="rating")
+        if not isinstance(comment, str):
+            raise InvalidArgument(f"comment is a string, got {comment!r:.60}", field="comment")
         if len(comment) > _MAX_COMMENT:
             raise InvalidArgument(f"comment has {len(comment)} characters, {_MAX_COMMENT} are kept", field="comment")
         self.get(answer_id)

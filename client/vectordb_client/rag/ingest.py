@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vectordb.encoding import metadata_to_json
-from vectordb.errors import DimensionMismatch, InvalidArgument
+from vectordb.encoding import decode_metadata, encode_metadata, metadata_to_json
+from vectordb.errors import InvalidArgument
 from vectordb.ids import MAX_ID_BYTES
 from vectordb.validate import check_metadata
 from vectordb_client.rag.batches import batched
 from vectordb_client.rag.embedding.tokens import tokens_of
+from vectordb_client.rag.embedding.vectors import embedded_documents
 from vectordb_client.rag.report import Failure
 from vectordb_client.rag.store.generation import RESERVED, Entry, FileEntry, Generation
-from vectordb_client.rag.types import Chunk, Document
+from vectordb_client.rag.types import Chunk, Document, Section
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,6 +104,10 @@ class Writer:
         known = self._generation.entries([item.document.id for item in items])
         work = [found for item in items if (found := self._prepare(item, known.get(item.document.id))) is not None]
         files = [item.file for item in items if item.file is not None]
+        # A document that takes the place of a file's is not what the file says: the file is to be read again.
+        before = [(w.known.path, w.item.path) for w in work if w.known is not None]
+        if replaced := {old for old, new in before if old is not None and old != new}:
+            self._generation.reopen(replaced)
         if work:
             self._generation.announce(
                 [(w.item.document, w.entry) for w in work], [FileEntry(f.path, f.id, "") for f in files]
@@ -184,31 +189,38 @@ def problem_with(document: Document) -> str | None:
         return f"holds a lone surrogate at {error.start}, which is no text in UTF-8"
     if size > _MAX_DOCUMENT_ID:
         return f"has an id of {size} bytes, at most {_MAX_DOCUMENT_ID} are allowed"
-    if taken := [key for key in document.metadata if key in RESERVED]:
+    metadata: Any = document.metadata
+    sections: Any = document.sections
+    if not isinstance(metadata, Mapping):
+        return f"has {type(metadata).__name__} as metadata; give a dict"
+    if not isinstance(sections, tuple | list) or not all(_is_section(one) for one in sections):
+        return "has something else than Section(start, metadata) as sections"
+    if taken := [key for key in metadata if key in RESERVED]:
         return f"uses the reserved metadata key {taken[0]!r}; rename it"
     if not document.text.strip():
         return "has no text"
     try:
-        check_metadata(dict(document.metadata))
-        for section in document.sections:
-            check_metadata({**document.metadata, **section.metadata})
+        check_metadata(_plain(metadata))
+        for section in sections:
+            check_metadata(_plain({**metadata, **section.metadata}))
     except InvalidArgument as error:
         return f"cannot be stored: {error.message}"
     return None
 
 
-def embedded_documents(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
-    """The embedder's vectors, checked: float32[n, dim].
+def plain(document: Document) -> Document:
+    """The document with its metadata as the database will store them, for one that :func:`problem_with` accepts."""
+    sections = tuple(replace(section, metadata=_plain(section.metadata)) for section in document.sections)
+    return replace(document, metadata=_plain(document.metadata), sections=sections)
 
-    Raises:
-        DimensionMismatch: It returned another shape than it promised.
-    """
-    vectors = np.asarray(embedder.embed_documents(texts), dtype=np.float32)
-    if vectors.shape != (len(texts), embedder.dim):
-        raise DimensionMismatch(
-            f"embedder {embedder.name!r} returned shape {vectors.shape} for {len(texts)} texts, "
-            f"it promised ({len(texts)}, {embedder.dim})",
-            expected=embedder.dim,
-            got=vectors.shape[-1] if vectors.ndim else 0,
-        )
-    return vectors
+
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """As upsert takes them: numpy scalars become numbers, tuples lists, UUIDs and dates their text."""
+    try:
+        return decode_metadata(encode_metadata(dict(metadata)))
+    except TypeError:
+        return dict(metadata)  # with a value that the check names
+
+
+def _is_section(section: Any) -> bool:
+    return isinstance(section, Section) and isinstance(section.start, int) and isinstance(section.metadata, Mapping)

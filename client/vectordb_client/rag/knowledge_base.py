@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vectordb.api import Database
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb_client.rag.addition import Addition
+from vectordb_client.rag.arguments import question_text, strings
 from vectordb_client.rag.asking import AnswerConfig, Event
 from vectordb_client.rag.calibration import CalibrationReport, calibrated
 from vectordb_client.rag.chunking import Chunker, TokenChunker
@@ -16,6 +18,15 @@ from vectordb_client.rag.desk import AnswerDesk
 from vectordb_client.rag.documents import find_sources
 from vectordb_client.rag.live import Live
 from vectordb_client.rag.migration import Migration, MigrationReport, MigrationRequest
+from vectordb_client.rag.parts import (
+    check_answering,
+    check_chunker,
+    check_database,
+    check_embedder,
+    check_llm,
+    check_reranker,
+    checked_guards,
+)
 from vectordb_client.rag.report import AddReport
 from vectordb_client.rag.retrieval import RetrievalOptions, Retrieved, Retriever
 from vectordb_client.rag.store.generation import Entry
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_FILE_BYTES = 64 << 20
 _MAX_NAME = 200
+_RESERVED = re.compile(r"(?<=.)\.(?:answers|documents|state|g\d+)$")
 
 
 class KnowledgeBase:
@@ -42,7 +54,7 @@ class KnowledgeBase:
 
     Args:
         db: From :func:`vectordb_client.connect`: embedded or served.
-        name: Up to 200 of letters, digits, ``_``, ``-``, ``.``.
+        name: Up to 200 of letters, digits, ``_``, ``-``, ``.``; without one of those endings.
         embedder: By default the one that wrote it where it is installed, else sentence-transformers' all-MiniLM-L6-v2
             (extra ``embed``), else the same model as ONNX (extra ``minilm``); loaded when it is first needed.
         llm: What writes answers: an :class:`~vectordb_client.rag.llm.LLM`.
@@ -51,6 +63,11 @@ class KnowledgeBase:
         guards: Checks of questions and answers; by default :func:`~vectordb_client.rag.guards.default_guards`.
         answering: How answers are checked, kept and traced.
         config: Further options of the chunks' collection, such as ``{"index": "hnsw"}``.
+
+    Raises:
+        InvalidArgument: The name cannot be one, or a part is none: a function becomes an embedder by
+            :class:`~vectordb_client.rag.embedding.FunctionEmbedder`, a language model by
+            :class:`~vectordb_client.rag.llm.FunctionLLM`.
     """
 
     def __init__(
@@ -68,8 +85,29 @@ class KnowledgeBase:
     ) -> None:
         if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
             raise InvalidArgument(f"name is a string of 1 to {_MAX_NAME} characters, got {name!r:.250}", field="name")
+        if (reserved := _RESERVED.search(name)) is not None:
+            raise InvalidArgument(
+                f"name {name!r} ends in {reserved[0]!r}, which is what knowledge base {name[: reserved.start()]!r} "
+                "calls a collection of its own; choose another ending",
+                field="name",
+            )
+        check_database(db)
+        for part, check in (
+            (embedder, check_embedder),
+            (llm, check_llm),
+            (chunker, check_chunker),
+            (reranker, check_reranker),
+            (answering, check_answering),
+        ):
+            if part is not None:
+                check(part)
+        if config is not None and not isinstance(config, Mapping):
+            raise InvalidArgument(
+                f'config is a mapping, such as {{"index": "hnsw"}}, got {config!r:.60}', field="config"
+            )
         self.db, self.name = db, name
-        self.llm, self.guards, self.reranker = llm, guards, reranker
+        self.llm, self.reranker = llm, reranker
+        self.guards: Sequence[Guard] | None = None if guards is None else checked_guards(guards)
         self.chunker: Chunker = chunker if chunker is not None else TokenChunker()
         self._live = Live(db, name, embedder, config or {})
         self._desk = AnswerDesk(self, answering if answering is not None else AnswerConfig())
@@ -107,10 +145,14 @@ class KnowledgeBase:
             return addition.run(found)
 
     def remove(self, ids: str | Sequence[str]) -> int:
-        """Removes documents by id; returns how many were there. Adding their files again brings them back."""
+        """Removes documents by id; returns how many were there. Adding their files again brings them back.
+
+        Raises:
+            InvalidArgument: The ids are no strings.
+        """
+        wanted = [ids] if isinstance(ids, str) else strings("ids", ids)
         with self._live.lock:
             live = self._live.read()
-            wanted = [ids] if isinstance(ids, str) else list(ids)
             return 0 if live is None else len(live[1].remove(wanted))
 
     def documents(self, where: Any = None) -> list[Entry]:
@@ -132,7 +174,8 @@ class KnowledgeBase:
 
         Args:
             where: A filter on the documents' metadata, such as ``col("page") == 3``.
-            min_score: Leave out passages below this cosine similarity.
+            min_score: Leave out passages below this cosine similarity; by default none are, :attr:`min_score` being
+                for answers.
             **options: As :class:`~vectordb_client.rag.retrieval.RetrievalOptions` has them: ``mode``, ``diversity``,
                 ``neighbours``, ``rewrite``, ``rerank``, ``candidates``, ``exact``, ``timeout``.
 
@@ -145,8 +188,7 @@ class KnowledgeBase:
 
     def retrieved(self, question: str, options: RetrievalOptions) -> Retrieved:
         """As :meth:`retrieve`, with the queries, the stages and their times."""
-        if not isinstance(question, str) or not question.strip():
-            raise InvalidArgument("question is a text that is not empty", field="question")
+        question_text(question)
         retriever = self._retriever()
         return Retrieved((), (question,), ()) if retriever is None else retriever.retrieve(question, options)
 
@@ -157,8 +199,8 @@ class KnowledgeBase:
 
         Args:
             **options: As :class:`~vectordb_client.rag.asking.Options` has them: ``where``, ``min_score`` (by default
-                :attr:`min_score`), ``max_rounds``, ``seed``, ``timeout``, ``limit``, ``max_tokens``, ``below``,
-                ``unsupported``, ``template``, ``retrieval``, ...
+                and with ``None`` :attr:`min_score`; ``-1.0`` for no bound), ``max_rounds``, ``seed``, ``timeout``,
+                ``limit``, ``max_tokens``, ``below``, ``unsupported``, ``template``, ``retrieval``, ...
 
         Raises:
             FailedPrecondition: There is no language model.
@@ -222,27 +264,28 @@ class KnowledgeBase:
     ) -> CalibrationReport:
         """Finds the :attr:`min_score` that tells questions with an answer here from those without.
 
-        It is chosen on every other question and judged on the rest.
+        It is chosen on every other question and judged on the rest. Only a sufficient one is stored; otherwise the
+        threshold stays as it was, and ``report.stored`` is false.
 
         Args:
             answerable: Questions that the documents answer.
             foreign: Questions that they do not.
-            store: Keep it with the knowledge base.
+            store: Keep it with the knowledge base, if it is sufficient.
 
         Raises:
             FailedPrecondition: There is nothing to search.
-            InvalidArgument: Fewer than two questions of a kind.
+            InvalidArgument: Fewer than two questions of a kind, or something else than lists of strings.
         """
+        own, others = strings("answerable", answerable), strings("foreign", foreign)
         with self._live.lock:
             retriever, state = self._retriever(), self._live.states.read()
             if retriever is None or state is None:
                 raise FailedPrecondition(f"knowledge base {self.name!r} is empty; add documents first")
-            report = calibrated(
-                retriever.best_scores(list(answerable), where), retriever.best_scores(list(foreign), where)
-            )
-            if store:
-                self._live.states.write(replace(state, live=replace(state.live, min_score=report.min_score)))
-            return report
+            report = calibrated(retriever.best_scores(own, where), retriever.best_scores(others, where))
+            if not store or not report.sufficient:
+                return report
+            self._live.states.write(replace(state, live=replace(state.live, min_score=report.min_score)))
+            return replace(report, stored=True)
 
     # The embedding model
 
@@ -277,7 +320,12 @@ class KnowledgeBase:
 
         Raises:
             FailedPrecondition: There is nothing to migrate, or another process migrates it too.
+            InvalidArgument: The embedder or the chunker is none, or the questions are no list of strings.
         """
+        check_embedder(embedder)
+        if chunker is not None:
+            check_chunker(chunker)
+        asked = () if questions is None else tuple(strings("questions", questions))
         with self._live.lock:
             identity = identify(embedder)
             state = self._live.states.read()
@@ -285,7 +333,7 @@ class KnowledgeBase:
                 raise FailedPrecondition(f"knowledge base {self.name!r} is empty; add documents with the new embedder")
             chosen, old = chunker or self.chunker, self._live.embedder_of(state.live.model)
             migration = self._migration()
-            request = MigrationRequest(embedder, identity, chosen, old, tuple(questions or ()), progress, switch)
+            request = MigrationRequest(embedder, identity, chosen, old, asked, progress, switch)
             report = migration.run(state, request)
             if report.switched:
                 self._live.replace_embedder(embedder, identity)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from vectordb.api import Database
 from vectordb.errors import FailedPrecondition
 from vectordb_client.rag.batches import batched
+from vectordb_client.rag.embedding.vectors import embedded_documents, embedded_queries
 from vectordb_client.rag.ingest import Item, Tally, Writer
 from vectordb_client.rag.store.generation import PLACE, Generation, collection_names, drop_collections
 from vectordb_client.rag.store.state import GenerationState, State, StateStore
@@ -171,13 +172,13 @@ def _agreement(live: Generation, target: Generation, request: MigrationRequest) 
     old vectors are stored.
     """
     if request.questions and request.old_embedder is not None:
-        before = request.old_embedder.embed_queries(request.questions)
-        after = request.embedder.embed_queries(request.questions)
+        before = embedded_queries(request.old_embedder, request.questions)
+        after = embedded_queries(request.embedder, request.questions)
     else:
         texts, before = _sample(live)
         if not texts:
             return np.empty(0)
-        after = request.embedder.embed_documents(texts)
+        after = embedded_documents(request.embedder, texts)
     pairs = zip(_found(live, before), _found(target, after), strict=True)
     return np.array([len(old & new) / len(old) for old, new in pairs if old])
 

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from vectordb.errors import InvalidArgument, ResourceExhausted
+from vectordb_client.rag.arguments import whole
 from vectordb_client.rag.chunking.sentences import sentence_spans
 from vectordb_client.rag.extras import load
 from vectordb_client.rag.fence import mark_for, neutralised
@@ -113,8 +114,9 @@ def build(
 
     Raises:
         ResourceExhausted: Not even the question has room.
+        InvalidArgument: The model's ``context_tokens`` is no whole number.
     """
-    room = llm.context_tokens - max_tokens
+    room = whole("context_tokens", llm.context_tokens, 1) - max_tokens
     asked, changes = neutralised(question)
     slots: list[Slot] = []
     for number, passage in enumerate(passages, 1):

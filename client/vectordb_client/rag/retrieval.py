@@ -19,6 +19,8 @@ import numpy as np
 from vectordb.errors import DeadlineExceeded, InvalidArgument
 from vectordb.metric import Metric, prepared, scores
 from vectordb.types import Hit
+from vectordb_client.rag.arguments import flag, number, whole
+from vectordb_client.rag.embedding.vectors import embedded_queries
 from vectordb_client.rag.neighbours import extended
 from vectordb_client.rag.ranking import maximal_marginal_relevance, reciprocal_rank_fusion
 from vectordb_client.rag.rewrite import as_rewriter
@@ -72,14 +74,22 @@ class RetrievalOptions:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        _whole("limit", self.limit, 1)
-        _whole("neighbours", self.neighbours, 0)
+        object.__setattr__(self, "limit", whole("limit", self.limit, 1))
+        object.__setattr__(self, "neighbours", whole("neighbours", self.neighbours, 0))
         if self.candidates is not None:
-            _whole("candidates", self.candidates, self.limit)
+            object.__setattr__(self, "candidates", whole("candidates", self.candidates, self.limit))
         if self.mode not in MODES:
             raise InvalidArgument(f"mode is one of {', '.join(MODES)}, got {self.mode!r}", field="mode")
-        if not 0.0 <= self.diversity <= 1.0:
-            raise InvalidArgument(f"diversity is from 0 to 1, got {self.diversity!r}", field="diversity")
+        object.__setattr__(self, "diversity", number("diversity", self.diversity, "is from 0 to 1", 0.0, 1.0))
+        if self.min_score is not None:
+            what = "is a number, a cosine similarity, or None for no bound"
+            object.__setattr__(self, "min_score", number("min_score", self.min_score, what))
+        if self.timeout is not None:
+            # What is left of a question's time may be nothing: the first stage says so.
+            what = "is seconds, at least 0, or None for no bound"
+            object.__setattr__(self, "timeout", number("timeout", self.timeout, what, 0.0))
+        for name in ("rerank", "exact"):
+            flag(name, getattr(self, name))
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> RetrievalOptions:
@@ -147,7 +157,9 @@ class Retriever:
 
     def best_scores(self, questions: Sequence[str], where: Any = None) -> NDArray[np.float64]:
         """For each question the cosine similarity of its best passage, minus infinity without any: float64[n]."""
-        vectors = self._embedder.embed_queries(questions)
+        if not questions:
+            return np.empty(0)
+        vectors = embedded_queries(self._embedder, questions)
         found = self._generation.chunks.search_batch(vectors, limit=1, where=where, exact=True, include=())
         return np.array([result[0].score if len(result) else -np.inf for result in found])
 
@@ -217,7 +229,7 @@ class _Run:
     def _embedded(self, queries: list[str]) -> NDArray[np.float32]:
         with self._stage("embed") as details:
             details["model"] = self._embedder.name
-            return np.asarray(self._embedder.embed_queries(queries), dtype=np.float32)
+            return embedded_queries(self._embedder, queries)
 
     def _found(self, queries: list[str], vectors: NDArray[np.float32]) -> list[_Candidate]:
         with self._stage("search") as details:
@@ -335,8 +347,3 @@ def _plan(result: Any) -> list[dict[str, Any]]:
         {"segment": one.segment, "strategy": one.strategy, "matched": one.matched, "rows_scored": one.rows_scored}
         for one in result.plan
     ]
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidArgument(f"{name} is a whole number, at least {least}, got {value!r}", field=name)

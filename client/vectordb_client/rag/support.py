@@ -22,9 +22,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from vectordb_client.rag.chunking.sentences import sentence_spans
+from vectordb_client.rag.embedding.vectors import embedded_documents
+from vectordb_client.rag.llm.calls import completed
 from vectordb_client.rag.prompt import PromptTemplate, build
 from vectordb_client.rag.templates import JUDGE
 from vectordb_client.rag.types import Passage
+from vectordb_client.transport.retry import Clock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -162,7 +165,7 @@ class Overlap:
             found = {text: self._vectors[key] for text, key in keys.items() if key in self._vectors}
         missing = [text for text in texts if text not in found]
         if missing:
-            made = np.asarray(self._embedder.embed_documents(missing), dtype=np.float32)
+            made = embedded_documents(self._embedder, missing)
             lengths = np.linalg.norm(made, axis=1, keepdims=True)
             unit = (made / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
             found |= dict(zip(missing, unit, strict=True))
@@ -188,11 +191,11 @@ class LLMJudge:
 
     def scores(self, question: str, pairs: Sequence[Pair], timeout: float | None = None) -> list[float]:
         """1 where the model's answer begins with yes, else 0. Errors as the model raises them."""
-        found = []
+        clock, found = Clock(timeout), []
         for pair in pairs:
             passage = Passage("", "", pair.passage, 0.0, 0, len(pair.passage), 1)
             prompt = build(self._template, pair.claim, [passage], self._llm, max_tokens=4, seed=0)
-            said = self._llm.complete(prompt.messages, max_tokens=4, seed=0, timeout=timeout).text
+            said = completed(self._llm, prompt.messages, clock, max_tokens=4, seed=0).text
             found.append(1.0 if said.strip().casefold().startswith("yes") else 0.0)
         return found
 

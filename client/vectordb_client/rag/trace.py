@@ -12,6 +12,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from vectordb.errors import InvalidArgument
+
 if TYPE_CHECKING:
     from vectordb_client.rag.telemetry import Telemetry
 
@@ -44,6 +46,17 @@ class Verdict:
     reason: str = ""
     score: float | None = None
     text: str | None = None
+
+    def __post_init__(self) -> None:
+        """Takes an action's text too: ``"refuse"`` must not pass for want of a type.
+
+        Raises:
+            InvalidArgument: It is no action.
+        """
+        if self.action not in list(Action):
+            known = ", ".join(Action)
+            raise InvalidArgument(f"a verdict's action is one of {known}, got {self.action!r:.60}", field="action")
+        object.__setattr__(self, "action", Action(self.action))
 
     def as_dict(self) -> dict[str, Any]:
         score = None if self.score is None else round(float(self.score), 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def find_sources(sources: Any) -> Sources:
         sources: A path, a :class:`Document`, or an iterable of them.
 
     Raises:
-        InvalidArgument: Something else.
+        InvalidArgument: Something else, or an empty path.
         FailedPrecondition: A package that reads one of the files is not installed.
     """
     found, seen = Sources(), set[Path]()
@@ -100,11 +100,22 @@ def _each(sources: Any) -> Iterator[str | os.PathLike[str] | Document]:
         raise InvalidArgument(
             f'sources are paths and Documents, got {type(sources).__name__}; write ["folder/", Document(...)]'
         )
+    if isinstance(sources, Mapping):
+        raise InvalidArgument(
+            "sources is a mapping, whose keys would be taken for paths; write Document(id=..., text=..., metadata=...)",
+            field="sources",
+        )
     for place, source in enumerate(sources):
         if not isinstance(source, str | os.PathLike | Document):
             raise InvalidArgument(
-                f"sources[{place}] is a path or a Document, got {type(source).__name__}", row=place, field="sources"
+                f"sources[{place}] is a path or a Document, got {type(source).__name__}; "
+                "write Document(id=..., text=...)",
+                row=place,
+                field="sources",
             )
+        if not isinstance(source, Document) and not os.fspath(source):
+            # The empty path is the current directory to the system: nobody means that by it.
+            raise InvalidArgument(f'sources[{place}] is an empty path; write "." for this folder', field="sources")
         yield source
 
 

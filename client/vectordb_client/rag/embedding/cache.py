@@ -13,6 +13,7 @@ import numpy as np
 
 from vectordb_client.rag.batches import batched
 from vectordb_client.rag.embedding.tokens import tokens_of
+from vectordb_client.rag.embedding.vectors import vectors_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,7 +103,7 @@ class CachedEmbedder:
         missing = {key: row for row, key in enumerate(keys) if key not in known}
         if missing:
             rows = list(missing.values())
-            found = np.asarray(embed([texts[row] for row in rows]), dtype=np.float32)
+            found = vectors_of(embed([texts[row] for row in rows]), len(rows), self.name)
             computed = {keys[row]: vector.tobytes() for row, vector in zip(rows, found, strict=True)}
             self._store(computed)
             known |= computed

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from vectordb.errors import InvalidArgument
+from vectordb_client.rag.arguments import number, whole
 from vectordb_client.rag.embedding.tokens import Pieces
+from vectordb_client.rag.embedding.vectors import vectors_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 Embed = Callable[[list[str]], Any]
-"""From texts to anything that numpy turns into float32[n, dim]."""
+"""From a list of n texts to anything that numpy turns into float32[n, dim]: a row of numbers a text."""
 
 
 class FunctionEmbedder:
@@ -27,6 +29,10 @@ class FunctionEmbedder:
         max_tokens: What the model takes, where it has a limit: chunks are made to fit.
         tokenizer: From a text to the spans of its tokens, int64[n, 2]; without it tokens are estimated from above.
         min_score: The similarity below which a passage hardly answers.
+
+    Raises:
+        InvalidArgument: A function cannot be called, the name is empty, or a number out of range; later, where a
+            function returns something else than vectors.
     """
 
     def __init__(
@@ -41,6 +47,19 @@ class FunctionEmbedder:
         tokenizer: Callable[[str], NDArray[np.int64]] | None = None,
         min_score: float | None = None,
     ) -> None:
+        for field, function in (("documents", documents), ("queries", queries), ("tokenizer", tokenizer)):
+            if not callable(function) and (function is not None or field == "documents"):
+                raise InvalidArgument(f"{field} is a function, got {function!r:.60}", field=field)
+        if not isinstance(name, str) or not name:
+            raise InvalidArgument(f"name is a string that is not empty, got {name!r:.60}", field="name")
+        if not isinstance(revision, str):
+            raise InvalidArgument(f"revision is a string, got {revision!r:.60}", field="revision")
+        dim, max_tokens = (
+            None if value is None else whole(field, value, 1)
+            for field, value in (("dim", dim), ("max_tokens", max_tokens))
+        )
+        if min_score is not None:
+            min_score = number("min_score", min_score, "is a number, a cosine similarity")
         self._documents, self._queries = documents, queries if queries is not None else documents
         self.name, self.revision, self.min_score = name, revision, min_score
         self._dim = dim
@@ -51,7 +70,7 @@ class FunctionEmbedder:
     @property
     def dim(self) -> int:
         if self._dim is None:
-            self._dim = int(np.asarray(self._documents(["dimension"])).shape[-1])
+            self._dim = vectors_of(self._documents(["dimension"]), 1, self.name).shape[1]
         return self._dim
 
     @property
@@ -62,7 +81,7 @@ class FunctionEmbedder:
         return self._pieces.token_spans(text) if self._tokenizer is None else self._tokenizer(text)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.asarray(self._documents(list(texts)), dtype=np.float32).reshape(len(texts), -1)
+        return vectors_of(self._documents(list(texts)), len(texts), self.name)
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.asarray(self._queries(list(texts)), dtype=np.float32).reshape(len(texts), -1)
+        return vectors_of(self._queries(list(texts)), len(texts), self.name)

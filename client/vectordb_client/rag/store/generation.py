@@ -203,7 +203,7 @@ class Generation:
         entries = self.entries(ids)
         for page in batched(entries.values(), _PAGE):
             if paths := {entry.path for entry in page if entry.path is not None}:
-                self._reopen(sorted(paths))
+                self.reopen(paths)
             # Without this, what is interrupted here would look complete.
             self._catalogue.update_metadata(ids=[f"d:{entry.id}" for entry in page], set={_PENDING: True})
             for chunk_ids in batched((f"{e.id}#{n}" for e in page for n in range(max(e.chunks, e.extent))), 10_000):
@@ -223,8 +223,9 @@ class Generation:
         )
         return {entry.path: entry for entry in entries}
 
-    def _reopen(self, paths: Sequence[str]) -> None:
-        known = self._catalogue.get([_file_id(path) for path in paths], include=("metadata",))
+    def reopen(self, paths: Iterable[str]) -> None:
+        """Notes files as incomplete: they are read when they are added again, whether they changed or not."""
+        known = self._catalogue.get([_file_id(path) for path in sorted(paths)], include=("metadata",))
         files = [FileEntry(m[_PATH], m["_file"]["id"], "") for record in known if (m := record.metadata or {})]
         self.announce([], files)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vectordb.errors import InvalidArgument, ModelMismatch
+from vectordb_client.rag.embedding.vectors import vectors_of
 
 if TYPE_CHECKING:
     from vectordb_client.rag.embedding.base import Embedder
@@ -76,9 +77,10 @@ def identify(embedder: Embedder) -> ModelIdentity:
     """The identity of a model: embeds one sentence twice.
 
     Raises:
-        InvalidArgument: It returns something else than float32[1, dim] without NaN.
+        InvalidArgument: It returns something else than one vector of its length without NaN.
     """
-    vectors = [np.asarray(embed([_PROBE])) for embed in (embedder.embed_documents, embedder.embed_queries)]
+    methods = (embedder.embed_documents, embedder.embed_queries)
+    vectors = [vectors_of(embed([_PROBE]), 1, embedder.name) for embed in methods]
     for vector in vectors:
         if vector.shape != (1, embedder.dim) or not np.isfinite(vector).all():
             raise InvalidArgument(

@@ -1,0 +1,75 @@
+"""Checks of what callers give, so that a wrong type is told by its argument's name and not by what fails on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from vectordb.errors import InvalidArgument
+
+
+def number(name: str, value: Any, what: str, least: float = -math.inf, most: float = math.inf) -> float:
+    """The value as a float, numpy's numbers too.
+
+    Args:
+        what: What is wanted, as the predicate of the error's sentence: ``"is from 0 to 1"``.
+
+    Raises:
+        InvalidArgument: It is no number, not a number (NaN), or out of range.
+    """
+    # NaN compares with nothing: it is in no range.
+    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) <= most:
+        raise InvalidArgument(f"{name} {what}, got {value!r:.100}", field=name)
+    return float(value)
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """The value as an int, numpy's too.
+
+    Raises:
+        InvalidArgument: It is no whole number, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
+        bound = "" if least is None else f", at least {least}"
+        raise InvalidArgument(f"{name} is a whole number{bound}, got {value!r:.100}", field=name)
+    return int(value)
+
+
+def flag(name: str, value: Any) -> None:
+    """Whether the value is true or false itself: a string such as ``"no"`` would count as true.
+
+    Raises:
+        InvalidArgument: It is something else.
+    """
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{name} is True or False, got {value!r:.100}", field=name)
+
+
+def strings(name: str, values: Any) -> list[str]:
+    """A list of strings. One string is none: it would be taken for a list of its characters.
+
+    Raises:
+        InvalidArgument: It is something else, or something in it is no string.
+    """
+    if isinstance(values, str):
+        raise InvalidArgument(f"{name} is a list of strings, got one string; write [{values!r:.60}]", field=name)
+    if not isinstance(values, Iterable) or isinstance(values, Mapping | bytes):
+        raise InvalidArgument(f"{name} is a list of strings, got {type(values).__name__}", field=name)
+    found = list(values)
+    for place, value in enumerate(found):
+        if not isinstance(value, str):
+            raise InvalidArgument(f"{name}[{place}] is a string, got {value!r:.100}", field=name, row=place)
+    return found
+
+
+def question_text(value: Any) -> str:
+    """A question.
+
+    Raises:
+        InvalidArgument: It is no string, or empty.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidArgument(f"question is a text that is not empty, got {value!r:.60}", field="question")
+    return value
