@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vectordb.encoding import encode_metadata
+from vectordb.encoding import encode_metadata, refusal
 from vectordb.errors import DimensionMismatch, InvalidArgument
 from vectordb.ids import as_id, as_ids, generated_ids
 from vectordb.requests import Rows
@@ -306,30 +306,31 @@ def encoded(metadata: Any, row: int = 0) -> bytes:
     try:
         return encode_metadata(metadata if type(metadata) is dict else dict(metadata))
     except (TypeError, ValueError) as error:
-        culprit = _unstorable(metadata)
+        culprit, why = _unstorable(metadata)
         where = "metadata" if culprit is None else f"metadata field {culprit!r}"
         raise InvalidArgument(
-            f"{where} in row {row} cannot be stored: {error}; "
+            f"{where} in row {row} cannot be stored: {why or error}; "
             "use str, int, float, bool, datetime, None, lists of them, or dicts",
             field="metadata",
             row=row,
         ) from None
 
 
-def _unstorable(metadata: Mapping[Any, Any]) -> str | None:
-    """The path of the innermost field that has no stored form by itself; None where it is not one field's fault."""
+def _unstorable(metadata: Mapping[Any, Any]) -> tuple[str | None, str | None]:
+    """The path of the innermost field that has no stored form by itself, None where it is not one field's fault; and
+    why, where there is more to say than its type."""
     for key, value in metadata.items():
         try:
             encode_metadata({key: value})
         except (TypeError, ValueError):
             if not isinstance(key, str):
-                return None
+                return None, None
             try:
-                inner = _unstorable(value) if isinstance(value, Mapping) else None
+                inner, why = _unstorable(value) if isinstance(value, Mapping) else (None, refusal(value))
             except RecursionError:
-                return key
-            return key if inner is None else f"{key}.{inner}"
-    return None
+                return key, None
+            return (key if inner is None else f"{key}.{inner}"), why
+    return None, None
 
 
 def _encoded(maps: list[Any]) -> list[bytes]:

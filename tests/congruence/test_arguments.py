@@ -1,0 +1,107 @@
+"""What users pass from numpy, pandas and arrow means the same on every target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import vectordb
+from vectordb import col, errors
+from vectordb.engine.database import Engine
+from vectordb.server.app import Server
+from vectordb.server.config import load
+from vectordb_client import connect
+
+
+@pytest.fixture(scope="module", params=["embedded", "memory", "native", "grpcio"])
+def db(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder: Path = tmp_path_factory.mktemp("arguments")
+    if request.param in ("embedded", "memory"):
+        with vectordb.Database(folder) if request.param == "embedded" else connect(":memory:") as local:
+            yield local
+        return
+    config = load({"data": str(folder), "listen": "127.0.0.1:0", "transport": request.param}, None, {})
+    server = Server(lambda: Engine(folder), config)
+    with connect(server.start()) as served:
+        yield served
+    server.stop()
+
+
+@pytest.fixture
+def docs(db: Any) -> Iterator[Any]:
+    yield db.create_collection("docs", 2)
+    db.delete_collection("docs")
+
+
+NOON = datetime(2024, 5, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+NUMPY_NOON = np.datetime64("2024-05-01T12:00:00.250000789", "ns")
+
+
+def test_datetimes_of_numpy_are_datetimes(docs: Any) -> None:
+    docs.upsert(
+        ["one", "days", "list", "array", "nested"],
+        metadata=[
+            {"at": NUMPY_NOON},
+            {"at": np.datetime64("2024-05-02")},
+            {"at": [NUMPY_NOON, None]},
+            {"at": np.array(["2023-01-01", "2025-01-01"], "datetime64[D]")},
+            {"at": {"inner": np.datetime64("1969-12-31T23:59:59.5")}},
+        ],
+    )
+    found = {record.id: record.metadata["at"] for record in docs.scan()}
+    assert found["one"] == NOON
+    assert found["days"] == datetime(2024, 5, 2, tzinfo=UTC)
+    assert found["list"] == [NOON, None]
+    assert found["array"] == [datetime(2023, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)]
+    assert found["nested"] == {"inner": datetime(1969, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC)}
+    docs.update_metadata(["nested"], set={"at": np.datetime64("2026-01-01")})
+    assert [record.id for record in docs.scan(where=col("at") > datetime(2025, 12, 31))] == ["nested"]
+
+
+def test_datetimes_of_numpy_are_compared_as_such(docs: Any) -> None:
+    docs.upsert(["a", "b"], metadata=[{"at": NOON}, {"at": datetime(2024, 5, 2)}])
+    noon, day = NUMPY_NOON.astype("datetime64[us]"), np.datetime64("2024-05-02")
+    for condition, count in (
+        (col("at") == NUMPY_NOON, 1),
+        (col("at") < day, 1),
+        (col("at").isin(np.array([noon, day])), 2),
+        (col("at").between(NUMPY_NOON, day), 2),
+        ({"field": "at", "op": ">=", "value": day}, 1),
+    ):
+        assert docs.count(condition) == count
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.datetime64("NaT"), pd.NaT, np.array(["NaT"], "datetime64[s]"), [np.datetime64("NaT", "ns")]],
+    ids=["scalar", "pandas", "array", "list"],
+)
+def test_no_instant_is_refused_by_name(docs: Any, value: Any) -> None:
+    with pytest.raises(errors.InvalidArgument, match=r"'at' in row 0.*NaT is no instant"):
+        docs.upsert(["a"], metadata=[{"at": value}])
+    assert docs.count() == 0
+
+
+def test_instants_and_durations_without_a_stored_form_are_refused(docs: Any) -> None:
+    for value, told in (
+        (np.datetime64(10**12, "Y"), "outside the years 1 to 9999"),
+        (np.timedelta64(3, "ns"), "give a number"),
+    ):
+        with pytest.raises(errors.InvalidArgument, match=told):
+            docs.upsert(["a"], metadata=[{"at": value}])
+        with pytest.raises(errors.InvalidFilter, match=told):
+            docs.count(col("at") == value)
+    with pytest.raises(errors.InvalidFilter, match="NaT is no instant"):
+        docs.count(col("at") == np.datetime64("NaT"))
+
+
+def test_other_values_of_numpy_are_numbers_texts_and_lists(docs: Any) -> None:
+    given = {"i": np.int16(3), "f": np.float32(0.5), "b": np.bool_(True), "s": np.str_("x"), "l": np.arange(3)}
+    docs.upsert(["a"], metadata=[given])
+    assert docs.get(["a"])[0].metadata == {"i": 3, "f": 0.5, "b": True, "s": "x", "l": [0, 1, 2]}
