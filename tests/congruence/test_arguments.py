@@ -105,3 +105,30 @@ def test_other_values_of_numpy_are_numbers_texts_and_lists(docs: Any) -> None:
     given = {"i": np.int16(3), "f": np.float32(0.5), "b": np.bool_(True), "s": np.str_("x"), "l": np.arange(3)}
     docs.upsert(["a"], metadata=[given])
     assert docs.get(["a"])[0].metadata == {"i": 3, "f": 0.5, "b": True, "s": "x", "l": [0, 1, 2]}
+
+
+def test_a_key_is_for_one_call_and_another_with_it_is_refused(docs: Any) -> None:
+    first = docs.upsert(["a", "b"], np.ones((2, 2)), [{"n": 1}, {}], ["x", None], idempotency_key="key")
+    assert docs.upsert(["a", "b"], np.ones((2, 2)), [{"n": 1}, {}], ["x", None], idempotency_key="key") == first
+    for again in (
+        lambda: docs.upsert(["a", "c"], np.ones((2, 2)), [{"n": 1}, {}], ["x", None], idempotency_key="key"),
+        lambda: docs.upsert(["a", "b"], [[1, 1], [1, 2]], [{"n": 1}, {}], ["x", None], idempotency_key="key"),
+        lambda: docs.upsert(["a", "b"], np.ones((2, 2)), [{"n": 2}, {}], ["x", None], idempotency_key="key"),
+        lambda: docs.upsert(["a", "b"], np.ones((2, 2)), [{"n": 1}, {}], ["y", None], idempotency_key="key"),
+        lambda: docs.upsert(["a", "b"], np.ones((2, 2)), [{"n": 1}, {}], [None, "x"], idempotency_key="key"),
+        lambda: docs.update(["a", "b"], np.ones((2, 2)), [{"n": 1}, {}], ["x", None], idempotency_key="key"),
+        lambda: docs.delete(["a", "b"], idempotency_key="key"),
+        lambda: docs.update_metadata(["a", "b"], set={"n": 1}, idempotency_key="key"),
+    ):
+        with pytest.raises(errors.FailedPrecondition, match="idempotency_key 'key' was another call's") as caught:
+            again()
+        assert caught.value.idempotency_key == "key"
+    assert (docs.stats().version, docs.count()) == (first.version, 2)
+    assert docs.update_metadata(["a"], set={"n": 3}, unset="m", idempotency_key="changed") == 1
+    assert docs.update_metadata(["a"], set={"n": 3}, unset="m", idempotency_key="changed") == 1
+    with pytest.raises(errors.FailedPrecondition, match="changed"):
+        docs.update_metadata(["a"], set={"n": 3}, unset="o", idempotency_key="changed")
+    assert docs.delete(where=col("n") >= 3, idempotency_key="deleted") == 1
+    assert docs.delete(where=col("n") >= 3, idempotency_key="deleted") == 1
+    with pytest.raises(errors.FailedPrecondition, match="deleted"):
+        docs.delete(where=col("n") >= 2, idempotency_key="deleted")

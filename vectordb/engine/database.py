@@ -25,6 +25,7 @@ from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import build_lag, collection_stats
 from vectordb.engine.resources import Resources, settled
+from vectordb.engine.results import Key, fingerprint_of_change, fingerprint_of_rows
 from vectordb.engine.scrub import DEFAULT_RATE, Scrubber, check_rate
 from vectordb.engine.writer import Call, Committer, Syncs, outcome_unknown
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
@@ -206,22 +207,25 @@ class Engine(Care):
         size = request.rows.size()
         with self.resources.write(size, frees=False, timeout=request.timeout):
             rows, operation = writes.rows_written(live, request, size)
-            count, version = self._submit(Call(live, operation, _key(request), rows.size), request.timeout, started)
+            key = _key(request, lambda: fingerprint_of_rows(request.mode, rows))
+            count, version = self._submit(Call(live, operation, key, rows.size), request.timeout, started)
         return WriteResult(count, version, rows.ids)
 
     def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int:
         started, live = time.monotonic(), self._live(collection)
         checks.check_timeout(request.timeout)
         operation, size = writes.metadata_updated(live, request), len(request.set or b"")
+        key = _key(request, lambda: fingerprint_of_change(request, "set", (request.set, tuple(request.unset))))
         with self.resources.write(size, frees=False, timeout=request.timeout):
-            return self._submit(Call(live, operation, _key(request), size), request.timeout, started)[0]
+            return self._submit(Call(live, operation, key, size), request.timeout, started)[0]
 
     def delete(self, collection: str, request: DeleteRequest) -> int:
         started, live = time.monotonic(), self._live(collection)
         checks.check_timeout(request.timeout)
         operation = writes.rows_deleted(live, request)
+        key = _key(request, lambda: fingerprint_of_change(request, "delete", ()))
         with self.resources.write(0, frees=True):
-            return self._submit(Call(live, operation, _key(request), 0), request.timeout, started)[0]
+            return self._submit(Call(live, operation, key, 0), request.timeout, started)[0]
 
     def _submit(self, call: Call, timeout: float | None, started: float) -> tuple[int, int]:
         """Commits a call of a request that began at ``started``: what it waited for memory is of its time."""
@@ -377,9 +381,11 @@ class Database(_Face):
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-def _key(request: WriteRequest | UpdateMetadataRequest | DeleteRequest) -> str | None:
-    checks.check_idempotency_key(request.idempotency_key)
-    return scoped_key(request.policy, request.idempotency_key)
+def _key(request: WriteRequest | UpdateMetadataRequest | DeleteRequest, fingerprint: Callable[[], bytes]) -> Key | None:
+    given = request.idempotency_key
+    checks.check_idempotency_key(given)
+    scoped = scoped_key(request.policy, given)
+    return None if given is None or scoped is None else Key.of(given, scoped, fingerprint())
 
 
 def _abandon_all() -> None:

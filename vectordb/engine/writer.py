@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from vectordb import failpoints
 from vectordb.engine.draft import Draft
-from vectordb.engine.results import KEPT_SECONDS, stored_key
+from vectordb.engine.results import KEPT_SECONDS, Key
 from vectordb.errors import (
     Closed,
     DeadlineExceeded,
@@ -80,7 +80,7 @@ class Call:
 
     collection: LiveCollection
     operation: Operation
-    idempotency_key: str | None
+    key: Key | None
     size: int
     done: Future[tuple[int, int]] = field(default_factory=Future)
 
@@ -226,19 +226,19 @@ class Committer:
                 call.done.set_result(result)
 
     def _applied(self, call: Call, draft: Draft) -> tuple[int, int]:
-        key = call.idempotency_key
+        key = call.key
         if key is None:
             return call.operation.apply(draft)
-        key = stored_key(key)
         results = call.collection.results
-        known = results.get(key)
+        known = results.get(key.stored)
         if known is not None:
+            key.check(known)
             return known.count, known.version
         count, version = call.operation.apply(draft)
-        result = IdempotentResult(time.time() + KEPT_SECONDS, count, version)
-        draft.remember(key, result)
+        result = IdempotentResult(time.time() + KEPT_SECONDS, count, version, key.fingerprint)
+        draft.remember(key.stored, result)
         # Later calls of this group see it too; should the group fail, the database is read-only anyway.
-        results.add(key, result)
+        results.add(key.stored, result)
         return count, version
 
     def _is_sync(self, collection: LiveCollection) -> bool:

@@ -40,7 +40,7 @@ def kind_of(value: object) -> str | None:
 def scalar(value: object, path: str = "value") -> Scalar:
     """The value as a plain ``str``, ``int``, ``float``, ``bool`` or UTC ``datetime``.
 
-    numpy scalars become Python's (``datetime64`` datetimes), dates and UUIDs their text (as they do in stored metadata),
+    numpy scalars become Python's (``datetime64`` datetimes), dates and UUIDs their text (as in stored metadata),
     naive datetimes UTC.
 
     Raises:
