@@ -132,3 +132,25 @@ def test_a_key_is_for_one_call_and_another_with_it_is_refused(docs: Any) -> None
     assert docs.delete(where=col("n") >= 3, idempotency_key="deleted") == 1
     with pytest.raises(errors.FailedPrecondition, match="deleted"):
         docs.delete(where=col("n") >= 2, idempotency_key="deleted")
+
+
+def test_the_line_that_made_a_collection_opens_it_after_a_reindex(db: Any, docs: Any) -> None:
+    docs.reindex(index={"kind": "hnsw", "m": 8}, quantization="sq8")
+    again = db.create_collection("docs", 2, exist_ok=True)
+    assert (again.index.kind, again.quantization.kind) == ("hnsw", "sq8")
+    same = db.create_collection("docs", 2, index={"kind": "hnsw", "m": 8}, quantization="sq8", exist_ok=True)
+    assert same.config == again.config
+    for other, name in (
+        ({"index": "flat"}, "index"),
+        ({"index": {"kind": "hnsw", "m": 9}}, "index"),
+        ({"quantization": "pq"}, "quantization"),
+        ({"merge_factor": 5}, "merge_factor"),
+        ({"metric": "l2"}, "metric"),
+        ({"fields": {"n": "int"}}, "fields"),
+        ({"analyzer": "english"}, "analyzer"),
+    ):
+        with pytest.raises(errors.FailedPrecondition, match=name) as caught:
+            db.create_collection("docs", 2, exist_ok=True, **other)
+        assert caught.value.differences == [name]
+    with pytest.raises(errors.FailedPrecondition, match="dim"):
+        db.create_collection("docs", 3, exist_ok=True)

@@ -51,7 +51,9 @@ class Database:
             quantization: ``"fp16"``, ``"sq8"``, ``"pq"``, ``"rabitq"``, ``"binary"``, or a dict with ``kind`` and its
                 parameters, such as ``{"kind": "pq", "m": 48, "oversampling": 4.0}``.
             fields: Optional types of metadata fields, ``{"year": "int", "note": {"type": "text", "indexed": False}}``.
-            exist_ok: Return the existing collection if it has the same configuration.
+            exist_ok: Return the existing collection if it has the same ``dim``, ``metric``, ``fields`` and ``analyzer``.
+                ``index``, ``quantization`` and thresholds may have been changed since, by ``reindex`` say: they are
+                compared where something else than the default is asked for.
             **config: ``analyzer``: how texts become words for keyword search, ``"standard"`` (default: Unicode words,
                 lower case) or a language such as ``"english"``, whose stems are searched; and thresholds, see
                 :class:`vectordb.types.Tuning`.
