@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from vectordb.api import build
 from vectordb.api.collection import Collection
-from vectordb.errors import InvalidFilter
+from vectordb.errors import InvalidArgument, InvalidFilter
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.reports import RepairReport, VerifyReport
@@ -51,7 +51,7 @@ class Database:
             quantization: ``"fp16"``, ``"sq8"``, ``"pq"``, ``"rabitq"``, ``"binary"``, or a dict with ``kind`` and its
                 parameters, such as ``{"kind": "pq", "m": 48, "oversampling": 4.0}``.
             fields: Optional types of metadata fields, ``{"year": "int", "note": {"type": "text", "indexed": False}}``.
-            exist_ok: Return the existing collection if it has the same ``dim``, ``metric``, ``fields`` and ``analyzer``.
+            exist_ok: Return the existing collection if its ``dim``, ``metric``, ``fields`` and ``analyzer`` are these.
                 ``index``, ``quantization`` and thresholds may have been changed since, by ``reindex`` say: they are
                 compared where something else than the default is asked for.
             **config: ``analyzer``: how texts become words for keyword search, ``"standard"`` (default: Unicode words,
@@ -101,9 +101,15 @@ class Database:
             destination: A folder, or any URL that fsspec knows; of a server, as the server's process sees it.
 
         Raises:
+            InvalidArgument: The destination lies in the database's own folder.
             FailedPrecondition: The database is in memory, or the URL needs a package that is not installed.
         """
-        return self._backend.backup(os.fspath(destination))
+        given = os.fspath(destination) if isinstance(destination, os.PathLike) else destination
+        if not isinstance(given, str):
+            raise InvalidArgument(
+                f"the destination of a backup is a folder or a URL, got {destination!r:.60}", field="destination"
+            )
+        return self._backend.backup(given)
 
     def verify(self, searches: int = SAMPLE_SEARCHES) -> VerifyReport:
         """Checks everything as of now, while reads and writes go on: every checksum, and whether records, segments,
