@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import vectordb
@@ -154,3 +155,47 @@ def test_the_line_that_made_a_collection_opens_it_after_a_reindex(db: Any, docs:
         assert caught.value.differences == [name]
     with pytest.raises(errors.FailedPrecondition, match="dim"):
         db.create_collection("docs", 3, exist_ok=True)
+
+
+def test_integers_of_numpy_are_integers(db: Any, docs: Any) -> None:
+    docs.upsert(["a", "b", "c"], np.ones((3, 2)), texts=["word"] * 3)
+    two = np.int64(2)
+    assert len(docs.search([1, 1], limit=two)) == len(docs.search_text("word", limit=two)) == 2
+    assert len(docs.search_batch([[1, 1]], limit=np.int32(2))[0]) == len(docs.search([1, 1], np.uint8(2))) == 2
+    assert [record.id for record in docs.scan(page_size=two)] == ["a", "b", "c"]
+    assert docs.bulk_upsert(({"id": str(i)} for i in range(3)), batch_size=two, progress=False).count == 3
+    assert docs.upsert(["a"], [[1, 0]], if_version=np.int64(1)).count == 1
+    other = db.create_collection("other", dim=two, merge_factor=np.int64(3))
+    assert (other.dim, type(other.dim), other.config.tuning.merge_factor) == (2, int, 3)
+    db.delete_collection("other")
+    assert len(docs.search([1, 1], exact=np.bool_(True), min_score=np.float32(0.5))) == 3
+
+
+def test_a_database_tells_and_lists_its_collections(db: Any, docs: Any) -> None:
+    assert "docs" in db
+    assert "dogs" not in db
+    assert 5 not in db
+    assert list(db) == db.list_collections() == ["docs"]
+
+
+FRAME = pd.DataFrame(
+    {
+        "id": [f"r{i}" for i in range(2_500)],
+        "vector": [[1.0, float(i)] for i in range(2_500)],
+        "text": [None if i == 1 else f"word{i}" for i in range(2_500)],
+        "metadata": [{"n": i} for i in range(2_500)],
+    }
+)
+
+
+@pytest.mark.parametrize("write", ["upsert", "bulk_upsert"])
+@pytest.mark.parametrize(
+    "made", [lambda f: f, pa.Table.from_pandas, pa.RecordBatch.from_pandas], ids=["df", "table", "batch"]
+)
+def test_tables_are_written_as_records(docs: Any, write: str, made: Any) -> None:
+    table = made(FRAME)
+    written = docs.upsert(table) if write == "upsert" else docs.bulk_upsert(table, progress=False)
+    assert (written.count, written.ids[0], written.ids[-1]) == (2_500, "r0", "r2499")
+    last, second = docs.get(["r2499", "r1"], include=("metadata", "text", "vector"))
+    assert (last.metadata, last.text, list(last.vector)) == ({"n": 2499}, "word2499", [1.0, 2499.0])
+    assert second.text is None

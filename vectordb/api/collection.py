@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vectordb.api import build, streams
+from vectordb.arguments import flag, real, version
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
@@ -193,7 +194,7 @@ class Collection:
         """
         options = self._write_options(if_version, idempotency_key, timeout)
         request = build.delete_request(ids, where, **options)
-        if erase:
+        if flag(erase, "erase"):
             return self._backend.erase(self.name, EraseRequest(request, timeout))
         return self._backend.delete(self.name, request)
 
@@ -264,18 +265,9 @@ class Collection:
                 where it was not measured. The same as ``params={"target_recall": ...}``.
         """
         mode: Any = filter_mode
+        within = self._limit(timeout)
         given = SearchRequest(
-            None,
-            limit,
-            where,
-            mode,
-            exact,
-            min_score,
-            params,
-            self._limit(timeout),
-            allow_partial,
-            include,
-            vector_name,
+            None, limit, where, mode, exact, min_score, params, within, allow_partial, include, vector_name
         )
         given.fusion = fusion
         request = build.search_request(self.config, vector, given, single=True, text=text, target_recall=target_recall)
@@ -322,7 +314,8 @@ class Collection:
         ``plan.recall_sampled`` of the rows that may be answers, in random blocks. Within a quarter of a second all of
         up to three million rows of 384 dimensions are compared; then the recall is exact.
         """
-        return self._backend.explain(self.name, self._search_request(vector, limit, True, options), analyze)
+        request = self._search_request(vector, limit, True, options)
+        return self._backend.explain(self.name, request, flag(analyze, "analyze"))
 
     # Care
 
@@ -340,8 +333,8 @@ class Collection:
         Raises:
             InvalidArgument: ``erase`` without ``wait``. DeadlineExceeded: Not erased in time; says what holds it.
         """
-        if not erase:
-            self._backend.optimize(self.name, wait)
+        if not flag(erase, "erase"):
+            self._backend.optimize(self.name, flag(wait, "wait"))
             return None
         if not wait:
             raise InvalidArgument("erase gives a receipt of what is done: it needs wait=True", field="wait")
@@ -382,11 +375,12 @@ class Collection:
             self.config = replace(self.config, index=stats.index, quantization=stats.quantization)
 
     def _limit(self, timeout: float | None) -> float | None:
-        return self._timeout if timeout is None else timeout
+        return self._timeout if timeout is None else real(timeout, "timeout")
 
     def _write_options(
         self, if_version: int | None, idempotency_key: str | None, timeout: float | None
     ) -> dict[str, Any]:
+        if_version = None if if_version is None else version(if_version)
         return {"if_version": if_version, "idempotency_key": idempotency_key, "timeout": self._limit(timeout)}
 
     def _write(self, mode: WriteMode, columns: tuple[Any, Any, Any, Any], **options: Any) -> WriteResult:

@@ -6,7 +6,7 @@ Conversion only: ranges and contents are checked by the engine, where they are c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from vectordb.types import CollectionConfig
 
+_ROWS = 1_000
+_COLUMNS = (
+    "one dict is one record with id, vector, metadata and text, and these are columns: give them as arguments, "
+    "upsert(ids, vectors, metadata, texts), or one dict a record"
+)
 _RECORD_KEYS = frozenset({"id", "vector", "metadata", "text", "version"})
 
 
@@ -44,6 +49,7 @@ def rows_from(ids: Any, vectors: Any, metadata: Any, texts: Any, config: Collect
         records = _as_records(ids)
         if records is not None:
             return rows_from_records(records, config)
+        _refuse_vectors(ids)
     one = isinstance(ids, str) or (ids is not None and not hasattr(ids, "__iter__"))
     id_column = None if ids is None else [as_id(ids)] if one else as_ids(ids)
     if one:
@@ -73,6 +79,27 @@ def rows_from(ids: Any, vectors: Any, metadata: Any, texts: Any, config: Collect
     return Rows(id_column, matrix, present, encoded, text_column)
 
 
+def _refuse_vectors(ids: Any) -> None:
+    """Vectors where ids should be: an easy slip, since both are the first thing that one thinks of."""
+    first = ids[0] if isinstance(ids, list | tuple | np.ndarray) and getattr(ids, "ndim", True) and len(ids) else None
+    if isinstance(first, list | tuple | np.ndarray | float | np.floating):
+        raise InvalidArgument(
+            "the first argument are ids, and these are vectors, which are the second: upsert(ids, vectors), or "
+            "upsert(vectors=...) to have ids generated",
+            field="ids",
+        )
+
+
+def rows_of_table(table: Any) -> Iterator[Any] | None:
+    """The rows of a pandas or arrow table as dicts, some at a time; ``None`` where it is no table."""
+    if hasattr(table, "to_pylist") and hasattr(table, "schema"):
+        return (row for start in range(0, len(table), _ROWS) for row in table.slice(start, _ROWS).to_pylist())
+    if hasattr(table, "to_dict") and hasattr(table, "iloc") and hasattr(table, "columns"):
+        starts = range(0, len(table), _ROWS)
+        return (row for start in starts for row in table.iloc[start : start + _ROWS].to_dict("records"))
+    return None
+
+
 def _is_matrix(vectors: Any) -> bool:
     if hasattr(vectors, "ndim"):
         return bool(vectors.ndim == 2)
@@ -83,14 +110,16 @@ def _as_records(ids: Any) -> list[Record | Mapping[str, Any]] | None:
     """The argument as a list of records, or None where it is a column of ids."""
     if ids is None or isinstance(ids, str):
         return None
+    if isinstance(ids, Mapping) and not {"ids", "vectors"}.isdisjoint(ids):
+        raise InvalidArgument(_COLUMNS, field="ids")
     if isinstance(ids, (Record, Mapping)):
         return [ids]
-    if not isinstance(ids, Iterable) or isinstance(ids, np.ndarray):
+    table = rows_of_table(ids)
+    if table is not None:
+        return list(table)
+    # An arrow array is a column of ids.
+    if not isinstance(ids, Iterable) or isinstance(ids, np.ndarray) or hasattr(ids, "to_pylist"):
         return None
-    if hasattr(ids, "to_pylist"):  # an arrow table is a table of records, an arrow array a column of ids
-        return ids.to_pylist() if hasattr(ids, "column_names") else None
-    if hasattr(ids, "to_dict") and hasattr(ids, "columns"):
-        return ids.to_dict("records")  # type: ignore[no-any-return]
     items = ids if isinstance(ids, Sequence) else list(ids)
     if len(items) and isinstance(items[0], (Record, Mapping)):
         return list(items)
@@ -125,6 +154,8 @@ def rows_from_records(records: Sequence[Any], config: CollectionConfig) -> Rows:
                 row=row,
             )
         ids.append(record.get("id"))
+        if isinstance(ids[-1], list | tuple | np.ndarray):
+            raise InvalidArgument(_COLUMNS, field="ids", row=row)
         for name, column in columns.items():
             column.append(record.get(name))
     missing = [row for row, value in enumerate(ids) if value is None]
@@ -211,7 +242,7 @@ def _matrix(values: Any, config: CollectionConfig) -> tuple[NDArray[np.float32],
         raise InvalidArgument(
             f"vectors need shape (n, {config.dim}), got {matrix.shape}", field="vectors", expected=config.dim
         )
-    rows = list(values)
+    rows = _listed(values, "vectors", f"vectors of {config.dim} numbers")
     if _all_alike(rows, config.dim):
         return _as_float32(np.concatenate(rows).reshape(len(rows), config.dim), "vectors"), None
     return _matrix_from_rows(rows, config)
@@ -286,7 +317,13 @@ def _as_maps(metadata: Any) -> list[Any]:
         return metadata.to_pylist()  # type: ignore[no-any-return]
     if isinstance(metadata, Mapping):
         raise InvalidArgument("metadata is one map a row: give a list of dicts", field="metadata")
-    return list(metadata)
+    return _listed(metadata, "metadata", "dicts, one a row")
+
+
+def _listed(values: Any, field: str, what: str) -> list[Any]:
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes):
+        return list(values)
+    raise InvalidArgument(f"{field} is a list of {what}, got {values!r:.60}", field=field)
 
 
 def encoded(metadata: Any, row: int = 0) -> bytes:
@@ -341,7 +378,7 @@ def _texts(values: Any) -> list[str | None]:
     if hasattr(values, "to_pylist"):
         values = values.to_pylist()
     texts: list[str | None] = []
-    for row, value in enumerate(values):
+    for row, value in enumerate(_listed(values, "texts", "strings, one a row")):
         if isinstance(value, str):
             texts.append(value)
         elif value is None or (isinstance(value, float) and value != value):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
 from vectordb.api import build
 from vectordb.api.collection import Collection
+from vectordb.arguments import collection_name, flag, whole
 from vectordb.errors import InvalidArgument, InvalidFilter
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
@@ -62,7 +64,8 @@ class Database:
             AlreadyExists: The name is taken. FailedPrecondition: with ``exist_ok``, and the configuration differs.
         """
         wanted = build.collection_config(name, dim, metric, index, quantization, fields, config)
-        created = self._backend.create_collection(CreateRequest(wanted, exist_ok, self._timeout))
+        request = CreateRequest(wanted, flag(exist_ok, "exist_ok"), self._timeout)
+        created = self._backend.create_collection(request)
         return Collection(self._backend, created, timeout=self._timeout)
 
     def collection(self, name: str) -> Collection:
@@ -71,10 +74,19 @@ class Database:
         Raises:
             CollectionNotFound: There is none of this name.
         """
-        return Collection(self._backend, self._backend.collection_config(name), timeout=self._timeout)
+        config = self._backend.collection_config(collection_name(name))
+        return Collection(self._backend, config, timeout=self._timeout)
 
     def __getitem__(self, name: str) -> Collection:
         return self.collection(name)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a collection of this name."""
+        return name in self.list_collections()
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of all collections, sorted."""
+        return iter(self.list_collections())
 
     def list_collections(self) -> list[str]:
         """Names of all collections, sorted."""
@@ -86,7 +98,7 @@ class Database:
         Raises:
             CollectionNotFound: There is none of this name.
         """
-        self._backend.delete_collection(name)
+        self._backend.delete_collection(collection_name(name))
 
     def info(self) -> DatabaseInfo:
         """Versions, folder, collections, and why writes are refused where they are."""
@@ -122,7 +134,7 @@ class Database:
         Returns:
             A report whose ``problems`` are empty where all holds.
         """
-        return self._backend.verify(searches)
+        return self._backend.verify(whole(searches, "searches"))
 
     def repair(self, dry_run: bool = False) -> RepairReport:
         """Checks everything and makes damaged segments, indexes and texts anew from storage, while reads and writes go
@@ -132,7 +144,7 @@ class Database:
         Args:
             dry_run: Only say what would be done.
         """
-        return self._backend.repair(dry_run)
+        return self._backend.repair(flag(dry_run, "dry_run"))
 
     def with_policy(self, where: Any) -> Self:
         """This database within a row policy: all its collections seem to hold the matching rows and no others.
