@@ -249,6 +249,10 @@ class AsyncDatabase:
         """``await adb["docs"]``: as :meth:`collection`."""
         return self.collection(name)
 
+    # Both need a call: without this Python would ask for adb[0], adb[1], ... and never end.
+    __contains__ = None
+    __iter__ = None
+
     def with_policy(self, where: Any) -> AsyncDatabase:
         """As ``Database.with_policy``: this database within a row policy; closing the handle leaves the target open."""
         return AsyncDatabase(cast("AsyncBackend", self._face.with_policy(where)._backend), timeout=self._timeout)

@@ -88,10 +88,13 @@ class Collection:
             metadata: One dict a record.
             texts: One string a record.
             if_version: Write only if every id now has this version (0: does not exist).
+            idempotency_key: Names this call. Repeated as it was within 10 minutes, it is answered as then and not done
+                again, also after a restart; give the ids, since generated ones are new each time.
 
         Raises:
             InvalidArgument, DimensionMismatch, InvalidVector: A row is bad; nothing was written.
-            FailedPrecondition: ``if_version`` does not hold. ResourceExhausted: More than ``max_write_bytes``.
+            FailedPrecondition: ``if_version`` does not hold, or another call had the ``idempotency_key``.
+            ResourceExhausted: More than ``max_write_bytes``.
         """
         options = self._write_options(if_version, idempotency_key, timeout)
         return self._write(WriteMode.UPSERT, (ids, vectors, metadata, texts), vector_name=vector_name, **options)
@@ -127,7 +130,8 @@ class Collection:
         timeout: float | None = None,
         vector_name: str = "",
     ) -> WriteResult:
-        """As :meth:`upsert`, but a missing id is an error.
+        """As :meth:`upsert`, but a missing id is an error. It REPLACES the whole record: vector, text and metadata that
+        are not given are gone. To change metadata alone, use :meth:`update_metadata`.
 
         Raises:
             NotFound: Names the ids that are missing; nothing was written.
@@ -139,7 +143,8 @@ class Collection:
         """Upserts any number of records in batches of ``batch_size``, each all or nothing, with a progress bar.
 
         Args:
-            records: ``Record``s or dicts, e.g. from a generator; only a few batches at a time are held.
+            records: ``Record``s or dicts, e.g. from a generator, of which only a few batches at a time are held; or a
+                pandas or arrow table with columns ``id, vector, metadata, text``.
 
         Returns:
             The rows of all batches and the last version. After an error, whose ``row`` counts from the first record of
