@@ -108,6 +108,22 @@ def test_other_values_of_numpy_are_numbers_texts_and_lists(docs: Any) -> None:
     assert docs.get(["a"])[0].metadata == {"i": 3, "f": 0.5, "b": True, "s": "x", "l": [0, 1, 2]}
 
 
+def test_what_pandas_says_is_missing_is_left_out(docs: Any) -> None:
+    frame = pd.DataFrame(
+        {
+            "n": pd.Series([1, pd.NA], dtype=object),
+            "at": pd.to_datetime(["2024-05-01", None]),
+            "l": [np.array([1, 2]), None],
+            "f": [0.5, float("nan")],
+        }
+    )
+    docs.upsert(["a", "b"], metadata=frame)
+    kept = {"n": 1, "at": datetime(2024, 5, 1, tzinfo=UTC), "l": [1, 2], "f": 0.5}
+    assert [record.metadata for record in docs.get(["a", "b"])] == [kept, {"n": None, "l": None}]
+    docs.upsert(pd.DataFrame([{"id": "c", "metadata": {"n": 1}}, {"id": "d"}]))
+    assert [record.metadata for record in docs.get(["c", "d"])] == [{"n": 1}, {}]
+
+
 def test_a_key_is_for_one_call_and_another_with_it_is_refused(docs: Any) -> None:
     first = docs.upsert(["a", "b"], np.ones((2, 2)), [{"n": 1}, {}], ["x", None], idempotency_key="key")
     assert docs.upsert(["a", "b"], np.ones((2, 2)), [{"n": 1}, {}], ["x", None], idempotency_key="key") == first

@@ -12,6 +12,7 @@ from vectordb.filter import as_filter
 from vectordb.ids import as_ids
 from vectordb.metric import Metric
 from vectordb.requests import (
+    DEFAULT_INCLUDE,
     DeleteRequest,
     Fusion,
     GetRequest,
@@ -49,6 +50,9 @@ def choice(enum: Any, value: Any, field: str) -> Any:
 
 
 def include_of(include: Any) -> tuple[str, ...]:
+    # The default needs no look: this runs for every search.
+    if type(include) is tuple and include == DEFAULT_INCLUDE:
+        return DEFAULT_INCLUDE
     return names(include, "include", "'metadata', 'text', 'vector'")
 
 

@@ -312,12 +312,17 @@ def _as_maps(metadata: Any) -> list[Any]:
     if hasattr(metadata, "column_names") and hasattr(metadata, "to_pylist"):  # arrow table
         return metadata.to_pylist()  # type: ignore[no-any-return]
     if hasattr(metadata, "to_dict") and hasattr(metadata, "columns"):  # pandas DataFrame, NaN meaning missing
-        return [{k: v for k, v in row.items() if v == v} for row in metadata.to_dict("records")]
+        return [{k: v for k, v in row.items() if not _missing(v)} for row in metadata.to_dict("records")]
     if hasattr(metadata, "to_pylist"):
         return metadata.to_pylist()  # type: ignore[no-any-return]
     if isinstance(metadata, Mapping):
         raise InvalidArgument("metadata is one map a row: give a list of dicts", field="metadata")
     return _listed(metadata, "metadata", "dicts, one a row")
+
+
+def _missing(value: Any) -> bool:
+    """Whether pandas means by it that there is nothing: NaN, NaT. An array would be compared by its elements."""
+    return not isinstance(value, np.ndarray) and bool(value != value)
 
 
 def _listed(values: Any, field: str, what: str) -> list[Any]:
@@ -332,7 +337,7 @@ def encoded(metadata: Any, row: int = 0) -> bytes:
     Raises:
         InvalidArgument: Not a map, or a value that has no stored form; the row is named.
     """
-    if metadata is None:
+    if metadata is None or (isinstance(metadata, float) and metadata != metadata):  # pandas' missing one is NaN
         return b""
     if not isinstance(metadata, Mapping):
         raise InvalidArgument(
