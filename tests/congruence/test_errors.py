@@ -251,11 +251,6 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], st
         errors.InvalidArgument,
         "these are columns",
     ),
-    "bulk of a dict": (
-        lambda d, c: c.bulk_upsert({"id": ["x"], "vector": ONE}, progress=False),
-        errors.InvalidArgument,
-        "an iterable of Record",
-    ),
     "batch size as text": (lambda d, c: c.bulk_upsert([], batch_size="5"), errors.InvalidArgument, "batch_size"),
     "exact as text": (lambda d, c: c.search(ONE[0], exact="no"), errors.InvalidArgument, "exact is True or False"),
     "partial as text": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import Generator, Iterable, Iterator, Sized
 from typing import Any
 
 from vectordb.api import build
@@ -41,16 +41,17 @@ def iterator_of(records: Any) -> Iterator[Any]:
     """Records one by one, of a table its rows.
 
     Raises:
-        InvalidArgument: They cannot be iterated: a number, or one record or a dict of columns instead of a list.
+        InvalidArgument: They cannot be iterated: a number, or one ``Record`` instead of a list.
     """
     table = rows_of_table(records)
     if table is not None:
         return table
-    if isinstance(records, Iterable) and not isinstance(records, Mapping | str | bytes):
+    try:
         return iter(records)
-    raise InvalidArgument(
-        f"records is {type(records).__name__}; give an iterable of Record or dict, or a table of them", field="records"
-    )
+    except TypeError:
+        raise InvalidArgument(
+            f"records is {type(records).__name__}; give an iterable of Record or dict, or a table", field="records"
+        ) from None
 
 
 def checked_batch_size(batch_size: Any) -> int:
