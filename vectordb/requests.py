@@ -81,7 +81,8 @@ class WriteRequest:
 
     Attributes:
         if_version: Every given id must now have this version (0: must not exist), else ``FailedPrecondition``.
-        idempotency_key: A repeated request with the same key gets the first one's result; kept for 10 minutes.
+        idempotency_key: A repeated request with the same key gets the first one's result, another one is refused;
+            kept for 10 minutes.
         timeout: Seconds to wait for the acknowledgement, or ``None``.
         vector_name: Reserved; ``""`` is the default vector.
         policy: The caller's row policy (:mod:`vectordb.row_policy`); set next to the engine, never sent.

@@ -176,7 +176,8 @@ class PolicyBackend:
         _refuse("delete_collection")
 
     def info(self) -> DatabaseInfo:
-        return self._backend.info()
+        """Without what tells of the machine, or of how much there is in all."""
+        return replace(self._backend.info(), path="", memory={}, memory_limit=None)
 
     def write(self, collection: str, request: WriteRequest) -> WriteResult:
         return self._backend.write(collection, self._bound(collection, request))

@@ -70,6 +70,7 @@ class CollectionStats(Readable):
         indexed_rows: Rows (dead ones included) under an approximate index.
         tail_rows: Rows not yet sealed.
         version: The last committed version.
+        disk_bytes: Of its segments, and of the whole storage below, which all collections of a database share.
         index, quantization: What searches use now; during a reindex the old form.
         scrub: What the background check of its files found.
         memory: ``memory_bytes`` by kind: ``tail``, ``segments`` (what the system cannot drop: changes, cached filters,
@@ -98,7 +99,7 @@ class BackupInfo(Readable):
     Attributes:
         id: Names it at its destination; ids sort by age.
         created: UTC, ISO 8601.
-        collections: Committed version of each collection by name.
+        collections: By name the version that each collection had, ``Collection.stats().version``; not its rows.
         files: How many files it has.
         total_bytes: Their size.
         new_bytes: Of these, what the destination did not have yet.
@@ -115,6 +116,8 @@ class BackupInfo(Readable):
 @dataclass(frozen=True, slots=True)
 class DatabaseInfo(Readable):
     """What a database is: release and format versions, its folder (or ``":memory:"``), its collections.
+
+    Within a row policy without folder and memory (empty).
 
     Attributes:
         memory: Bytes that count against ``memory_limit``, by kind, over all open collections: ``storage``, ``tail``,

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from vectordb.api import Collection, Database, build
-from vectordb.api.streams import batch_request, check_batch_size, iterator_of, rows_counted_from
+from vectordb.api.streams import batch_request, checked_batch_size, iterator_of, rows_counted_from
+from vectordb.arguments import collection_name, flag
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
 from vectordb.requests import Backend, OptimizeRequest
@@ -126,8 +127,8 @@ class AsyncCollection:
 
     async def optimize(self, wait: bool = True, *, erase: bool = False, timeout: float | None = None) -> Erasure | None:
         """As ``Collection.optimize``: seals, indexes and merges what is pending; returns at once without ``wait``."""
-        if not erase:
-            await self._backend.optimize(self.name, OptimizeRequest(wait, timeout))
+        if not flag(erase, "erase"):
+            await self._backend.optimize(self.name, OptimizeRequest(flag(wait, "wait"), timeout))
             return None
         return await cast("Awaitable[Erasure]", self._face.optimize(wait, erase=True, timeout=timeout))
 
@@ -165,7 +166,7 @@ class AsyncCollection:
         """
         from tqdm import tqdm
 
-        check_batch_size(batch_size)
+        batch_size = checked_batch_size(batch_size)
         total = len(records) if isinstance(records, Sized) else None
         read, count, version, ids = 0, 0, 0, []
         writing: asyncio.Future[WriteResult] | None = None
@@ -242,11 +243,15 @@ class AsyncDatabase:
         Raises:
             CollectionNotFound: There is none of this name.
         """
-        await self._backend.delete_collection(name)
+        await self._backend.delete_collection(collection_name(name))
 
     def __getitem__(self, name: str) -> Awaitable[AsyncCollection]:
         """``await adb["docs"]``: as :meth:`collection`."""
         return self.collection(name)
+
+    # Both need a call: without this Python would ask for adb[0], adb[1], ... and never end.
+    __contains__ = None
+    __iter__ = None
 
     def with_policy(self, where: Any) -> AsyncDatabase:
         """As ``Database.with_policy``: this database within a row policy; closing the handle leaves the target open."""

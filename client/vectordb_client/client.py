@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vectordb.api import Database
+from vectordb.arguments import flag
 from vectordb.errors import InvalidArgument
 from vectordb_client.targets import Kind, Target, parse_target
 from vectordb_client.transport.channel import ServerOptions, Tls, checked_api_key
@@ -45,7 +46,8 @@ def connect(
             ``wait=True``.
         retries: How often a call that failed on its way is repeated, within its timeout; 0 for never. Servers only.
         share: Whether other processes may use the folder through the one that has it open. Folders only.
-        **options: Options of the embedded engine, such as ``durability="async"``. Folders and memory only.
+        **options: Options of the embedded engine, such as ``durability="async"``, ``memory_limit="2 GiB"`` and the caps
+            of :class:`vectordb.limits.Limits`. Folders and memory only.
 
     Raises:
         InvalidArgument: The target or an option makes no sense.
@@ -57,7 +59,7 @@ def connect(
         from vectordb_client.transport.grpc import GrpcBackend
 
         return Database(GrpcBackend(_server_options(place, api_key, tls, timeout, retries, options)), timeout=timeout)
-    return Database(_local(place, api_key, tls, timeout, {"shared": share, **options}), timeout=timeout)
+    return Database(_local(place, api_key, tls, timeout, _folder_options(share, options)), timeout=timeout)
 
 
 async def connect_async(
@@ -86,8 +88,14 @@ async def connect_async(
     from vectordb_client.transport.threads import ThreadedBackend
 
     # Opening a folder may replay a log.
-    backend = await asyncio.to_thread(_local, place, api_key, tls, timeout, {"shared": share, **options})
+    backend = await asyncio.to_thread(_local, place, api_key, tls, timeout, _folder_options(share, options))
     return AsyncDatabase(ThreadedBackend(backend), timeout=timeout)
+
+
+def _folder_options(share: Any, options: dict[str, Any]) -> dict[str, Any]:
+    if "shared" in options:
+        raise InvalidArgument("connect has no option 'shared'; it is called share", field="shared")
+    return {"shared": flag(share, "share"), **options}
 
 
 def _check_timeout(timeout: Any) -> None:

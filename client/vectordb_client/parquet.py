@@ -89,14 +89,8 @@ def import_parquet(
         CollectionNotFound: The file is foreign and there is no such collection. FailedPrecondition: pyarrow is not
             installed.
     """
-    arrow, parquet = _pyarrow()
-    try:
-        file = parquet.ParquetFile(path)
-    except arrow.ArrowInvalid as error:
-        raise InvalidArgument(f"{str(path)!r} is no Parquet file that can be read: {error}", field="path") from None
-    stored = (file.schema_arrow.metadata or {}).get(_CONFIG)
-    if stored is not None and columns is None:
-        config = _config_from_json(stored)
+    file, config = _opened(path)
+    if config is not None and columns is None:
         name = name or config.name
         if name in db.list_collections():
             collection = db.collection(name)
@@ -111,6 +105,26 @@ def import_parquet(
         records = _foreign(file, columns or Columns())
     collection.bulk_upsert(records, batch_size=_ROWS)
     return collection
+
+
+def exported_config(path: str | os.PathLike[str]) -> CollectionConfig | None:
+    """The configuration of the collection that was exported to a file; ``None`` of a file of another origin.
+
+    Raises:
+        InvalidArgument: It is no Parquet file, or its collection cannot be read. FailedPrecondition: pyarrow is not
+            installed.
+    """
+    return _opened(path)[1]
+
+
+def _opened(path: str | os.PathLike[str]) -> tuple[Any, CollectionConfig | None]:
+    arrow, parquet = _pyarrow()
+    try:
+        file = parquet.ParquetFile(path)
+    except arrow.ArrowInvalid as error:
+        raise InvalidArgument(f"{str(path)!r} is no Parquet file that can be read: {error}", field="path") from None
+    stored = (file.schema_arrow.metadata or {}).get(_CONFIG)
+    return file, None if stored is None else _config_from_json(stored)
 
 
 def _exported(file: Any) -> Iterator[Record]:

@@ -7,7 +7,8 @@
     "unix:/path", "unix:relative", "unix-abstract:x"  a server on a Unix socket
     "host:port", "[::1]:port" (port in digits)        a server
     any other "scheme://..." of two or more letters   InvalidArgument
-    every other string                                a folder ("data", "./a:1", "C:\\x", "host:", "host:http")
+    "host:http", a port that is no number             InvalidArgument
+    every other string                                a folder ("data", "./a:1", "C:\\x", "host:")
 
 A folder whose name looks like ``host:port`` is reached with a path before it: ``"./data:1"``.
 """
@@ -25,6 +26,8 @@ MEMORY = ":memory:"
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 _ADDRESS = re.compile(r"(?P<host>\[[^\[\]/\\\s]+\]|[^/\\:\[\]\s]*):(?P<port>[0-9]+)")
+# Not one letter before the colon: that is a drive.
+_NO_PORT = re.compile(r"[A-Za-z0-9.-]{2,}:[^/\\:\s]+")
 _BARE_IPV6 = re.compile(r"[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9]+")
 
 
@@ -81,6 +84,12 @@ def parse_target(target: str | os.PathLike[str]) -> Target:
     if _BARE_IPV6.fullmatch(target):
         host, _, port = target.rpartition(":")
         raise InvalidArgument(f"target {target!r} is ambiguous; write '[{host}]:{port}'", target=target)
+    if _NO_PORT.fullmatch(target):
+        raise InvalidArgument(
+            f"target {target!r} looks like a server whose port is no number; write 'host:50051', or './{target}' for a "
+            "folder of that name",
+            target=target,
+        )
     return Target(Kind.FOLDER, target)
 
 

@@ -362,3 +362,14 @@ def test_unused_answers_do_not_call(server: Any) -> None:
 
     run(main())
     assert aio.AsyncDatabase is AsyncDatabase
+
+
+def test_what_needs_a_call_is_no_operator() -> None:
+    async def main() -> None:
+        async with await connect_async(":memory:") as db:
+            with pytest.raises(TypeError, match="not iterable"):
+                list(db)  # type: ignore[call-overload]
+            with pytest.raises(TypeError, match="container"):
+                assert "docs" in db  # type: ignore[operator]
+
+    asyncio.run(main())

@@ -221,8 +221,36 @@ def test_after_a_fork_a_servers_handle_is_closed(server: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [{"api_key": "k"}, {"tls": True}])
-@pytest.mark.parametrize("target", ["localhost:http", ":memory:"])
+@pytest.mark.parametrize("target", ["./localhost:http", ":memory:"])
 def test_options_of_servers_are_refused_for_folders(target: str, options: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgument, match="is for servers"):
         connect(target, **options)
     assert not Path(target).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"shared": True}, "no option 'shared'; it is called share"),
+        ({"limits": {}}, "no option 'limits'"),
+        ({"colour": 1}, "known for folders are share, durability, cache_bytes, accept_loss, scrub_bytes_per_second, "),
+        ({"colour": 1}, "memory_limit, own_process, min_free_disk, max_dim, max_limit"),
+        ({"cache_bytes": "x"}, "cache_bytes is a whole number"),
+        ({"cache_bytes": -1}, "cache_bytes is a number of bytes from 0"),
+        ({"accept_loss": "no"}, "accept_loss is True or False"),
+        ({"share": "no"}, "share is True or False"),
+    ],
+)
+@pytest.mark.parametrize("target", [":memory:", "folder"])
+def test_options_that_mean_nothing_are_refused(tmp_path: Path, target: str, options: dict[str, Any], told: str) -> None:
+    place = target if target == ":memory:" else tmp_path / target
+    with pytest.raises(errors.InvalidArgument, match=told):
+        connect(place, **options)
+    assert not (tmp_path / target).exists()
+
+
+def test_caps_and_demands_are_options_of_connect(tmp_path: Path) -> None:
+    with connect(tmp_path, max_dim=3, memory_limit="1 GiB", cache_bytes=1 << 20) as db:
+        assert db.info().memory_limit == 1 << 30
+        with pytest.raises(errors.InvalidArgument, match="max_dim"):
+            db.create_collection("docs", 4)

@@ -36,7 +36,7 @@ def _newest_log(folder: Path) -> Path:
 def test_a_kill_alone_loses_nothing(killed: Path) -> None:
     with vectordb.Database(killed) as db:
         assert db["c"].count() == 50
-        again = db["c"].upsert(["id-49"], np.ones((1, 4)), idempotency_key="key-49")
+        again = db["c"].upsert(["id-49"], np.ones((1, 4)), [{"n": 49}], idempotency_key="key-49")
         assert (again.version, db["c"].stats().version) == (50, 50)
     assert verify_folder(killed) == []
 

@@ -15,6 +15,7 @@ from tests.verified import verify_folder
 from vectordb import Database, errors, failpoints
 from vectordb.cli.process import ServerProcess
 from vectordb.engine.care.backup import restore
+from vectordb.engine.care.verify import verify
 from vectordb_client import connect
 
 DIM = 16
@@ -44,6 +45,18 @@ def answers(db: Database) -> object:
     return hits, docs.count(), docs.get(["r1", "tail"])[0].metadata, db.list_collections()
 
 
+def test_a_backup_into_the_databases_own_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "db")
+    with filled(tmp_path / "db") as db:
+        before = sorted(path.name for path in (tmp_path / "db").iterdir())
+        for inside in (tmp_path / "db", tmp_path / "db/backups/daily", tmp_path / "link/b", f"file://{tmp_path}/db/b"):
+            with pytest.raises(errors.InvalidArgument, match="own folder") as caught:
+                db.backup(inside)
+            assert caught.value.field == "destination"
+        assert sorted(path.name for path in (tmp_path / "db").iterdir()) == before
+        db.backup(tmp_path / "db-backups")
+
+
 def test_a_restored_database_gives_the_same_answers(tmp_path: Path) -> None:
     with filled(tmp_path / "db") as db:
         made = db.backup(tmp_path / "backups")
@@ -53,7 +66,10 @@ def test_a_restored_database_gives_the_same_answers(tmp_path: Path) -> None:
         db.delete_collection("empty")
     restored = restore(str(tmp_path / "backups"), tmp_path / "back")
     assert restored.id == made.id
-    assert verify_folder(tmp_path / "back") == []
+    for _ in range(2):
+        checked = verify(tmp_path / "back")
+        assert (checked.problems, checked.notes) == ((), ())
+        Database(tmp_path / "back").close()
     with Database(tmp_path / "back") as back:
         assert answers(back) == before
         assert back["docs"].stats().segments[0].index == "hnsw"

@@ -15,7 +15,7 @@ import vectordb
 from vectordb import col, errors, failpoints
 from vectordb.engine import results as results_module
 from vectordb.engine.draft import Draft
-from vectordb.storage import stall
+from vectordb.storage import codec, stall
 from vectordb.storage.acked import read_acked
 
 ONES = np.ones((1, 4), np.float32)
@@ -409,6 +409,13 @@ def test_repeated_calls_are_answered_once_across_restarts(tmp_path: Path, monkey
         now = time.time()
         monkeypatch.setattr(results_module.time, "time", lambda: now + results_module.KEPT_SECONDS + 1)
         assert collection.insert(["a"], ONES, idempotency_key="k").version > first.version
+
+
+def test_a_result_of_before_there_were_fingerprints_answers_any_call() -> None:
+    kept = results_module.IdempotentResult(time.time() + 60, 3, 5)
+    read = codec.decode_result(codec.encode_result(kept))
+    assert read == kept
+    results_module.Key.of("k", "k", b"12345678").check(read)
 
 
 def test_one_of_many_wins_a_version(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def filled(opened: SimpleNamespace, **config: Any) -> tuple[Any, Needles]:
         texts[i] = f"needletext{i} common"
     metadata[8] = {"note": "needle-sealed"}
     docs = opened.db.create_collection("docs", DIM, **{"metric": "l2", **config})
-    docs.upsert(ids, vectors, metadata, texts, idempotency_key="needle-key")
+    docs.upsert(ids, vectors, metadata, texts)
     docs.optimize()
     docs.update_metadata([ids[7]], set={"note": "needle-replaced"})
     docs.update_metadata([ids[7], ids[8]], set={"note": "harmless"})
@@ -146,6 +146,8 @@ def test_no_file_holds_a_byte_of_what_was_erased(opened: SimpleNamespace, kind: 
 
 def test_what_was_deleted_before_goes_too_and_the_key_is_never_kept(opened: SimpleNamespace) -> None:
     docs, needles = filled(opened)
+    keyed = {"ids": ["keyed"], "vectors": np.ones((1, DIM)), "idempotency_key": "needle-key"}
+    first = docs.upsert(**keyed)
     needles["key"] = [b"needle-key"]
     assert "key" not in found(opened.folder, needles)
     docs.delete(where={"field": "secret", "op": "exists"})
@@ -155,7 +157,7 @@ def test_what_was_deleted_before_goes_too_and_the_key_is_never_kept(opened: Simp
     receipt = docs.optimize(erase=True)
     assert found(opened.folder, needles) == {}
     assert (receipt.count, receipt.ids) == (0, ())
-    assert docs.upsert(["again"], np.ones((1, DIM)), idempotency_key="needle-key").count == ROWS
+    assert docs.upsert(**keyed) == first
 
 
 def test_the_undo_records_of_a_large_call_go_too(opened: SimpleNamespace) -> None:

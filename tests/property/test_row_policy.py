@@ -231,6 +231,13 @@ def test_what_a_policy_refuses(place: Place) -> None:
     assert [r.metadata for r in whole.get(["mine", "other"])] == kept
 
 
+def test_a_bound_caller_is_not_told_of_the_machine(place: Place) -> None:
+    whole, bound = place.whole.info(), place.bound(0).info()
+    assert (bound.path, bound.memory, bound.memory_limit) == ("", {}, None)
+    assert whole.path != ""
+    assert (bound.version, bound.collections) == (whole.version, whole.collections)
+
+
 @pytest.mark.parametrize("kind", [PolicyBackend, CallersBackend])
 def test_every_request_is_judged(kind: type) -> None:
     """A request that is added to the seam must not pass a policy, or a key, by the way."""

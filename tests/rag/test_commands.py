@@ -53,6 +53,18 @@ def test_one_question(asked: tuple[str, list[str]], endpoint: Any) -> None:
     assert json.loads(told.stdout)["refusal_reason"] == "no_passages"
 
 
+@pytest.mark.parametrize("question", [("ask", "why?"), ("chat",)], ids=["ask", "chat"])
+def test_a_question_to_nothing_makes_nothing_and_looks_for_no_model(
+    asked: tuple[str, list[str]], tmp_path: Path, question: tuple[str, ...]
+) -> None:
+    command, *rest = question
+    told = run(command, str(tmp_path / "typo"), *rest, "--llm", str(tmp_path / "no model"))
+    assert (told.returncode, told.stderr.startswith("NotFound: there is no database in the folder")) == (1, True)
+    assert not (tmp_path / "typo").exists()
+    told = run(command, asked[0], *rest, "--kb", "typo", "--llm", str(tmp_path / "no model"))
+    assert (told.returncode, told.stderr.startswith("NotFound: there is no knowledge base 'typo'")) == (1, True)
+
+
 def test_an_endpoint_that_is_down(asked: tuple[str, list[str]]) -> None:
     told = run("ask", asked[0], "How high is the tower?", "--llm", "m@http://127.0.0.1:9/v1")
     assert told.returncode == 1

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vectordb.api.columns import encoded, query_matrix, rows_from, rows_from_records
+from vectordb.arguments import collection_name, flag, names, real, whole
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.ids import as_ids
 from vectordb.metric import Metric
 from vectordb.requests import (
+    DEFAULT_INCLUDE,
     DeleteRequest,
     Fusion,
     GetRequest,
@@ -34,6 +36,9 @@ from vectordb.types import (
     Tuning,
 )
 
+_OPTIONS = ("metric", "index", "quantization", "fields", "exist_ok", "analyzer")
+_TUNING = tuple(Tuning.__dataclass_fields__)
+
 
 def choice(enum: Any, value: Any, field: str) -> Any:
     """A member of a string enum, or InvalidArgument that lists the members."""
@@ -45,7 +50,10 @@ def choice(enum: Any, value: Any, field: str) -> Any:
 
 
 def include_of(include: Any) -> tuple[str, ...]:
-    return (include,) if isinstance(include, str) else tuple(include or ())
+    # The default needs no look: this runs for every search.
+    if type(include) is tuple and include == DEFAULT_INCLUDE:
+        return DEFAULT_INCLUDE
+    return names(include, "include", "'metadata', 'text', 'vector'")
 
 
 def write_request(
@@ -67,7 +75,7 @@ def update_metadata_request(
         ids=None if ids is None else as_ids(ids),
         where=as_filter(where),
         set=encoded(set) if set else None,
-        unset=(unset,) if isinstance(unset, str) else tuple(unset or ()),
+        unset=names(unset, "unset", "field paths such as 'a' or 'a.b'"),
         **options,
     )
 
@@ -81,7 +89,7 @@ def get_request(ids: Any, include: Any, timeout: float | None) -> GetRequest:
 
 
 def scan_request(where: Any, order_by: str | None, page_size: int, include: Any) -> ScanRequest:
-    return ScanRequest(as_filter(where), order_by, page_size, include_of(include))
+    return ScanRequest(as_filter(where), order_by, whole(page_size, "page_size"), include_of(include))
 
 
 def search_request(
@@ -95,6 +103,14 @@ def search_request(
 ) -> SearchRequest:
     """``given``: the other arguments of a search as the user gave them, which are put into the engine's forms."""
     given.vectors = query_matrix(vectors, config, single=single)
+    _check_types(given)
+    if given.exact is not False:
+        given.exact = flag(given.exact, "exact")
+    if given.params is not None and not isinstance(given.params, Mapping):
+        raise InvalidArgument(
+            f"params is a dict of the index's parameters, such as {{'ef': 128}}, got {given.params!r:.60}",
+            field="params",
+        )
     if given.where is not None:
         given.where = as_filter(given.where)
     if type(given.filter_mode) is not FilterMode:
@@ -111,7 +127,19 @@ def search_request(
 
 def text_request(text: Any, where: Any, include: Any, **options: Any) -> SearchRequest:
     """``options``: the other keyword arguments of ``Collection.search_text``."""
-    return SearchRequest(None, where=as_filter(where), include=include_of(include), texts=(text,), **options)
+    request = SearchRequest(None, where=as_filter(where), include=include_of(include), texts=(text,), **options)
+    _check_types(request)
+    return request
+
+
+def _check_types(given: SearchRequest) -> None:
+    """Puts what both kinds of search take into Python's types. The usual ones first: this runs for every search."""
+    if type(given.limit) is not int:
+        given.limit = whole(given.limit, "limit")
+    if given.min_score is not None and type(given.min_score) is not float:
+        given.min_score = real(given.min_score, "min_score")
+    if given.allow_partial is not False:
+        given.allow_partial = flag(given.allow_partial, "allow_partial")
 
 
 def _texts(text: Any, queries: int) -> tuple[Any, ...]:
@@ -144,7 +172,8 @@ def fusion_of(value: Any) -> Fusion:
 
 
 def reindex_request(index: Any, quantization: Any, wait: bool) -> ReindexRequest:
-    return ReindexRequest(None if index is None else _index_spec(index), _quantization_spec(quantization), wait)
+    wanted = None if index is None else _index_spec(index)
+    return ReindexRequest(wanted, _quantization_spec(quantization), flag(wait, "wait"))
 
 
 def _with_target(params: Mapping[str, Any] | None, target: float) -> dict[str, Any]:
@@ -166,8 +195,8 @@ def collection_config(
     if not isinstance(analyzer, str):
         raise InvalidArgument(f"analyzer is a name such as 'standard' or 'english', got {analyzer!r}", field="analyzer")
     return CollectionConfig(
-        name=name,
-        dim=dim,
+        name=collection_name(name),
+        dim=whole(dim, "dim"),
         metric=choice(Metric, metric, "metric"),
         index=_index_spec(index),
         quantization=_quantization_spec(quantization),
@@ -219,15 +248,13 @@ def _field_specs(fields: Any) -> dict[str, FieldSpec] | None:
 
 
 def _tuning(options: Mapping[str, Any]) -> Tuning:
-    known = Tuning.__dataclass_fields__
-    for name, value in options.items():
-        if name not in known:
-            raise InvalidArgument(f"create_collection has no option {name!r}; known are {', '.join(known)}", field=name)
-        if name == "durability":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise InvalidArgument(f"{name} is a whole number, got {value!r}", field=name)
     values = dict(options)
+    for name, value in options.items():
+        if name not in _TUNING:
+            known = ", ".join((*_OPTIONS, *_TUNING))
+            raise InvalidArgument(f"create_collection has no option {name!r}; known are {known}", field=name)
+        if name != "durability":
+            values[name] = whole(value, name)
     if values.get("durability") is not None:
         values["durability"] = choice(Durability, values["durability"], "durability")
     return Tuning(**values)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vectordb.api import build, streams
+from vectordb.arguments import flag, real, version
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
@@ -87,10 +88,13 @@ class Collection:
             metadata: One dict a record.
             texts: One string a record.
             if_version: Write only if every id now has this version (0: does not exist).
+            idempotency_key: Names this call. Repeated as it was within 10 minutes, it is answered as then and not done
+                again, also after a restart; give the ids, since generated ones are new each time.
 
         Raises:
             InvalidArgument, DimensionMismatch, InvalidVector: A row is bad; nothing was written.
-            FailedPrecondition: ``if_version`` does not hold. ResourceExhausted: More than ``max_write_bytes``.
+            FailedPrecondition: ``if_version`` does not hold, or another call had the ``idempotency_key``.
+            ResourceExhausted: More than ``max_write_bytes``.
         """
         options = self._write_options(if_version, idempotency_key, timeout)
         return self._write(WriteMode.UPSERT, (ids, vectors, metadata, texts), vector_name=vector_name, **options)
@@ -126,7 +130,8 @@ class Collection:
         timeout: float | None = None,
         vector_name: str = "",
     ) -> WriteResult:
-        """As :meth:`upsert`, but a missing id is an error.
+        """As :meth:`upsert`, but a missing id is an error. It REPLACES the whole record: vector, text and metadata that
+        are not given are gone. To change metadata alone, use :meth:`update_metadata`.
 
         Raises:
             NotFound: Names the ids that are missing; nothing was written.
@@ -138,7 +143,8 @@ class Collection:
         """Upserts any number of records in batches of ``batch_size``, each all or nothing, with a progress bar.
 
         Args:
-            records: ``Record``s or dicts, e.g. from a generator; only a few batches at a time are held.
+            records: ``Record``s or dicts, e.g. from a generator, of which only a few batches at a time are held; or a
+                pandas or arrow table with columns ``id, vector, metadata, text``.
 
         Returns:
             The rows of all batches and the last version. After an error, whose ``row`` counts from the first record of
@@ -193,7 +199,7 @@ class Collection:
         """
         options = self._write_options(if_version, idempotency_key, timeout)
         request = build.delete_request(ids, where, **options)
-        if erase:
+        if flag(erase, "erase"):
             return self._backend.erase(self.name, EraseRequest(request, timeout))
         return self._backend.delete(self.name, request)
 
@@ -264,18 +270,9 @@ class Collection:
                 where it was not measured. The same as ``params={"target_recall": ...}``.
         """
         mode: Any = filter_mode
+        within = self._limit(timeout)
         given = SearchRequest(
-            None,
-            limit,
-            where,
-            mode,
-            exact,
-            min_score,
-            params,
-            self._limit(timeout),
-            allow_partial,
-            include,
-            vector_name,
+            None, limit, where, mode, exact, min_score, params, within, allow_partial, include, vector_name
         )
         given.fusion = fusion
         request = build.search_request(self.config, vector, given, single=True, text=text, target_recall=target_recall)
@@ -322,7 +319,8 @@ class Collection:
         ``plan.recall_sampled`` of the rows that may be answers, in random blocks. Within a quarter of a second all of
         up to three million rows of 384 dimensions are compared; then the recall is exact.
         """
-        return self._backend.explain(self.name, self._search_request(vector, limit, True, options), analyze)
+        request = self._search_request(vector, limit, True, options)
+        return self._backend.explain(self.name, request, flag(analyze, "analyze"))
 
     # Care
 
@@ -340,8 +338,8 @@ class Collection:
         Raises:
             InvalidArgument: ``erase`` without ``wait``. DeadlineExceeded: Not done in time; says what holds an erasure.
         """
-        if not erase:
-            self._backend.optimize(self.name, OptimizeRequest(wait, timeout))
+        if not flag(erase, "erase"):
+            self._backend.optimize(self.name, OptimizeRequest(flag(wait, "wait"), timeout))
             return None
         if not wait:
             raise InvalidArgument("erase gives a receipt of what is done: it needs wait=True", field="wait")
@@ -382,11 +380,12 @@ class Collection:
             self.config = replace(self.config, index=stats.index, quantization=stats.quantization)
 
     def _limit(self, timeout: float | None) -> float | None:
-        return self._timeout if timeout is None else timeout
+        return self._timeout if timeout is None else real(timeout, "timeout")
 
     def _write_options(
         self, if_version: int | None, idempotency_key: str | None, timeout: float | None
     ) -> dict[str, Any]:
+        if_version = None if if_version is None else version(if_version)
         return {"if_version": if_version, "idempotency_key": idempotency_key, "timeout": self._limit(timeout)}
 
     def _write(self, mode: WriteMode, columns: tuple[Any, Any, Any, Any], **options: Any) -> WriteResult:

@@ -6,12 +6,12 @@ Conversion only: ranges and contents are checked by the engine, where they are c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vectordb.encoding import encode_metadata
+from vectordb.encoding import encode_metadata, refusal
 from vectordb.errors import DimensionMismatch, InvalidArgument
 from vectordb.ids import as_id, as_ids, generated_ids
 from vectordb.requests import Rows
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from vectordb.types import CollectionConfig
 
+_ROWS = 1_000
+_COLUMNS = (
+    "one dict is one record with id, vector, metadata and text, and these are columns: give them as arguments, "
+    "upsert(ids, vectors, metadata, texts), or one dict a record"
+)
 _RECORD_KEYS = frozenset({"id", "vector", "metadata", "text", "version"})
 
 
@@ -44,6 +49,7 @@ def rows_from(ids: Any, vectors: Any, metadata: Any, texts: Any, config: Collect
         records = _as_records(ids)
         if records is not None:
             return rows_from_records(records, config)
+        _refuse_vectors(ids)
     one = isinstance(ids, str) or (ids is not None and not hasattr(ids, "__iter__"))
     id_column = None if ids is None else [as_id(ids)] if one else as_ids(ids)
     if one:
@@ -73,6 +79,27 @@ def rows_from(ids: Any, vectors: Any, metadata: Any, texts: Any, config: Collect
     return Rows(id_column, matrix, present, encoded, text_column)
 
 
+def _refuse_vectors(ids: Any) -> None:
+    """Vectors where ids should be: an easy slip, since both are the first thing that one thinks of."""
+    first = ids[0] if isinstance(ids, list | tuple | np.ndarray) and getattr(ids, "ndim", True) and len(ids) else None
+    if isinstance(first, list | tuple | np.ndarray | float | np.floating):
+        raise InvalidArgument(
+            "the first argument are ids, and these are vectors, which are the second: upsert(ids, vectors), or "
+            "upsert(vectors=...) to have ids generated",
+            field="ids",
+        )
+
+
+def rows_of_table(table: Any) -> Iterator[Any] | None:
+    """The rows of a pandas or arrow table as dicts, some at a time; ``None`` where it is no table."""
+    if hasattr(table, "to_pylist") and hasattr(table, "schema"):
+        return (row for start in range(0, len(table), _ROWS) for row in table.slice(start, _ROWS).to_pylist())
+    if hasattr(table, "to_dict") and hasattr(table, "iloc") and hasattr(table, "columns"):
+        starts = range(0, len(table), _ROWS)
+        return (row for start in starts for row in table.iloc[start : start + _ROWS].to_dict("records"))
+    return None
+
+
 def _is_matrix(vectors: Any) -> bool:
     if hasattr(vectors, "ndim"):
         return bool(vectors.ndim == 2)
@@ -83,14 +110,16 @@ def _as_records(ids: Any) -> list[Record | Mapping[str, Any]] | None:
     """The argument as a list of records, or None where it is a column of ids."""
     if ids is None or isinstance(ids, str):
         return None
+    if isinstance(ids, Mapping) and not {"ids", "vectors"}.isdisjoint(ids):
+        raise InvalidArgument(_COLUMNS, field="ids")
     if isinstance(ids, (Record, Mapping)):
         return [ids]
-    if not isinstance(ids, Iterable) or isinstance(ids, np.ndarray):
+    table = rows_of_table(ids)
+    if table is not None:
+        return list(table)
+    # An arrow array is a column of ids.
+    if not isinstance(ids, Iterable) or isinstance(ids, np.ndarray) or hasattr(ids, "to_pylist"):
         return None
-    if hasattr(ids, "to_pylist"):  # an arrow table is a table of records, an arrow array a column of ids
-        return ids.to_pylist() if hasattr(ids, "column_names") else None
-    if hasattr(ids, "to_dict") and hasattr(ids, "columns"):
-        return ids.to_dict("records")  # type: ignore[no-any-return]
     items = ids if isinstance(ids, Sequence) else list(ids)
     if len(items) and isinstance(items[0], (Record, Mapping)):
         return list(items)
@@ -125,6 +154,8 @@ def rows_from_records(records: Sequence[Any], config: CollectionConfig) -> Rows:
                 row=row,
             )
         ids.append(record.get("id"))
+        if isinstance(ids[-1], list | tuple | np.ndarray):
+            raise InvalidArgument(_COLUMNS, field="ids", row=row)
         for name, column in columns.items():
             column.append(record.get(name))
     missing = [row for row, value in enumerate(ids) if value is None]
@@ -211,7 +242,7 @@ def _matrix(values: Any, config: CollectionConfig) -> tuple[NDArray[np.float32],
         raise InvalidArgument(
             f"vectors need shape (n, {config.dim}), got {matrix.shape}", field="vectors", expected=config.dim
         )
-    rows = list(values)
+    rows = _listed(values, "vectors", f"vectors of {config.dim} numbers")
     if _all_alike(rows, config.dim):
         return _as_float32(np.concatenate(rows).reshape(len(rows), config.dim), "vectors"), None
     return _matrix_from_rows(rows, config)
@@ -281,12 +312,23 @@ def _as_maps(metadata: Any) -> list[Any]:
     if hasattr(metadata, "column_names") and hasattr(metadata, "to_pylist"):  # arrow table
         return metadata.to_pylist()  # type: ignore[no-any-return]
     if hasattr(metadata, "to_dict") and hasattr(metadata, "columns"):  # pandas DataFrame, NaN meaning missing
-        return [{k: v for k, v in row.items() if v == v} for row in metadata.to_dict("records")]
+        return [{k: v for k, v in row.items() if not _missing(v)} for row in metadata.to_dict("records")]
     if hasattr(metadata, "to_pylist"):
         return metadata.to_pylist()  # type: ignore[no-any-return]
     if isinstance(metadata, Mapping):
         raise InvalidArgument("metadata is one map a row: give a list of dicts", field="metadata")
-    return list(metadata)
+    return _listed(metadata, "metadata", "dicts, one a row")
+
+
+def _missing(value: Any) -> bool:
+    """Whether pandas means by it that there is nothing: NaN, NaT. An array would be compared by its elements."""
+    return not isinstance(value, np.ndarray) and bool(value != value)
+
+
+def _listed(values: Any, field: str, what: str) -> list[Any]:
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes):
+        return list(values)
+    raise InvalidArgument(f"{field} is a list of {what}, got {values!r:.60}", field=field)
 
 
 def encoded(metadata: Any, row: int = 0) -> bytes:
@@ -295,7 +337,7 @@ def encoded(metadata: Any, row: int = 0) -> bytes:
     Raises:
         InvalidArgument: Not a map, or a value that has no stored form; the row is named.
     """
-    if metadata is None:
+    if metadata is None or (isinstance(metadata, float) and metadata != metadata):  # pandas' missing one is NaN
         return b""
     if not isinstance(metadata, Mapping):
         raise InvalidArgument(
@@ -306,30 +348,31 @@ def encoded(metadata: Any, row: int = 0) -> bytes:
     try:
         return encode_metadata(metadata if type(metadata) is dict else dict(metadata))
     except (TypeError, ValueError) as error:
-        culprit = _unstorable(metadata)
+        culprit, why = _unstorable(metadata)
         where = "metadata" if culprit is None else f"metadata field {culprit!r}"
         raise InvalidArgument(
-            f"{where} in row {row} cannot be stored: {error}; "
+            f"{where} in row {row} cannot be stored: {why or error}; "
             "use str, int, float, bool, datetime, None, lists of them, or dicts",
             field="metadata",
             row=row,
         ) from None
 
 
-def _unstorable(metadata: Mapping[Any, Any]) -> str | None:
-    """The path of the innermost field that has no stored form by itself; None where it is not one field's fault."""
+def _unstorable(metadata: Mapping[Any, Any]) -> tuple[str | None, str | None]:
+    """The path of the innermost field that has no stored form by itself, None where it is not one field's fault; and
+    why, where there is more to say than its type."""
     for key, value in metadata.items():
         try:
             encode_metadata({key: value})
         except (TypeError, ValueError):
             if not isinstance(key, str):
-                return None
+                return None, None
             try:
-                inner = _unstorable(value) if isinstance(value, Mapping) else None
+                inner, why = _unstorable(value) if isinstance(value, Mapping) else (None, refusal(value))
             except RecursionError:
-                return key
-            return key if inner is None else f"{key}.{inner}"
-    return None
+                return key, None
+            return (key if inner is None else f"{key}.{inner}"), why
+    return None, None
 
 
 def _encoded(maps: list[Any]) -> list[bytes]:
@@ -340,7 +383,7 @@ def _texts(values: Any) -> list[str | None]:
     if hasattr(values, "to_pylist"):
         values = values.to_pylist()
     texts: list[str | None] = []
-    for row, value in enumerate(values):
+    for row, value in enumerate(_listed(values, "texts", "strings, one a row")):
         if isinstance(value, str):
             texts.append(value)
         elif value is None or (isinstance(value, float) and value != value):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from copy import copy
 from types import TracebackType
 from typing import Any, Self
 
 from vectordb.api import build
 from vectordb.api.collection import Collection
-from vectordb.errors import InvalidFilter
+from vectordb.arguments import collection_name, flag, whole
+from vectordb.errors import InvalidArgument, InvalidFilter
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.reports import RepairReport, VerifyReport
@@ -51,7 +53,9 @@ class Database:
             quantization: ``"fp16"``, ``"sq8"``, ``"pq"``, ``"rabitq"``, ``"binary"``, or a dict with ``kind`` and its
                 parameters, such as ``{"kind": "pq", "m": 48, "oversampling": 4.0}``.
             fields: Optional types of metadata fields, ``{"year": "int", "note": {"type": "text", "indexed": False}}``.
-            exist_ok: Return the existing collection if it has the same configuration.
+            exist_ok: Return the existing collection if its ``dim``, ``metric``, ``fields`` and ``analyzer`` are these.
+                ``index``, ``quantization`` and thresholds may have been changed since, by ``reindex`` say: they are
+                compared where something else than the default is asked for.
             **config: ``analyzer``: how texts become words for keyword search, ``"standard"`` (default: Unicode words,
                 lower case) or a language such as ``"english"``, whose stems are searched; and thresholds, see
                 :class:`vectordb.types.Tuning`.
@@ -60,7 +64,8 @@ class Database:
             AlreadyExists: The name is taken. FailedPrecondition: with ``exist_ok``, and the configuration differs.
         """
         wanted = build.collection_config(name, dim, metric, index, quantization, fields, config)
-        created = self._backend.create_collection(CreateRequest(wanted, exist_ok, self._timeout))
+        request = CreateRequest(wanted, flag(exist_ok, "exist_ok"), self._timeout)
+        created = self._backend.create_collection(request)
         return Collection(self._backend, created, timeout=self._timeout)
 
     def collection(self, name: str) -> Collection:
@@ -69,10 +74,19 @@ class Database:
         Raises:
             CollectionNotFound: There is none of this name.
         """
-        return Collection(self._backend, self._backend.collection_config(name), timeout=self._timeout)
+        config = self._backend.collection_config(collection_name(name))
+        return Collection(self._backend, config, timeout=self._timeout)
 
     def __getitem__(self, name: str) -> Collection:
         return self.collection(name)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a collection of this name."""
+        return name in self.list_collections()
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of all collections, sorted."""
+        return iter(self.list_collections())
 
     def list_collections(self) -> list[str]:
         """Names of all collections, sorted."""
@@ -84,7 +98,7 @@ class Database:
         Raises:
             CollectionNotFound: There is none of this name.
         """
-        self._backend.delete_collection(name)
+        self._backend.delete_collection(collection_name(name))
 
     def info(self) -> DatabaseInfo:
         """Versions, folder, collections, and why writes are refused where they are."""
@@ -99,9 +113,15 @@ class Database:
             destination: A folder, or any URL that fsspec knows; of a server, as the server's process sees it.
 
         Raises:
+            InvalidArgument: The destination lies in the database's own folder.
             FailedPrecondition: The database is in memory, or the URL needs a package that is not installed.
         """
-        return self._backend.backup(os.fspath(destination))
+        given = os.fspath(destination) if isinstance(destination, os.PathLike) else destination
+        if not isinstance(given, str):
+            raise InvalidArgument(
+                f"the destination of a backup is a folder or a URL, got {destination!r:.60}", field="destination"
+            )
+        return self._backend.backup(given)
 
     def verify(self, searches: int = SAMPLE_SEARCHES) -> VerifyReport:
         """Checks everything as of now, while reads and writes go on: every checksum, and whether records, segments,
@@ -114,7 +134,7 @@ class Database:
         Returns:
             A report whose ``problems`` are empty where all holds.
         """
-        return self._backend.verify(searches)
+        return self._backend.verify(whole(searches, "searches"))
 
     def repair(self, dry_run: bool = False) -> RepairReport:
         """Checks everything and makes damaged segments, indexes and texts anew from storage, while reads and writes go
@@ -124,7 +144,7 @@ class Database:
         Args:
             dry_run: Only say what would be done.
         """
-        return self._backend.repair(dry_run)
+        return self._backend.repair(flag(dry_run, "dry_run"))
 
     def with_policy(self, where: Any) -> Self:
         """This database within a row policy: all its collections seem to hold the matching rows and no others.

@@ -9,6 +9,8 @@ from collections.abc import Generator, Iterable, Iterator, Sized
 from typing import Any
 
 from vectordb.api import build
+from vectordb.api.columns import rows_of_table
+from vectordb.arguments import whole
 from vectordb.errors import InvalidArgument, VectorDBError
 from vectordb.requests import Backend, WriteRequest
 from vectordb.types import CollectionConfig, Record, WriteResult
@@ -23,7 +25,7 @@ def bulk_upsert(
     """As ``Collection.bulk_upsert``."""
     from tqdm import tqdm
 
-    check_batch_size(batch_size)
+    batch_size = checked_batch_size(batch_size)
     source = iterator_of(records)
     total = len(records) if isinstance(records, Sized) else None
     count, version, ids = 0, 0, []
@@ -36,19 +38,28 @@ def bulk_upsert(
 
 
 def iterator_of(records: Any) -> Iterator[Any]:
-    """Raises ``InvalidArgument`` where they cannot be iterated: a number, or one ``Record`` instead of a list."""
+    """Records one by one, of a table its rows.
+
+    Raises:
+        InvalidArgument: They cannot be iterated: a number, or one ``Record`` instead of a list.
+    """
+    table = rows_of_table(records)
+    if table is not None:
+        return table
     try:
         return iter(records)
     except TypeError:
         raise InvalidArgument(
-            f"records is {type(records).__name__}; give an iterable of Record or dict", field="records"
+            f"records is {type(records).__name__}; give an iterable of Record or dict, or a table", field="records"
         ) from None
 
 
-def check_batch_size(batch_size: Any) -> None:
+def checked_batch_size(batch_size: Any) -> int:
     """Raises ``InvalidArgument`` where it is no positive number: with none in a batch nothing would be written."""
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InvalidArgument(f"batch_size is a positive number of records, got {batch_size!r}", field="batch_size")
+    size = whole(batch_size, "batch_size")
+    if size < 1:
+        raise InvalidArgument(f"batch_size is a positive number of records, got {size}", field="batch_size")
+    return size
 
 
 def batch_request(config: CollectionConfig, batch: list[Any], start: int) -> WriteRequest:

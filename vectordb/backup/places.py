@@ -79,6 +79,10 @@ class Folder:
     def __str__(self) -> str:
         return repr(str(self._root))
 
+    def lies_in(self, folder: Path) -> bool:
+        """Whether it is the folder, or somewhere below it, by whatever links."""
+        return self._root.resolve().is_relative_to(folder.resolve())
+
     def exists(self, name: str) -> bool:
         return (self._root / name).is_file()
 

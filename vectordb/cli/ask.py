@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vectordb.cli.knowledge import DEFAULT_NAME, ApiKey, MinScore, Model, Name, Target, opened, sources
+from vectordb.cli.knowledge import DEFAULT_NAME, ApiKey, MinScore, Model, Name, Target, answering, sources
 
 
 def command(
@@ -25,7 +25,7 @@ def command(
     from vectordb.filter import Filter
 
     condition = None if where is None else Filter.from_json(where)
-    with opened(target, kb, api_key, llm) as base:
+    with answering(target, kb, api_key, llm) as base:
         answer = base.ask(question, min_score=min_score, max_rounds=rounds, where=condition)
     if as_json:
         from vectordb_client.rag.feedback import as_dict

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vectordb.cli.knowledge import DEFAULT_NAME, ApiKey, MinScore, Model, Name, Target, opened, sources
+from vectordb.cli.knowledge import DEFAULT_NAME, ApiKey, MinScore, Model, Name, Target, answering, sources
 from vectordb.errors import VectorDBError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def command(
     api_key: ApiKey = None,
 ) -> None:
     """Answers questions until /quit or the end of the input. Each question stands alone."""
-    with opened(target, kb, api_key, llm) as base:
+    with answering(target, kb, api_key, llm) as base:
         typer.secho(_HELP, dim=True)
         last: Answer | None = None
         while (line := _line()) is not None and line != "/quit":

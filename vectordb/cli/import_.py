@@ -22,11 +22,15 @@ def command(
     api_key: Annotated[str | None, typer.Option(help="Key for a server.", envvar="VECTORDB_API_KEY")] = None,
 ) -> None:
     """Upserts the file's records; the collection is created as the file says where it does not exist."""
+    from vectordb.cli.info import require_database
     from vectordb_client import connect
-    from vectordb_client.parquet import Columns, import_parquet
+    from vectordb_client.parquet import Columns, exported_config, import_parquet
 
     named = {"id": id_column, "vector": vector_column, "text": text_column}
     given = {name: column for name, column in named.items() if column is not None}
+    # Before a database is made for it: a file that was not exported here makes no collection, and so no database.
+    if exported_config(path) is None or given:
+        require_database(target)
     with connect(target, api_key=api_key) as db:
         made = import_parquet(db, path, collection, Columns(**given) if given else None)
         typer.echo(f"{made.count()} records in {made.name}")

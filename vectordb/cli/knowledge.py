@@ -57,16 +57,40 @@ def choose(model: str) -> Chosen:
 
 
 @contextmanager
-def opened(target: str, name: str, api_key: str | None, model: str | None = None) -> Iterator[KnowledgeBase]:
-    """The knowledge base ``name``, with a language model where ``model`` names one."""
+def opened(target: str, name: str, api_key: str | None) -> Iterator[KnowledgeBase]:
+    """The knowledge base ``name``, to put documents into it: what is not there is made."""
+    from vectordb_client import connect
+    from vectordb_client.rag import KnowledgeBase
+
+    with connect(target, api_key=api_key) as db:
+        yield KnowledgeBase(db, name)
+
+
+@contextmanager
+def answering(target: str, name: str, api_key: str | None, model: str) -> Iterator[KnowledgeBase]:
+    """The knowledge base ``name``, which has to be there, with the language model that ``model`` names.
+
+    Raises:
+        NotFound: There is no such folder, or no such knowledge base in it; nothing is made.
+        FailedPrecondition: The model's packages are not installed.
+    """
+    from vectordb.cli.info import require_database
+    from vectordb.errors import NotFound
     from vectordb_client import connect
     from vectordb_client.rag import KnowledgeBase
     from vectordb_client.rag.asking import AnswerConfig
+    from vectordb_client.rag.store.state import StateStore
 
-    chosen = None if model is None else choose(model)
-    answering = AnswerConfig(options={} if chosen is None else chosen.options)
+    require_database(target)
     with connect(target, api_key=api_key) as db:
-        yield KnowledgeBase(db, name, llm=None if chosen is None else chosen.llm, answering=answering)
+        if StateStore(db, name).read() is None:
+            raise NotFound(
+                f"there is no knowledge base {name!r} at {target!r}; name it with --kb, or fill it: "
+                f"vectordb ingest {target} PATHS --kb {name}",
+                knowledge_base=name,
+            )
+        chosen = choose(model)
+        yield KnowledgeBase(db, name, llm=chosen.llm, answering=AnswerConfig(options=chosen.options))
 
 
 def sources(answer: Answer) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 from vectordb import failpoints
 from vectordb.engine.manifest import refs_of
@@ -13,10 +13,9 @@ from vectordb.storage.base import Batch, Family, Storage
 from vectordb.storage.catalogue import Choice, decode_config, decode_manifest, encode_config
 from vectordb.storage.codec import State
 from vectordb.storage.keys import Kind
-from vectordb.types import CollectionConfig, Tuning
+from vectordb.types import CollectionConfig, IndexSpec, Tuning
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+_FREE: Mapping[str, object] = {"index": IndexSpec(), "quantization": None}
 
 
 class Catalogue:
@@ -78,7 +77,8 @@ class Catalogue:
             Its configuration, and where it is new its number and the sequence number up to which storage is synced.
 
         Raises:
-            AlreadyExists: The name is taken. FailedPrecondition: with ``exist_ok``, by one of another configuration.
+            AlreadyExists: The name is taken. FailedPrecondition: with ``exist_ok``, by one of another configuration
+                (index, quantization and tuning count where they are not the default).
         """
         existing = self._collections.get(config.name)
         if existing is not None:
@@ -130,12 +130,13 @@ def _check_same(existing: CollectionConfig, wanted: CollectionConfig) -> None:
         if field.name == "tuning":
             continue
         old, new = getattr(existing, field.name), getattr(wanted, field.name)
-        if old != new:
+        # What nobody asked for may be anything: a collection that was reindexed opens by the line that made it.
+        if old != new and not (field.name in _FREE and new == _FREE[field.name]):
             differences.append((field.name, old, new))
-    for field in fields(Tuning):
-        old, new = getattr(existing.tuning, field.name), getattr(wanted.tuning, field.name)
-        if old != new:
-            differences.append((field.name, old, new))
+    for option in fields(Tuning):
+        old, new = getattr(existing.tuning, option.name), getattr(wanted.tuning, option.name)
+        if old != new and new != option.default:
+            differences.append((option.name, old, new))
     if differences:
         told = "; ".join(f"{name} is {_short(old)}, not {_short(new)}" for name, old, new in differences)
         raise FailedPrecondition(

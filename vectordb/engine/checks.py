@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vectordb.arguments import flag, whole
 from vectordb.encoding import decode_metadata
 from vectordb.engine.text_checks import check_texts
 from vectordb.errors import DimensionMismatch, InvalidArgument, InvalidVector, ResourceExhausted
@@ -55,6 +56,14 @@ class CheckedRows:
     metadata: list[bytes]
     texts: list[bytes | None] | None
     size: int
+
+
+def check_opening(cache_bytes: object, accept_loss: object) -> tuple[int, bool]:
+    """What an engine is opened with: ``"no"`` would accept a loss, and a cache of no number fails in RocksDB."""
+    size = whole(cache_bytes, "cache_bytes")
+    if size < 0:
+        raise InvalidArgument(f"cache_bytes is a number of bytes from 0, got {size}", field="cache_bytes")
+    return size, flag(accept_loss, "accept_loss")
 
 
 def check_name(name: object) -> str:

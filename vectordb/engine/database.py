@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import vectordb
 from vectordb import failpoints
 from vectordb.api.database import Database as _Face
 from vectordb.engine import checks, reads, writes
-from vectordb.engine.capacity.resources import Resources, settled
+from vectordb.engine.capacity.resources import Demands, Resources, settled
 from vectordb.engine.care.care import MEMORY, Care
 from vectordb.engine.care.scrub import DEFAULT_RATE, Scrubber, check_rate
 from vectordb.engine.catalogue import Catalogue
@@ -26,9 +28,11 @@ from vectordb.engine.optimizer import Optimizer
 from vectordb.engine.recovery import open_collection
 from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import build_lag, collection_stats
+from vectordb.engine.results import fingerprint_of_change, fingerprint_of_rows
 from vectordb.engine.writer import Call, Committer, Syncs, outcome_unknown
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
+from vectordb.limits import BOUNDS
 from vectordb.query.deadline import Deadline
 from vectordb.requests import (
     CreateRequest,
@@ -41,7 +45,7 @@ from vectordb.requests import (
     UpdateMetadataRequest,
     WriteRequest,
 )
-from vectordb.row_policy import PolicyBackend, scoped_key
+from vectordb.row_policy import PolicyBackend
 from vectordb.segments.store import SegmentStore
 from vectordb.stats import CollectionStats, DatabaseInfo
 from vectordb.storage.acked import AckedPage
@@ -92,6 +96,7 @@ class Engine(Care):
                 f"durability {durability!r} is unknown; 'sync' or 'async'", field="durability"
             ) from None
         check_rate(scrub_bytes_per_second)
+        cache_bytes, accept_loss = checks.check_opening(cache_bytes, accept_loss)
         demands, self._limits = settled(limits)
         self._lock = threading.RLock()
         self._lives: dict[str, LiveCollection] = {}  # changed under self._lock; read without
@@ -209,22 +214,25 @@ class Engine(Care):
         size = request.rows.size()
         with self.resources.write(size, frees=False, timeout=request.timeout):
             rows, operation = writes.rows_written(live, request, size)
-            count, version = self._submit(Call(live, operation, _key(request), rows.size), request.timeout, started)
+            key = writes.key_of(request, lambda: fingerprint_of_rows(request.mode, rows))
+            count, version = self._submit(Call(live, operation, key, rows.size), request.timeout, started)
         return WriteResult(count, version, rows.ids)
 
     def update_metadata(self, collection: str, request: UpdateMetadataRequest) -> int:
         started, live = time.monotonic(), self._live(collection)
         checks.check_timeout(request.timeout)
         operation, size = writes.metadata_updated(live, request), len(request.set or b"")
+        key = writes.key_of(request, lambda: fingerprint_of_change(request, "set", (request.set, tuple(request.unset))))
         with self.resources.write(size, frees=False, timeout=request.timeout):
-            return self._submit(Call(live, operation, _key(request), size), request.timeout, started)[0]
+            return self._submit(Call(live, operation, key, size), request.timeout, started)[0]
 
     def delete(self, collection: str, request: DeleteRequest) -> int:
         started, live = time.monotonic(), self._live(collection)
         checks.check_timeout(request.timeout)
         operation = writes.rows_deleted(live, request)
+        key = writes.key_of(request, lambda: fingerprint_of_change(request, "delete", ()))
         with self.resources.write(0, frees=True):
-            return self._submit(Call(live, operation, _key(request), 0), request.timeout, started)[0]
+            return self._submit(Call(live, operation, key, 0), request.timeout, started)[0]
 
     def _submit(self, call: Call, timeout: float | None, started: float) -> tuple[int, int]:
         """Commits a call of a request that began at ``started``: what it waited for memory is of its time."""
@@ -385,9 +393,10 @@ class Database(_Face):
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-def _key(request: WriteRequest | UpdateMetadataRequest | DeleteRequest) -> str | None:
-    checks.check_idempotency_key(request.idempotency_key)
-    return scoped_key(request.policy, request.idempotency_key)
+def options_of_engine() -> dict[str, Any]:
+    """What :class:`Engine` takes beside its folder, by name, with what it is unless given (None of a cap)."""
+    own = {name: p.default for name, p in inspect.signature(Engine).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    return own | {field.name: field.default for field in fields(Demands)} | dict.fromkeys(BOUNDS)
 
 
 def _abandon_all() -> None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from vectordb import failpoints
 from vectordb.engine.draft import Draft
-from vectordb.engine.results import KEPT_SECONDS, stored_key
+from vectordb.engine.results import KEPT_SECONDS, Key
 from vectordb.errors import (
     Closed,
     DeadlineExceeded,
@@ -82,7 +82,7 @@ class Call:
 
     collection: LiveCollection
     operation: Operation
-    idempotency_key: str | None
+    key: Key | None
     size: int
     done: Future[tuple[int, int]] = field(default_factory=Future)
 
@@ -251,15 +251,15 @@ class Committer:
                 call.done.set_result(result)
 
     def _applied(self, call: Call, draft: Draft) -> tuple[int, int]:
-        key = call.idempotency_key
+        key = call.key
         if key is None:
             return call.operation.apply(draft)
-        key = stored_key(key)
-        known = draft.remembered.get(key) or call.collection.results.get(key)
+        known = draft.remembered.get(key.stored) or call.collection.results.get(key.stored)
         if known is not None:
+            key.check(known)
             return known.count, known.version
         count, version = call.operation.apply(draft)
-        draft.remember(key, IdempotentResult(time.time() + KEPT_SECONDS, count, version))
+        draft.remember(key.stored, IdempotentResult(time.time() + KEPT_SECONDS, count, version, key.fingerprint))
         return count, version
 
     def _is_sync(self, collection: LiveCollection) -> bool:

@@ -5,13 +5,15 @@ Whatever can be wrong with what users gave is found here; nothing later fails on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vectordb.engine import checks
 from vectordb.engine.operations import Delete, UpdateMetadata, Write
+from vectordb.engine.results import Key
 from vectordb.errors import InvalidArgument
 from vectordb.ids import encoded_ids
-from vectordb.row_policy import require_rows
+from vectordb.row_policy import require_rows, scoped_key
 from vectordb.validate import check_filter, check_metadata
 
 if TYPE_CHECKING:
@@ -47,6 +49,16 @@ def rows_deleted(live: LiveCollection, request: DeleteRequest) -> Delete:
     """Raises: InvalidArgument, InvalidFilter: Nothing is selected, or by something that is wrong."""
     _check_selection(live, request)
     return Delete(_ids(request), request.where, request.if_version, request.policy)
+
+
+def key_of(
+    request: WriteRequest | UpdateMetadataRequest | DeleteRequest, fingerprint: Callable[[], bytes]
+) -> Key | None:
+    """The request's idempotency key, if it has one. Raises InvalidArgument: it is none."""
+    given = request.idempotency_key
+    checks.check_idempotency_key(given)
+    scoped = scoped_key(request.policy, given)
+    return None if given is None or scoped is None else Key.of(given, scoped, fingerprint())
 
 
 def _check_selection(live: LiveCollection, request: UpdateMetadataRequest | DeleteRequest) -> None:

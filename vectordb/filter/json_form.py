@@ -11,6 +11,7 @@ from vectordb.errors import InvalidFilter
 from vectordb.filter.tree import MAX_DEPTH, And, Condition, Filter, Not, Op, Or
 from vectordb.filter.values import Scalar, Value
 
+_JOINS = frozenset(("and", "or", "not"))
 _UNARY = (Op.IS_NULL, Op.EXISTS)
 _LIKE = """col('year') >= 2000, or as JSON {"field": "year", "op": ">=", "value": 2000}"""
 
@@ -85,9 +86,15 @@ def _node(node: object, path: str, depth: int) -> Filter:
 
 def _condition(node: Mapping[str, Any], path: str) -> Filter:
     unknown = [key for key in node if key not in ("field", "op", "value")]
+    if not _JOINS.isdisjoint(unknown):
+        told = ", ".join(repr(key)[:40] for key in node)
+        raise _malformed(path, f'one object has one of "and", "or", "not" and nothing beside it, got {told}; nest them')
     if unknown or not node:
-        found = f"unknown key {unknown[0]!r}" if unknown else "empty object"
-        raise _malformed(path, f'{found}; write {_LIKE}, or one of "and", "or", "not"')
+        found = f"unknown key {unknown[0]!r:.60}" if unknown else "empty object"
+        raise _malformed(
+            path,
+            f'{found}; a condition has "field", "op" and "value": {_LIKE}; several are joined by "and", "or", "not"',
+        )
     for key in ("field", "op"):
         if not isinstance(node.get(key), str):
             raise _malformed(_at(path, key), "missing, or not a string")

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
+from vectordb.encoding import from_numpy
 from vectordb.errors import InvalidFilter
 
 MAX_STRING = 65_536
@@ -39,7 +40,8 @@ def kind_of(value: object) -> str | None:
 def scalar(value: object, path: str = "value") -> Scalar:
     """The value as a plain ``str``, ``int``, ``float``, ``bool`` or UTC ``datetime``.
 
-    numpy scalars become Python's, dates and UUIDs their text (as they do in stored metadata), naive datetimes UTC.
+    numpy scalars become Python's (``datetime64`` datetimes), dates and UUIDs their text (as in stored metadata),
+    naive datetimes UTC.
 
     Raises:
         InvalidFilter: It is none of these, or out of range; ``path`` says where in the tree.
@@ -65,7 +67,7 @@ def scalar(value: object, path: str = "value") -> Scalar:
     if isinstance(value, UUID):
         return str(value)
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        return scalar(value.item(), path)
+        return scalar(_plain(value, path), path)
     raise InvalidFilter(_refusal(value), path=path)
 
 
@@ -112,6 +114,13 @@ def _string(value: str, path: str) -> str:
                 "string holds a lone surrogate, which is not Unicode text; remove it", path=path
             ) from None
     return text
+
+
+def _plain(value: object, path: str) -> object:
+    try:
+        return from_numpy(value)
+    except TypeError as error:
+        raise InvalidFilter(f"{error}", path=path) from None
 
 
 def _instant(value: datetime, path: str) -> datetime:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from vectordb.arguments import whole
 from vectordb.errors import InvalidArgument
 from vectordb.metric import Metric
 from vectordb.types import CollectionConfig, Durability, FieldSpec, FieldType, IndexSpec, QuantizationSpec, Tuning
 from vectordb.wire.columns import checked_strings
-from vectordb.wire.values import enum_from_number, enum_to_number, params_from_message, params_to_message, whole
+from vectordb.wire.values import enum_from_number, enum_to_number, params_from_message, params_to_message
 from vectordb_proto.v1 import types_pb2
 
 _THRESHOLDS = tuple(field.name for field in fields(Tuning) if field.name != "durability")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vectordb.arguments import real, version, whole
 from vectordb.errors import InvalidArgument
 from vectordb.filter import Filter
 from vectordb.requests import (
@@ -50,9 +51,6 @@ from vectordb.wire.values import (
     enum_to_number,
     params_from_message,
     params_to_message,
-    real,
-    version,
-    whole,
 )
 from vectordb_proto.v1 import filter_pb2, service_pb2
 

@@ -1,4 +1,4 @@
-"""Numbers, enums and parameters, checked where a message cannot hold what Python can."""
+"""Enums and parameters, checked where a message cannot hold what Python can."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from vectordb.arguments import whole
 from vectordb.errors import InvalidArgument
 from vectordb.metric import Metric
 from vectordb.requests import WriteMode
@@ -45,48 +46,6 @@ def enum_from_number(enum: type[E], number: int, field: str, default: E | None =
         return default
     known = ", ".join(f"{n} ({m.value})" for n, m in sorted(_MEMBERS[enum].items()))
     raise InvalidArgument(f"{field} has the unknown number {number}; known are {known}", field=field)
-
-
-def whole(value: Any, field: str, bits: int = 64) -> int:
-    """An integer that a signed field of ``bits`` bits can hold.
-
-    Raises:
-        InvalidArgument: It is no integer, or too large.
-    """
-    # numpy's integers have __index__ too; a bool is not a number here.
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InvalidArgument(f"{field} is a whole number, got {value!r}", field=field)
-    number = value.__index__()
-    if not -(1 << bits - 1) <= number < 1 << bits - 1:
-        raise InvalidArgument(f"{field} is a whole number of {bits} bits, got {number}", field=field)
-    return int(number)
-
-
-def version(value: Any, field: str = "if_version") -> int:
-    """A collection's or record's version: 0 to 2^63 - 1.
-
-    Raises:
-        InvalidArgument: It is something else.
-    """
-    number = whole(value, field)
-    if number < 0:
-        raise InvalidArgument(f"{field} is a version, 0 or greater, got {number}", field=field)
-    return number
-
-
-def real(value: Any, field: str) -> float:
-    """A number as a double.
-
-    Raises:
-        InvalidArgument: It is no number.
-    """
-    # None of str, bytes and bool is a number here, though float() would read them.
-    if isinstance(value, (str, bytes, bool)):
-        raise InvalidArgument(f"{field} is a number, got {value!r}", field=field)
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidArgument(f"{field} is a number, got {value!r}", field=field) from None
 
 
 def params_to_message(params: Mapping[str, Any] | None, target: Any, field: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from vectordb.arguments import whole
 from vectordb.errors import ResourceExhausted
 from vectordb.wire import requests as wire
 from vectordb.wire.answer import answer_from_bytes
@@ -20,7 +21,6 @@ from vectordb.wire.reports import erasure_from_message, repair_from_message, ver
 from vectordb.wire.results import records_from_message, write_result_from_bytes
 from vectordb.wire.search import search_to_parts
 from vectordb.wire.stats import backup_from_message, info_from_message, plan_from_message, stats_from_message
-from vectordb.wire.values import whole
 from vectordb.wire.write import write_to_parts
 from vectordb_client.transport.retry import Clock, is_repeatable
 from vectordb_proto.v1 import service_pb2

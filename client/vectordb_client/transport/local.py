@@ -7,7 +7,6 @@ holds it open, whatever path or link leads to it.
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -274,9 +273,9 @@ def _open_engine(folder: str, options: Mapping[str, Any]) -> Backend:
 
 
 def _engine_options() -> dict[str, Any]:
-    from vectordb.engine.database import Engine
+    from vectordb.engine.database import options_of_engine
 
-    return {name: p.default for name, p in inspect.signature(Engine).parameters.items() if name != "path"}
+    return options_of_engine()
 
 
 _registry = EngineRegistry(_open_engine, _engine_options)
@@ -293,7 +292,9 @@ def open_local(folder: str, options: Mapping[str, Any]) -> LocalBackend:
     for name in options:
         if name not in known:
             raise InvalidArgument(
-                f"connect has no option {name!r}; known for folders are {', '.join(known)}", field=name
+                f"connect has no option {name!r}; known for folders are share, "
+                f"{', '.join(option for option in known if option != 'shared')}",
+                field=name,
             )
     if folder != MEMORY:
         folder = os.path.abspath(os.path.expanduser(folder))

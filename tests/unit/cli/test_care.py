@@ -9,6 +9,8 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from vectordb.cli import checkup
@@ -56,6 +58,17 @@ def test_export_and_import(command: Run, folder: Path, tmp_path: Path) -> None:
     assert "no JSON" in command("export", folder, "docs", path, "--where", "{")[1]
     assert "1 records in copy" in command("import", tmp_path / "other", path, "--collection", "copy")[1]
     assert "CollectionNotFound" in command("export", folder, "nope", path)[1]
+
+
+def test_no_database_is_made_for_a_file_that_cannot_be_imported(command: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no parquet")
+    code, text = command("import", tmp_path / "new", tmp_path / "notes.txt")
+    assert (code, "no Parquet file" in text) == (1, True)
+    assert not (tmp_path / "new").exists()
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a"]}), tmp_path / "foreign.parquet")
+    code, text = command("import", tmp_path / "new", tmp_path / "foreign.parquet", "--collection", "docs")
+    assert (code, "NotFound: there is no database" in text) == (1, True)
+    assert not (tmp_path / "new").exists()
 
 
 def test_doctor_finds_nothing_wrong_here(command: Run, folder: Path) -> None:

@@ -7,6 +7,7 @@ any other: opened, it recovers as after a crash at that moment.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -21,19 +22,20 @@ import vectordb
 from vectordb import failpoints
 from vectordb.backup import archive
 from vectordb.backup.archive import Listing
-from vectordb.backup.places import place_of
-from vectordb.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
+from vectordb.backup.places import Place, place_of
+from vectordb.engine.catalogue import Catalogue
+from vectordb.errors import AlreadyExists, FailedPrecondition, ResourceExhausted, VectorDBError
 from vectordb.segments.files import TEMPORARY, sync_directory
 from vectordb.segments.store import split, text_ref
 from vectordb.stats import BackupInfo
+from vectordb.storage.acked import AckedPage
 from vectordb.storage.format import FORMAT_FILE
 from vectordb.storage.keys import FORMAT_VERSION
+from vectordb.storage.rocks import RocksStorage
 
 if TYPE_CHECKING:
-    from vectordb.engine.catalogue import Catalogue
     from vectordb.engine.live import LiveCollection
     from vectordb.segments.store import SegmentStore
-    from vectordb.storage.rocks import RocksStorage
 
 
 def stage(
@@ -101,8 +103,8 @@ def _link(source: Path, target: Path) -> None:
             os.link(path, target / path.name)
 
 
-def save(staging: Path, versions: dict[str, int], destination: str) -> BackupInfo:
-    """Writes a staged database to a destination."""
+def save(staging: Path, versions: dict[str, int], place: Place, destination: str) -> BackupInfo:
+    """Writes a staged database to a place; ``destination`` is its name."""
     now = datetime.now(UTC)
     facts = Listing(
         id=f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid4().hex[:6]}",
@@ -113,7 +115,7 @@ def save(staging: Path, versions: dict[str, int], destination: str) -> BackupInf
     )
     files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
     with _told(f"a backup cannot be written to {destination!r}", destination=destination):
-        return archive.store(place_of(destination), facts, files, lambda count: None)
+        return archive.store(place, facts, files, lambda count: None)
 
 
 @contextmanager
@@ -170,6 +172,7 @@ def restore(
     try:
         archive.fetch(place, listing, fresh, progress)
         (fresh / "segments").mkdir(exist_ok=True)
+        _note_acked(fresh)
         for path in [*(p for p in fresh.rglob("*") if p.is_dir()), fresh]:
             sync_directory(path)
         failpoints.hit("restore.fetched")
@@ -180,3 +183,17 @@ def restore(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return listing.info()
+
+
+def _note_acked(folder: Path) -> None:
+    """Gives a restored folder its ACKED page: all that is there was acknowledged, and checks can tell from now on."""
+    # What a damaged database was backed up to is restored as it was.
+    with contextlib.suppress(VectorDBError):
+        storage = RocksStorage(folder / "rocksdb", read_only=True)
+        try:
+            versions, sequence = Catalogue(storage).versions(), storage.sequence()
+        finally:
+            storage.close()
+        page = AckedPage(folder / "ACKED")
+        page.store(sequence, versions)
+        page.close()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vectordb.backup.places import Folder, place_of
 from vectordb.engine import checks
 from vectordb.engine.care import backup as backups
 from vectordb.engine.care.erase import House, erase
@@ -54,9 +55,16 @@ class Care:
         _check_writable: Callable[[], None]
 
     def backup(self, destination: str) -> BackupInfo:
+        place = place_of(destination)
+        if self._folder is not None and isinstance(place, Folder) and place.lies_in(self._folder):
+            raise InvalidArgument(
+                f"the destination {place} lies in the database's own folder '{self._folder}', and would be lost with "
+                "it; name a folder elsewhere",
+                field="destination",
+            )
         with self._staged("a database in memory has no files to back up; export its collections instead") as staged:
             staging, versions = staged
-            return backups.save(staging, versions, destination)
+            return backups.save(staging, versions, place, destination)
 
     def verify(self, searches: int) -> VerifyReport:
         if type(searches) is not int or not 0 <= searches <= 1_000:

@@ -1,0 +1,99 @@
+"""Arguments of users as plain Python values, or an error that names them: the same one on every target.
+
+Types are judged here, before a request goes anywhere; ranges, which depend on caps, by the engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vectordb.errors import InvalidArgument
+
+
+def whole(value: Any, field: str, bits: int = 64) -> int:
+    """An integer, numpy's too, that a signed field of ``bits`` bits can hold.
+
+    Raises:
+        InvalidArgument: It is no integer, or too large.
+    """
+    # numpy's integers have __index__ too; a bool is not a number here.
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InvalidArgument(f"{field} is a whole number, got {value!r:.60}", field=field)
+    try:
+        number = value.__index__()
+    except TypeError:  # arrays and numpy's bool
+        raise InvalidArgument(f"{field} is a whole number, got {value!r:.60}", field=field) from None
+    if not -(1 << bits - 1) <= number < 1 << bits - 1:
+        raise InvalidArgument(f"{field} is a whole number of {bits} bits, got {number}", field=field)
+    return int(number)
+
+
+def version(value: Any, field: str = "if_version") -> int:
+    """A collection's or record's version: 0 to 2^63 - 1.
+
+    Raises:
+        InvalidArgument: It is something else.
+    """
+    number = whole(value, field)
+    if number < 0:
+        raise InvalidArgument(f"{field} is a version, 0 or greater, got {number}", field=field)
+    return number
+
+
+def real(value: Any, field: str) -> float:
+    """A number as a double.
+
+    Raises:
+        InvalidArgument: It is no number.
+    """
+    # None of str, bytes and bool is a number here, though float() would read them.
+    if isinstance(value, (str, bytes, bool)):
+        raise InvalidArgument(f"{field} is a number, got {value!r:.60}", field=field)
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgument(f"{field} is a number, got {value!r:.60}", field=field) from None
+
+
+def flag(value: Any, field: str) -> bool:
+    """A bool, numpy's too: of anything else nobody knows what was meant (``"no"`` is true).
+
+    Raises:
+        InvalidArgument: It is something else.
+    """
+    if isinstance(value, bool):
+        return value
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise InvalidArgument(f"{field} is True or False, got {value!r:.60}", field=field)
+
+
+def names(value: Any, field: str, known: str) -> tuple[str, ...]:
+    """One name or several, as a tuple; ``None`` for none. ``known``: what they may be, for the message.
+
+    Raises:
+        InvalidArgument: It is something else, or one of them is.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    try:
+        given = tuple(value)
+    except TypeError:
+        raise InvalidArgument(f"{field} is a list of {known}, got {value!r:.60}", field=field) from None
+    for name in given:
+        if not isinstance(name, str):
+            raise InvalidArgument(f"{field} has {name!r:.60}; it is a list of {known}", field=field)
+    return given
+
+
+def collection_name(value: Any) -> str:
+    """A name of a collection that may be one.
+
+    Raises:
+        InvalidArgument: It is no string.
+    """
+    if not isinstance(value, str):
+        raise InvalidArgument(f"a collection is named by a string, got {value!r:.60}", field="name")
+    return value
