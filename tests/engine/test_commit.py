@@ -1,8 +1,7 @@
-"""Commits: groups, what readers see meanwhile, failures, large calls, repeated calls."""
+"""Commits: groups, what readers see meanwhile, repeated calls."""
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from pathlib import Path
@@ -15,8 +14,7 @@ import vectordb
 from vectordb import col, errors, failpoints
 from vectordb.engine import results as results_module
 from vectordb.engine.draft import Draft
-from vectordb.storage import codec, stall
-from vectordb.storage.acked import read_acked
+from vectordb.storage import codec
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -250,149 +248,6 @@ def test_a_call_whose_check_breaks_fails_alone_and_nothing_is_written_of_it(
         assert collection.delete(["x"], idempotency_key="d") == 1, "the key of the broken call is free"
     with vectordb.Database(tmp_path) as db:
         assert sorted(r.id for r in db["c"].scan()) == ["a", "b", "y"]
-
-
-def test_a_change_of_the_catalogue_is_synced_once_and_then_acknowledged(tmp_path: Path) -> None:
-    with vectordb.Database(tmp_path) as db:
-        names = ["storage.written", "storage.synced", "create.synced", "delete.synced", "acked.torn", "acked.replace"]
-        seen: list[str] = []
-        try:
-            for name in names:
-                failpoints.arm(name, lambda name=name: seen.append(name), times=None)  # type: ignore[misc]
-            db.create_collection("c", 4)
-            made, seen = seen, []
-            db.delete_collection("c")
-        finally:
-            failpoints.disarm()
-        for steps, change in ((made, "create.synced"), (seen, "delete.synced")):
-            assert steps[:3] == ["storage.written", "storage.synced", change]
-            assert set(steps[3:]) <= {"acked.torn", "acked.replace"}
-        page = read_acked(tmp_path / "ACKED")
-        assert page.sequence == _engine(db)._storage.sequence()
-        assert page.versions == {}
-
-
-@pytest.mark.parametrize("what", ["write", "catalogue"])
-def test_closing_ends_what_waits_for_a_disk_that_takes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    monkeypatch.setattr(stall, "_LAST_SECONDS", 0.0)
-    db = vectordb.Database(tmp_path)
-    collection = db.create_collection("c", 4)
-    reached, told = threading.Event(), []
-
-    def stalled() -> bool:
-        reached.set()
-        return True
-
-    def write() -> None:
-        with pytest.raises(errors.ResourceExhausted, match=r"outcome is unknown.*has taken no writes") as failed:
-            collection.upsert(["a"], ONES) if what == "write" else db.delete_collection("c")
-        told.append(failed.value)
-
-    monkeypatch.setattr(_engine(db)._storage, "_stalled", stalled)
-    writer = threading.Thread(target=write)
-    writer.start()
-    assert reached.wait(10)
-    closer = threading.Thread(target=db.close, daemon=True)
-    closer.start()
-    closer.join(60)
-    assert not closer.is_alive()
-    writer.join()
-    assert len(told) == 1
-    with vectordb.Database(tmp_path) as db:
-        assert db["c"].count() == 0
-
-
-@pytest.mark.parametrize("step", ["sync", "write"])
-def test_a_failed_commit_makes_it_read_only_until_opened_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    db = vectordb.Database(tmp_path)
-    collection = db.create_collection("c", 4)
-    collection.upsert(["a"], ONES)
-
-    def broken(*_: Any) -> Any:
-        raise errors.ResourceExhausted("no space left on device", limit="disk")
-
-    monkeypatch.setattr(_engine(db)._storage, step, broken)
-    with pytest.raises(errors.ResourceExhausted, match="outcome is unknown"):
-        collection.upsert(["b"], ONES)
-    monkeypatch.undo()
-    with pytest.raises(errors.FailedPrecondition, match="refuses writes"):
-        collection.upsert(["c"], ONES)
-    with pytest.raises(errors.FailedPrecondition, match="read-only"):
-        db.create_collection("d", 4)
-    assert "no space" in str(db.info().read_only_reason)
-    assert [r.id for r in collection.get(["a", "b", "c"])] == ["a"]
-    assert collection.count() == 1
-    db.close()
-    with vectordb.Database(tmp_path) as again:
-        assert again["c"].get("a")
-        again["c"].upsert(["c"], ONES)
-
-
-@pytest.mark.parametrize("place", ["storage.write", "storage.sync"])
-@pytest.mark.parametrize("what", ["creating", "deleting"])
-def test_a_failed_change_of_the_catalogue_is_told_and_nothing_is_written_after(
-    tmp_path: Path, place: str, what: str
-) -> None:
-    with vectordb.Database(tmp_path) as db:
-        kept = db.create_collection("kept", 4)
-        db.create_collection("old", 4)
-        kept.upsert(["a"], ONES)
-        change = (lambda: db.create_collection("new", 4)) if what == "creating" else lambda: db.delete_collection("old")
-        with (
-            failpoints.armed(place, failpoints.fail(errno.ENOSPC)),
-            pytest.raises(errors.ResourceExhausted, match=f"{what} .*outcome is unknown"),
-        ):
-            change()
-        # The disk took one write back, of which nobody knows how much it kept: no other may follow it.
-        with pytest.raises(errors.FailedPrecondition, match="refuses writes"):
-            kept.upsert(["b"], ONES)
-        assert db.info().read_only_reason is not None
-        assert kept.get("a")
-    with vectordb.Database(tmp_path) as db:
-        assert set(db.list_collections()) - {"new", "old"} == {"kept"}
-        db["kept"].upsert(["b"], ONES)
-
-
-@pytest.mark.parametrize("pieces", [1, 3, 5])
-def test_a_large_call_that_breaks_off_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
-) -> None:
-    count = 4_500
-    ids = [f"i{n}" for n in range(count)]
-    db = vectordb.Database(tmp_path)
-    collection = db.create_collection("c", 2)
-    collection.upsert(ids, np.ones((count, 2)), [{"n": 1}] * count, ["old"] * count)
-    for broken_call in (
-        lambda c: c.update_metadata(where=col("n") == 1, set={"n": 2}),
-        lambda c: c.upsert(ids, np.full((count, 2), 3.0), [{"n": 3}] * count),
-        lambda c: c.delete(where=col("n") == 1),
-    ):
-        storage = _engine(db)._storage
-        real, writes = storage.write, []
-
-        def failing(batch: Any, real: Any = real, writes: list[int] = writes) -> None:
-            writes.append(len(batch))
-            if len(writes) > pieces:
-                raise errors.Internal("the disk went away")
-            real(batch)
-
-        monkeypatch.setattr(storage, "write", failing)
-        with pytest.raises(errors.Internal, match="outcome is unknown"):
-            broken_call(collection)
-        monkeypatch.undo()
-        # Readers of the broken database go on to see what was.
-        assert [r.metadata["n"] for r in collection.get(ids[:3])] == [1, 1, 1]
-        db.close()
-        db = vectordb.Database(tmp_path)
-        collection = db["c"]
-        assert collection.count(col("n") == 1) == collection.count() == count
-        assert {r.text for r in collection.get(ids[::500])} == {"old"}
-        assert collection.stats().version == 1
-    db.close()
 
 
 def test_repeated_calls_are_answered_once_across_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import vectordb
 from vectordb import failpoints
 from vectordb.api.database import Database as _Face
 from vectordb.engine import checks, reads, writes
-from vectordb.engine.capacity.resources import Demands, Resources, settled
+from vectordb.engine.capacity.resources import Resources, settled
 from vectordb.engine.care.care import MEMORY, Care
 from vectordb.engine.care.scrub import DEFAULT_RATE, Scrubber, check_rate
 from vectordb.engine.catalogue import Catalogue
@@ -32,7 +30,6 @@ from vectordb.engine.results import fingerprint_of_change, fingerprint_of_rows
 from vectordb.engine.writer import Call, Committer, Syncs, outcome_unknown
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
 from vectordb.filter import Filter
-from vectordb.limits import BOUNDS
 from vectordb.query.deadline import Deadline
 from vectordb.requests import (
     CreateRequest,
@@ -391,12 +388,6 @@ class Database(_Face):
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def options_of_engine() -> dict[str, Any]:
-    """What :class:`Engine` takes beside its folder, by name, with what it is unless given (None of a cap)."""
-    own = {name: p.default for name, p in inspect.signature(Engine).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    return own | {field.name: field.default for field in fields(Demands)} | dict.fromkeys(BOUNDS)
 
 
 def _abandon_all() -> None:

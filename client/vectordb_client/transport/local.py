@@ -273,7 +273,7 @@ def _open_engine(folder: str, options: Mapping[str, Any]) -> Backend:
 
 
 def _engine_options() -> dict[str, Any]:
-    from vectordb.engine.database import options_of_engine
+    from vectordb.engine.options import options_of_engine
 
     return options_of_engine()
 
