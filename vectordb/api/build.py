@@ -50,9 +50,9 @@ def choice(enum: Any, value: Any, field: str) -> Any:
 
 
 def include_of(include: Any) -> tuple[str, ...]:
-    # The default needs no look: this runs for every search.
-    if type(include) is tuple and include == DEFAULT_INCLUDE:
-        return DEFAULT_INCLUDE
+    # The usual ones need no look: this runs for every search.
+    if type(include) is tuple and (not include or include == DEFAULT_INCLUDE):
+        return include
     return names(include, "include", "'metadata', 'text', 'vector'")
 
 
