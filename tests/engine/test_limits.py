@@ -180,7 +180,7 @@ def test_the_wait_for_memory_is_of_the_writes_timeout(tmp_path: Path, monkeypatc
 
         inner = committer.submit
         monkeypatch.setattr(committer, "submit", submit)
-        monkeypatch.setattr(resources.memory, "used", lambda: used[0])
+        monkeypatch.setattr(resources.memory, "_taken", lambda measured: used[0])
         monkeypatch.setattr(resources, "relief", relief)
         with pytest.raises(errors.DeadlineExceeded, match="nothing was written") as caught:
             collection.upsert(["a"], [[1, 0]], timeout=0.1)

@@ -43,7 +43,7 @@ def test_the_ways_of_other_searches_are_not_kept(collection: Any, monkeypatch: p
 def test_arguments_need_no_hash(collection: Any) -> None:
     best = collection.search(QUERY, limit=3)
     assert collection.search(QUERY, limit=3, min_score=np.array(100.0)).ids == best.ids
-    assert collection.search(QUERY, limit=3, allow_partial=[]).ids == best.ids
+    assert collection.search(QUERY, limit=np.array(3), allow_partial=np.bool_(True)).ids == best.ids
 
 
 def test_only_the_names_of_search_are_taken(collection: Any) -> None:
