@@ -224,8 +224,9 @@ class HnswIndex:
             kept = kept_of(query)
             if kept is None:
                 return np.full(limit, -1, np.int64), 0
-            rows = np.empty(limit, np.int64)
-            search_c(1, pointer(kept), limit, pointer(np.empty(limit, np.float32)), pointer(rows), settings)
+            # By name, all three: a pointer keeps nothing alive.
+            distances, rows = np.empty(limit, np.float32), np.empty(limit, np.int64)
+            search_c(1, pointer(kept), limit, pointer(distances), pointer(rows), settings)
             return rows, min(_comparisons.since_last(), nodes)
 
         return search

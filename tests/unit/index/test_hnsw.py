@@ -363,3 +363,24 @@ def test_a_builder_gives_its_threads_back() -> None:
     assert faiss.omp_get_max_threads() == 1
     build(normal(50, 8), threads=2)
     assert faiss.omp_get_max_threads() == 1
+
+
+def test_a_single_search_owns_what_faiss_writes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others allocate while it runs: what nobody holds is theirs by then, and written over."""
+    rows = np.random.default_rng(3).standard_normal((2_000, 32)).astype(np.float32)
+    index = HNSW.build(prepared(rows, Metric.COSINE), Metric.COSINE, BuildOptions())
+    inner, spoilt = index._search_c, list[int]()
+
+    def search_c(*given: object) -> None:
+        others = [np.full(15, 7.0, np.float32) for _ in range(64)]
+        others += [np.full(15, 7, np.int64) for _ in range(64)]
+        inner(*given)
+        spoilt.append(sum(not (other == 7).all() for other in others))
+
+    monkeypatch.setattr(index, "_search_c", search_c)
+    search = index.single(15, None)
+    assert search is not None
+    for query in prepared(rows[:5], Metric.COSINE):
+        found, _ = search(query[None])
+        assert found[0] >= 0
+    assert spoilt == [0] * 5
