@@ -37,16 +37,6 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
     return int(value)
 
 
-def flag(name: str, value: Any) -> None:
-    """Whether the value is true or false itself: a string such as ``"no"`` would count as true.
-
-    Raises:
-        InvalidArgument: It is something else.
-    """
-    if not isinstance(value, bool):
-        raise InvalidArgument(f"{name} is True or False, got {value!r:.100}", field=name)
-
-
 def strings(name: str, values: Any) -> list[str]:
     """A list of strings. One string is none: it would be taken for a list of its characters.
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vectordb.arguments import flag
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
-from vectordb_client.rag.arguments import flag, number, whole
+from vectordb_client.rag.arguments import number, whole
 from vectordb_client.rag.prompt import NO_ANSWER, PromptTemplate
 from vectordb_client.rag.templates import ANSWER
 from vectordb_client.rag.types import Answer, Passage
@@ -94,7 +95,7 @@ class Options:
         object.__setattr__(self, "temperature", number("temperature", self.temperature, "is a number, at least 0", 0.0))
         if self.seed is not None:
             object.__setattr__(self, "seed", whole("seed", self.seed))
-        flag("add_citations", self.add_citations)
+        flag(self.add_citations, "add_citations")
         if not isinstance(self.template, PromptTemplate):
             raise InvalidArgument(
                 f"template is a PromptTemplate(name, version, system, user), got {self.template!r:.60}",

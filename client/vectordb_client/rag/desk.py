@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vectordb.arguments import flag
 from vectordb.errors import FailedPrecondition
 from vectordb_client.rag.answering import Answerer
-from vectordb_client.rag.arguments import flag, whole
+from vectordb_client.rag.arguments import whole
 from vectordb_client.rag.asking import AnswerConfig, Event, Options
 from vectordb_client.rag.evaluate import Evaluation, Evaluator
 from vectordb_client.rag.feedback import AnswerStore, Replay, compared
@@ -69,7 +70,7 @@ class AnswerDesk:
         given = dict(options)
         answers = given.pop("answers", self._kb.llm is not None)
         depth, progress = whole("depth", given.pop("depth", 10), 1), given.pop("progress", True)
-        flag("answers", answers)
+        flag(answers, "answers")
         asked = self.options(given, ("answers", "depth", "progress"))
         ask: Callable[[str], Answer] | None = None
         if answers:

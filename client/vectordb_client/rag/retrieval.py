@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vectordb.arguments import flag
 from vectordb.errors import DeadlineExceeded, InvalidArgument
 from vectordb.metric import Metric, prepared, scores
 from vectordb.types import Hit
-from vectordb_client.rag.arguments import flag, number, whole
+from vectordb_client.rag.arguments import number, whole
 from vectordb_client.rag.embedding.vectors import embedded_queries
 from vectordb_client.rag.neighbours import extended
 from vectordb_client.rag.ranking import maximal_marginal_relevance, reciprocal_rank_fusion
@@ -89,7 +90,7 @@ class RetrievalOptions:
             what = "is seconds, at least 0, or None for no bound"
             object.__setattr__(self, "timeout", number("timeout", self.timeout, what, 0.0))
         for name in ("rerank", "exact"):
-            flag(name, getattr(self, name))
+            flag(getattr(self, name), name)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> RetrievalOptions:

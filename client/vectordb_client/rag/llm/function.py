@@ -54,16 +54,7 @@ class FunctionLLM:
         """By the function given, else estimated from above."""
         return self._count(text)
 
-    def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int = 512,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-        timeout: float | None = None,
-    ) -> Completion:
+    def complete(self, messages: Sequence[Message], **sampling: Any) -> Completion:
         """What the function writes.
 
         Raises:
@@ -81,16 +72,7 @@ class FunctionLLM:
             )
         return Completion(text, self.name, "stop")
 
-    def stream(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int = 512,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-        timeout: float | None = None,
-    ) -> Iterator[Delta]:
+    def stream(self, messages: Sequence[Message], **sampling: Any) -> Iterator[Delta]:
         """What the function writes, in one piece."""
         completion = self.complete(messages)
         yield Delta(completion.text, completion)
