@@ -110,8 +110,11 @@ class Storage(NamedTuple):
 
     def stored(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rows in the form in which faiss is to be given them: it cuts off what it should round."""
-        scaled = self.scaled(vectors)
-        return np.rint(scaled, out=scaled) if self.precision is Precision.BYTE else scaled
+        return self._as_bytes(vectors) if self.precision is Precision.BYTE else self.scaled(vectors)
+
+    def _as_bytes(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        kept = np.multiply(vectors, np.float32(self.scale))
+        return np.rint(kept, out=kept)
 
     def query(self, vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.float32] | None:
         """Queries float32[q, d] as they are compared at int8; None in place of queries of which one exceeds the range.
@@ -125,8 +128,7 @@ class Storage(NamedTuple):
             return turned
         if metric is Metric.L2 and float(np.abs(vectors).max()) * self.scale > _TOP:
             return None  # before it overflows
-        kept = np.multiply(vectors, np.float32(self.scale))
-        np.rint(kept, out=kept)
+        kept = self._as_bytes(vectors)
         # Not max() and min(), which go through Python: three times as long for one query.
         fits: bool = kept.item(kept.argmax()) <= _TOP and kept.item(kept.argmin()) >= -_TOP
         return kept if fits else None
