@@ -337,10 +337,9 @@ def _judge(state: Search, query: int, positions: NDArray[np.int64], k: int) -> _
 
 def _scored(state: Search, query: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Puts a query's candidates among those found, best first, in place of an earlier attempt's: their distances."""
-    distances = state.run.final_distances(query, state.part.vectors_at(rows))
-    order = distances.argsort(kind="stable")
-    distances = distances[order]
-    state.run.put(query, Found(state.number, rows[order], distances))
+    run = state.run
+    order, distances = nearest_first(run.queries[query], state.part.vectors_at(rows), run.spec.metric)
+    run.put(query, Found(state.number, rows.take(order), distances))
     return distances
 
 
