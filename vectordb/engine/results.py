@@ -69,7 +69,7 @@ def fingerprint_of_rows(mode: WriteMode, rows: CheckedRows) -> bytes:
     if rows.vectors is not None and rows.has_vector is None:
         flat = rows.vectors.reshape(-1)
         digest.update(flat[:_VECTORS].data)
-        digest.update(flat[-_VECTORS:].data)
+        digest.update(flat[max(_VECTORS, len(flat) - _VECTORS) :].data)
     return digest.digest()
 
 
