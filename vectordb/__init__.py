@@ -12,19 +12,9 @@ from vectordb import errors
 from vectordb.filter import Filter, col
 from vectordb.metric import Metric
 from vectordb.reports import Erasure, RepairReport, VerifyReport
+from vectordb.results import Alternative, Hit, Plan, SearchResult, SegmentPlan
 from vectordb.stats import CollectionStats, DatabaseInfo
-from vectordb.types import (
-    Alternative,
-    CollectionConfig,
-    FilterMode,
-    Hit,
-    Plan,
-    Record,
-    SearchResult,
-    SegmentPlan,
-    Tuning,
-    WriteResult,
-)
+from vectordb.types import CollectionConfig, FilterMode, Record, Tuning, WriteResult
 
 if TYPE_CHECKING:
     from vectordb.api.collection import Collection

@@ -13,17 +13,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from vectordb.reports import Erasure, RepairReport, VerifyReport
+from vectordb.results import Plan, SearchResult
 from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo
-from vectordb.types import (
-    CollectionConfig,
-    FilterMode,
-    IndexSpec,
-    Plan,
-    QuantizationSpec,
-    Record,
-    SearchResult,
-    WriteResult,
-)
+from vectordb.types import CollectionConfig, FilterMode, IndexSpec, QuantizationSpec, Record, WriteResult
 
 if TYPE_CHECKING:
     import numpy as np

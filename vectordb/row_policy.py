@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from vectordb.encoding import decode_metadata
 from vectordb.errors import InvalidFilter, PermissionDenied
 from vectordb.filter import Filter, matches
-from vectordb.types import Plan, SegmentPlan
+from vectordb.results import Plan, SegmentPlan
 from vectordb.validate import check_filter
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
         UpdateMetadataRequest,
         WriteRequest,
     )
+    from vectordb.results import SearchResult
     from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo
-    from vectordb.types import CollectionConfig, Record, SearchResult, WriteResult
+    from vectordb.types import CollectionConfig, Record, WriteResult
 
 T = TypeVar("T")
 R = TypeVar("R", "SearchRequest", "ScanRequest")

@@ -37,7 +37,8 @@ from vectordb.errors import (
 )
 from vectordb.filter import Filter, col
 from vectordb.reports import Erasure, RepairReport, VerifyReport
-from vectordb.types import Hit, Plan, Record, SearchResult, WriteResult
+from vectordb.results import Hit, Plan, SearchResult
+from vectordb.types import Record, WriteResult
 from vectordb_client.client import connect, connect_async
 
 if TYPE_CHECKING:

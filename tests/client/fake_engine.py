@@ -14,8 +14,9 @@ from vectordb.errors import AlreadyExists, Closed, CollectionNotFound, NotFound
 from vectordb.filter import matches
 from vectordb.metric import scores
 from vectordb.requests import WriteMode
+from vectordb.results import Hit, Plan, SearchResult, SegmentPlan
 from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo, OptimizerStats
-from vectordb.types import Durability, Hit, Plan, Record, SearchResult, SegmentPlan, WriteResult
+from vectordb.types import Durability, Record, WriteResult
 
 
 class FakeEngine:

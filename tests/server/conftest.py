@@ -25,21 +25,12 @@ from vectordb.requests import (
     UpdateMetadataRequest,
     WriteRequest,
 )
+from vectordb.results import Hit, Plan, SearchResult, SegmentPlan
 from vectordb.server import transports
 from vectordb.server.app import Server
 from vectordb.server.config import Config, load
 from vectordb.stats import CollectionStats, DatabaseInfo, OptimizerStats
-from vectordb.types import (
-    CollectionConfig,
-    Durability,
-    Hit,
-    IndexSpec,
-    Plan,
-    Record,
-    SearchResult,
-    SegmentPlan,
-    WriteResult,
-)
+from vectordb.types import CollectionConfig, Durability, IndexSpec, Record, WriteResult
 from vectordb.wire.errors import error_from_status
 from vectordb_proto.v1 import service_pb2_grpc
 

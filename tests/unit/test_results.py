@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vectordb.types import Hit, HitColumns, Plan, SearchResult
+from vectordb.results import Hit, HitColumns, Plan, SearchResult
 
 PLAN = Plan((), version=3)
 VECTORS = [np.arange(2, dtype=np.float32), None]

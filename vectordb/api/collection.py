@@ -13,17 +13,9 @@ from vectordb.filter import as_filter
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
 from vectordb.requests import Backend, EraseRequest, OptimizeRequest, SearchRequest, WriteMode
+from vectordb.results import Plan, SearchResult
 from vectordb.stats import CollectionStats
-from vectordb.types import (
-    CollectionConfig,
-    FilterMode,
-    IndexSpec,
-    Plan,
-    QuantizationSpec,
-    Record,
-    SearchResult,
-    WriteResult,
-)
+from vectordb.types import CollectionConfig, FilterMode, IndexSpec, QuantizationSpec, Record, WriteResult
 
 
 class Collection:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vectordb.api.collection import Collection
-    from vectordb.types import SearchResult
+    from vectordb.results import SearchResult
     from vectordb_client.rag import Embedder
     from vectordb_client.rag.corpus import Corpus
 

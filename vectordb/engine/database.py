@@ -42,6 +42,7 @@ from vectordb.requests import (
     UpdateMetadataRequest,
     WriteRequest,
 )
+from vectordb.results import Plan, SearchResult
 from vectordb.row_policy import PolicyBackend
 from vectordb.segments.store import SegmentStore
 from vectordb.stats import CollectionStats, DatabaseInfo
@@ -51,7 +52,7 @@ from vectordb.storage.format import check_format, open_format
 from vectordb.storage.keys import FORMAT_VERSION
 from vectordb.storage.memory import MemoryStorage
 from vectordb.storage.rocks_options import DEFAULT_CACHE_BYTES, Sizes
-from vectordb.types import CollectionConfig, Durability, Plan, Record, SearchResult, WriteResult
+from vectordb.types import CollectionConfig, Durability, Record, WriteResult
 
 _log = logging.getLogger("vectordb.engine")
 

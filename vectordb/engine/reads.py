@@ -27,11 +27,12 @@ from vectordb.query.keyword import execute_text, explain_text
 from vectordb.query.merge import at_least, concatenated
 from vectordb.query.spec import SearchSpec, Winners
 from vectordb.requests import GetRequest, Rrf, ScanRequest, SearchRequest
+from vectordb.results import HitColumns, Plan, SearchResult, SegmentPlan
 from vectordb.segments.part import Part
 from vectordb.storage.codec import IdEntry
 from vectordb.text.analyzers import analyzer
 from vectordb.text.query import TextQuery, parse
-from vectordb.types import HitColumns, Plan, Record, SearchResult, SegmentPlan
+from vectordb.types import Record
 from vectordb.validate import check_filter
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from vectordb.query.planner import Way
 from vectordb.query.routes import ask_of, planned, route_of
 from vectordb.query.run import Run
 from vectordb.query.spec import SearchSpec
-from vectordb.types import FilterMode, Plan, SegmentPlan
+from vectordb.results import Plan, SegmentPlan
+from vectordb.types import FilterMode
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,7 @@ from vectordb.query.planner import Way
 from vectordb.query.routes import Route, ask_of, route_of
 from vectordb.query.run import Report, Run
 from vectordb.query.spec import Outcome, SearchSpec
-from vectordb.types import Plan, SegmentPlan
+from vectordb.results import Plan, SegmentPlan
 
 if TYPE_CHECKING:
     import numpy as np

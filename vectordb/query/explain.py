@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from vectordb.query import costs, planner, routes, sampling
 from vectordb.query.planner import Ask, PartFacts, Step, Way
 from vectordb.query.run import Run
-from vectordb.types import Alternative, FilterMode, Plan, SegmentPlan
+from vectordb.results import Alternative, Plan, SegmentPlan
+from vectordb.types import FilterMode
 
 if TYPE_CHECKING:
     import numpy as np

@@ -27,7 +27,7 @@ from vectordb.query.keyword import execute_text
 from vectordb.query.merge import nearest
 from vectordb.query.spec import Outcome, SearchSpec, Winners
 from vectordb.requests import Fusion, Rrf
-from vectordb.types import Plan
+from vectordb.results import Plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

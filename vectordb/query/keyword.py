@@ -19,10 +19,10 @@ from vectordb.query import merge
 from vectordb.query.deadline import NO_DEADLINE, Deadline
 from vectordb.query.merge import Found, nearest
 from vectordb.query.spec import Outcome, SearchSpec, Winners
+from vectordb.results import Plan, SegmentPlan
 from vectordb.text import bm25
 from vectordb.text.bm25 import Totals, Weighted
 from vectordb.text.match import Postings, postings
-from vectordb.types import Plan, SegmentPlan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

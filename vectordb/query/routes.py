@@ -19,9 +19,9 @@ from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
 if TYPE_CHECKING:
     from vectordb.query.run import Run
     from vectordb.query.spec import SearchSpec
+    from vectordb.results import SegmentPlan
     from vectordb.segments.part import Part
     from vectordb.segments.selection import Selection
-    from vectordb.types import SegmentPlan
 
 COPIED_AFTER = 4
 """After so many searches with one filter the vectors of the rows that it selects may be copied ..."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vectordb.metric import Metric
-from vectordb.types import FilterMode, Plan
+from vectordb.results import Plan
+from vectordb.types import FilterMode
 
 if TYPE_CHECKING:
     import numpy as np

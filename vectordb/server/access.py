@@ -27,9 +27,10 @@ if TYPE_CHECKING:
         UpdateMetadataRequest,
         WriteRequest,
     )
+    from vectordb.results import Plan, SearchResult
     from vectordb.server.audit import AuditLog
     from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo
-    from vectordb.types import CollectionConfig, Plan, Record, SearchResult, WriteResult
+    from vectordb.types import CollectionConfig, Record, WriteResult
 
 T = TypeVar("T")
 

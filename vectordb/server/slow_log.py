@@ -22,8 +22,8 @@ from vectordb.server.access import CALLER
 from vectordb.server.calls import CALL
 
 if TYPE_CHECKING:
+    from vectordb.results import Plan
     from vectordb.server.watch import Done
-    from vectordb.types import Plan
 
 _log = logging.getLogger("vectordb.slow")
 _LINES_A_SECOND = 20

@@ -27,13 +27,8 @@ if TYPE_CHECKING:
         UpdateMetadataRequest,
         WriteRequest,
     )
-    from vectordb.types import (
-        CollectionConfig,
-        Plan,
-        Record,
-        SearchResult,
-        WriteResult,
-    )
+    from vectordb.results import Plan, SearchResult
+    from vectordb.types import CollectionConfig, Record, WriteResult
 
 T = TypeVar("T")
 log = logging.getLogger("vectordb.server")

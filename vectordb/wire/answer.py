@@ -16,7 +16,7 @@ from struct import Struct
 from google.protobuf.message import DecodeError
 
 from vectordb.errors import Internal
-from vectordb.types import HitColumns, Plan, SearchResult
+from vectordb.results import HitColumns, Plan, SearchResult
 from vectordb.wire.columns import LITTLE
 from vectordb.wire.even import even_from_bytes, even_to_bytes
 from vectordb.wire.results import check_lengths, columns_from_message, columns_to_message

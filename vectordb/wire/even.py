@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vectordb.types import HitColumns
+from vectordb.results import HitColumns
 from vectordb.wire.varints import varint, varint_at
 from vectordb_proto.v1 import types_pb2
 

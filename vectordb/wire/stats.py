@@ -6,8 +6,9 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any
 
+from vectordb.results import Alternative, Plan, SegmentPlan
 from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo, OptimizerStats, ScrubStats, SegmentStats
-from vectordb.types import Alternative, Durability, FilterMode, Plan, SegmentPlan
+from vectordb.types import Durability, FilterMode
 from vectordb.wire.config import (
     index_from_message,
     index_to_message,

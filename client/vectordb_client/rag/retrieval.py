@@ -19,7 +19,7 @@ import numpy as np
 from vectordb.arguments import flag
 from vectordb.errors import DeadlineExceeded, InvalidArgument
 from vectordb.metric import Metric, prepared, scores
-from vectordb.types import Hit
+from vectordb.results import Hit
 from vectordb_client.rag.arguments import number, whole
 from vectordb_client.rag.embedding.vectors import embedded_queries
 from vectordb_client.rag.neighbours import extended

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
         UpdateMetadataRequest,
         WriteRequest,
     )
+    from vectordb.results import Plan, SearchResult
     from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo
-    from vectordb.types import CollectionConfig, Plan, Record, SearchResult, WriteResult
+    from vectordb.types import CollectionConfig, Record, WriteResult
 
 T = TypeVar("T")
 

@@ -10,16 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.wire.given import SCALAR, TEXT, again
-from vectordb.types import (
-    Alternative,
-    FilterMode,
-    Hit,
-    HitColumns,
-    Plan,
-    Record,
-    SearchResult,
-    SegmentPlan,
-)
+from vectordb.results import Alternative, Hit, HitColumns, Plan, SearchResult, SegmentPlan
+from vectordb.types import FilterMode, Record
 from vectordb.wire import answer, results, stats
 from vectordb_proto.v1 import service_pb2, types_pb2
 

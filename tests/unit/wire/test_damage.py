@@ -21,15 +21,8 @@ from vectordb.requests import (
     WriteMode,
     WriteRequest,
 )
-from vectordb.types import (
-    CollectionConfig,
-    FieldSpec,
-    FieldType,
-    HitColumns,
-    Plan,
-    Record,
-    SearchResult,
-)
+from vectordb.results import HitColumns, Plan, SearchResult
+from vectordb.types import CollectionConfig, FieldSpec, FieldType, Record
 from vectordb.wire import answer, errors, requests, results, search, write
 from vectordb_proto.v1 import service_pb2, types_pb2
 
