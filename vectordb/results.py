@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 from vectordb.types import FilterMode
 
@@ -136,6 +136,32 @@ class Plan:
         return sum(s.rows_scored for s in self.segments)
 
 
+class RepeatedPlan(NamedTuple):
+    """Makes the plan of a search that went as others go, but for what it took.
+
+    Attributes:
+        like: Theirs, without times, and without the rows scored of the one segment that is searched.
+        number: Of that segment.
+    """
+
+    like: Plan
+    number: int
+    rows_scored: int
+    search_ms: float
+    merge_ms: float
+
+    def __call__(self) -> Plan:
+        segments = list(self.like.segments)
+        own = segments[self.number]
+        # A copy of the parameters: those of the other plan are kept.
+        segments[self.number] = own._replace(rows_scored=self.rows_scored, params=dict(own.params))
+        timings = {"search": self.search_ms, "merge": self.merge_ms}
+        return Plan(tuple(segments), self.like.filter_mode, self.like.version, timings)
+
+
+PlanMaker: TypeAlias = Callable[[], Plan] | RepeatedPlan
+
+
 class SearchResult(Sequence[Hit]):
     """The hits of one query, best first, equal scores by id.
 
@@ -151,7 +177,7 @@ class SearchResult(Sequence[Hit]):
     def __init__(
         self,
         hits: list[Hit] | HitColumns,
-        plan: Plan | Callable[[], Plan],
+        plan: Plan | PlanMaker,
         took_ms: float,
         incomplete_reason: str | None = None,
         searched_fraction: float = 1.0,
@@ -176,6 +202,10 @@ class SearchResult(Sequence[Hit]):
     @plan.setter
     def plan(self, plan: Plan) -> None:
         self._plan = plan
+
+    def plan_or_maker(self) -> Plan | PlanMaker:
+        """The plan, or what makes it where nobody has looked at it."""
+        return self._plan
 
     @property
     def _hits(self) -> list[Hit]:

@@ -1,4 +1,7 @@
-"""The vocabulary shared by engine, server and client; what searches give is in ``results``. No I/O, no heavy imports."""
+"""The vocabulary shared by engine, server and client, without what searches give: that is in ``results``.
+
+No I/O, no heavy imports.
+"""
 
 from __future__ import annotations
 

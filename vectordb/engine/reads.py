@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -27,7 +27,7 @@ from vectordb.query.keyword import execute_text, explain_text
 from vectordb.query.merge import at_least, concatenated
 from vectordb.query.spec import SearchSpec, Winners
 from vectordb.requests import GetRequest, Rrf, ScanRequest, SearchRequest
-from vectordb.results import HitColumns, Plan, SearchResult, SegmentPlan
+from vectordb.results import HitColumns, Plan, PlanMaker, SearchResult, SegmentPlan
 from vectordb.segments.part import Part
 from vectordb.storage.codec import IdEntry
 from vectordb.text.analyzers import analyzer
@@ -86,7 +86,7 @@ def _directly(
     request: SearchRequest,
     queries: NDArray[np.float32],
     deadline: Deadline,
-) -> tuple[HitColumns, Callable[[], Plan]] | None:
+) -> tuple[HitColumns, PlanMaker] | None:
     """The answer to the commonest search; None where it takes the general way."""
     if request.exact or request.min_score is not None or request.allow_partial:
         return None

@@ -11,7 +11,7 @@ missing, or equal scores reach past the last one), it leaves the query to that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +24,7 @@ from vectordb.query.planner import Way
 from vectordb.query.routes import ask_of, planned, route_of
 from vectordb.query.run import Run
 from vectordb.query.spec import SearchSpec
-from vectordb.results import Plan, SegmentPlan
+from vectordb.results import Plan, PlanMaker, RepeatedPlan, SegmentPlan
 from vectordb.types import FilterMode
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Nearest(NamedTuple):
     rows: NDArray[np.int64]
     ids: list[str]
     scores: list[float]
-    plan: Callable[[], Plan]
+    plan: PlanMaker
 
 
 class Direct:
@@ -66,7 +66,8 @@ class Direct:
     """
 
     __slots__ = (
-        "_ask", "_find", "_limit", "_metric", "_mode", "_number", "_part", "_parts", "_plans", "_seconds", "_step"
+        "_ask", "_find", "_frame", "_like", "_limit", "_metric", "_mode", "_number", "_part", "_parts", "_seconds",
+        "_step",
     )  # fmt: skip
 
     def __init__(self, parts: Sequence[Part], number: int, dim: int, spec: SearchSpec) -> None:
@@ -74,8 +75,10 @@ class Direct:
         self._parts, self._number, self._part = parts, number, part
         self._limit, self._metric, self._mode = spec.limit, spec.metric, spec.filter_mode
         self._ask = ask_of(spec)
-        self._plans = _Plans([part.name for part in parts], number, part.rows, spec.filter_mode, spec.version)
+        self._frame = _Frame([part.name for part in parts], number, spec.filter_mode, spec.version)
         _, step = planned(part, dim, self._ask)
+        own = SegmentPlan(part.name, step.strategy, part.rows, step.estimated, params=dict(step.params))
+        self._like = self._frame.plan(own._replace(fallback_reason=step.reason), {})
         # Without a filter only the index's own way is gone here.
         self._step = self._find = None
         if step.way is Way.INDEX and not step.probe and part.index is not None:
@@ -127,8 +130,8 @@ class Direct:
             ids = part.ids(rows)
             # Not -key, which has a zero with a sign.
             values = [0.0 - key for key in keys[:limit]] if self._metric.higher_is_better else keys[:limit]
-        plan = partial(self._plans.walk, step, scored, (searched - started, perf_counter() - searched))
-        return Nearest(part, rows, ids, values, plan)
+        took = (searched - started) * 1e3, (perf_counter() - searched) * 1e3
+        return Nearest(part, rows, ids, values, RepeatedPlan(self._like, self._number, max(scored, 0), *took))
 
     def _filtered(self, queries: NDArray[np.float32], where: Filter, deadline: Deadline) -> Nearest:
         started = perf_counter()
@@ -142,40 +145,21 @@ class Direct:
         searched = perf_counter()
         best = merge.winners(run.found[0], self._parts, self._limit, self._metric)
         own = described(run, number, route, report)
-        plan = partial(self._plans.plan, own, (searched - filtered, perf_counter() - searched), filtered - started)
+        seconds = {"search": searched - filtered, "merge": perf_counter() - searched, "filter": filtered - started}
+        plan = partial(self._frame.plan, own, seconds)
         return Nearest(part, best.rows, best.ids, best.scores.tolist(), plan)
 
 
-class _Plans:
-    """What the plans of all searches of a kind have in common.
+class _Frame(NamedTuple):
+    """What is around a part's own plan in the plans of all searches of a kind. Holds no part."""
 
-    Args:
-        names: Of all parts.
-        number, rows: Of the one that is searched.
-    """
+    names: Sequence[str]
+    number: int
+    mode: FilterMode
+    version: int
 
-    __slots__ = ("_mode", "_name", "_number", "_others", "_rows", "_version")
-
-    def __init__(self, names: Sequence[str], number: int, rows: int, mode: FilterMode, version: int) -> None:
-        self._name, self._number, self._rows = names[number], number, rows
-        self._mode, self._version = mode, version
-        self._others = {filtered: [empty_plan(name, 0, filtered) for name in names] for filtered in (False, True)}
-
-    def walk(self, step: Step, scored: int, seconds: tuple[float, float]) -> Plan:
-        """That of a search without a filter, which compared so many rows."""
-        # A copy of the parameters: those of the step are kept for later searches.
-        params = dict(step.params)
-        own = SegmentPlan(
-            self._name, step.strategy, self._rows, step.estimated, None, scored, step.reason, False, params
-        )
-        return self.plan(own, seconds)
-
-    def plan(self, own: SegmentPlan, seconds: tuple[float, float], filtering: float | None = None) -> Plan:
-        """That of a search: of its part, and the seconds spent in searching it, in merging, and in the filter."""
-        segments = self._others[own.filtered].copy()
-        segments[self._number] = own
-        searching, merging = seconds
-        timings = {"search": searching * 1e3, "merge": merging * 1e3}
-        if filtering is not None:
-            timings["filter"] = filtering * 1e3
-        return Plan(tuple(segments), self._mode, self._version, timings)
+    def plan(self, own: SegmentPlan, seconds: Mapping[str, float]) -> Plan:
+        """That of a search: of the part that was searched, and the seconds of each stage."""
+        segments = [empty_plan(name, 0, own.filtered) for name in self.names]
+        segments[self.number] = own
+        return Plan(tuple(segments), self.mode, self.version, {stage: took * 1e3 for stage, took in seconds.items()})

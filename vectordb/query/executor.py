@@ -234,7 +234,7 @@ def described(run: Run, number: int, route: Route | None, report: Report | None)
         part.rows,
         estimated,
         matched,
-        report.scored,
+        max(report.scored, 0),
         report.reason(queries) or step.reason,
         filtered,
         # A copy: the step may be kept for later searches.

@@ -129,6 +129,11 @@ class Arrivals:
 
     def _look(self, now: float) -> int:
         """The crowd; noted is since when it has been one, on average."""
+        if not (self._present or self._seen or self._average):
+            # One call after the other: none of those that came before is left.
+            self._unread.clear()
+            self._looked, self._since = now, None
+            return 0
         if self._seen or self._average:
             self._average += _share(now - self._looked) * (self._seen - self._average)
         self._forget_stalled(now)

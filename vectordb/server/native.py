@@ -44,6 +44,8 @@ _RECEIVERS = 2
 """So many of the free threads wait for calls: the front gives calls to all that wait in turn, and few stay warm."""
 _BATCH = 64
 """Calls taken from the front at once: under load they would wait there unseen for a thread to receive them."""
+_TURNS = 64
+"""A busy thread looks so seldom whether the process ends; one that got no call, each time."""
 _EARLY_ENDS = 256
 _IO_THREADS = 1
 """Frames far more than Python can answer; with a second one every call would be handed between them."""
@@ -185,8 +187,10 @@ class NativeServer:
 
     def _work(self) -> None:
         receive, main = self._front.recv_batch_details, threading.main_thread()
+        turn = 0
         # A process that ends without having stopped its server is not kept by these threads.
-        while not self._closed and main.is_alive():
+        while not self._closed and (turn % _TURNS or main.is_alive()):
+            turn += 1
             with self._lock:
                 self._coming -= 1
                 found = self._waiting.popleft() if self._waiting and self._running < self._workers else None
@@ -197,12 +201,16 @@ class NativeServer:
                     self._idle += 1
                 else:
                     self._receiving += 1
+            if found is None:
+                if enough:
+                    self._parked.get()
+                    continue
+                events = receive(_BATCH, _WAIT_MS)
+                if not events:
+                    turn = 0
+                found = self._received(events or ())
             if found is not None:
                 self._run(*found, self._ended)
-            elif enough:
-                self._parked.get()
-            else:
-                self._received(receive(_BATCH, _WAIT_MS) or ())
         for _ in range(self._threads):
             self._parked.put(None)
 
@@ -212,15 +220,22 @@ class NativeServer:
             self._running -= 1
             self._coming += 1
 
-    def _received(self, events: Sequence[Any]) -> None:
-        """Refuses what is refused at once; for the rest there are threads afterwards, the first of it for this one."""
-        taken = [call for event in events if (call := self._handle(*event)) is not None]
+    def _received(self, events: Sequence[Any]) -> tuple[_Method, Call] | None:
+        """Refuses what is refused at once; for the rest there are threads afterwards. The call that this one is to
+        carry out itself, if it is clear by now; otherwise it looks for one."""
+        taken: list[tuple[_Method, Call]] = []
+        taken += [call for event in events if (call := self._handle(*event)) is not None]
         with self._lock:
             self._receiving -= 1
+            waiting = len(self._waiting) + len(taken)
+            if waiting == len(taken) == 1 and self._receiving + self._coming and self._running < self._workers:
+                # As mostly: nobody has to be woken.
+                self._running += 1
+                return taken[0]
             self._coming += 1
             self._waiting.extend(taken)
             # For each call that waits one thread, and another to receive where nobody does.
-            needed = max(0, len(self._waiting) + (self._receiving == 0) - self._coming)
+            needed = max(0, waiting + (self._receiving == 0) - self._coming)
             wake = min(self._idle, needed)
             self._idle -= wake
             self._coming += wake
@@ -228,6 +243,7 @@ class NativeServer:
             self._parked.put(None)
         for _ in range(needed - wake):
             self._add_thread()
+        return None
 
     def _handle(self, kind: int, number: int, method: int, data: Any, _: Any, details: Any) -> Any:
         """A call that needs a thread now, with its method."""

@@ -16,11 +16,11 @@ from struct import Struct
 from google.protobuf.message import DecodeError
 
 from vectordb.errors import Internal
-from vectordb.results import HitColumns, Plan, SearchResult
+from vectordb.results import HitColumns, Plan, RepeatedPlan, SearchResult
 from vectordb.wire.columns import LITTLE
 from vectordb.wire.even import even_from_bytes, even_to_bytes
 from vectordb.wire.results import check_lengths, columns_from_message, columns_to_message
-from vectordb.wire.stats import plan_from_message, plan_to_bytes
+from vectordb.wire.stats import plan_from_message, plan_to_bytes, repeated_plan_to_bytes
 from vectordb.wire.varints import varint
 from vectordb_proto.v1 import service_pb2, types_pb2
 
@@ -57,9 +57,10 @@ def answer_to_bytes(results: Sequence[SearchResult], include: Sequence[str]) -> 
 
 def _single_to_bytes(result: SearchResult, include: Sequence[str]) -> bytes:
     """The same of one query, the commonest, in fewer steps."""
-    columns = result.by_column()
+    columns, plan_of = result.by_column(), result.plan_or_maker()
     hits = _hits(columns, include) if columns.ids else b""
-    end, plan = _end_to_bytes(result, 0), plan_to_bytes(result.plan)
+    end = _end_to_bytes(result, 0)
+    plan = repeated_plan_to_bytes(plan_of) if type(plan_of) is RepeatedPlan else plan_to_bytes(result.plan)
     return b"".join((b"\x0a", varint(len(hits) + len(end)), hits, end, b"\x12", varint(len(plan)), plan))
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from vectordb.errors import InvalidArgument
 from vectordb.requests import SearchRequest
-from vectordb.wire.columns import MAX_DIM, Parts, bytes_of_vectors, vectors_from_bytes
+from vectordb.wire.columns import MAX_DIM, Parts, bytes_of_vectors, vector_from_bytes, vectors_from_bytes
 from vectordb.wire.requests import search_from_message, search_settings, search_to_message
 from vectordb.wire.varints import varint
 from vectordb_proto.v1 import service_pb2
@@ -21,6 +21,10 @@ _KEPT_BYTES = 2_048
 """Longer requests (filters with many values) are not kept."""
 _COLLECTION, _DIM, _VECTORS = 0x0A, 0x10, 0x1A
 """Tags of the first fields of ``SearchRequest``, which is their order on the wire."""
+
+
+_HEADER = 8
+"""Bytes of a request up to its vectors, beside the collection's name: three tags, two sizes, and the dimension."""
 
 
 class Shape(NamedTuple):
@@ -65,7 +69,11 @@ def search_from_bytes(data: bytes) -> Asked:
         if len(data) - (end - first) <= _KEPT_BYTES:
             kept = _kept(data[:before] + data[end:])
             if kept is not None:
-                vectors = vectors_from_bytes(memoryview(data)[first:end], kept.dim, "vectors")
+                dim = kept.dim
+                if dim and end - first == 4 * dim:
+                    vectors = vector_from_bytes(data, first, dim)
+                else:
+                    vectors = vectors_from_bytes(memoryview(data)[first:end], dim, "vectors")
                 return Asked(SearchRequest(vectors, *kept.settings), kept.shape)
     message = service_pb2.SearchRequest.FromString(data)
     return Asked(search_from_message(message), shape_of(message))
@@ -74,6 +82,22 @@ def search_from_bytes(data: bytes) -> Asked:
 def _vectors_in(data: bytes) -> tuple[int, int, int] | None:
     """Where a request's vectors are: their tag, their first byte, and what follows them. ``None`` where the collection,
     the dimension and the vectors are not all there in this order, or are longer than is usual."""
+    if len(data) < _HEADER:
+        return None
+    # Cut just before the vectors, for one query of 128 to 4,095 dimensions: searches that differ in these alone have
+    # one header. Of more vectors the size may take another byte.
+    usual = data[1] + _HEADER
+    header = _header(data[:usual]) or _header(data[: usual + 1])
+    if header is None:
+        return None
+    at, first, size = header
+    end = first + size
+    return (at, first, end) if end <= len(data) else None
+
+
+@lru_cache(maxsize=1024)
+def _header(data: bytes) -> tuple[int, int, int] | None:
+    """Where the vectors' tag is in a request that begins so, where their first byte, and how many they are."""
     try:
         name = data[1]
         at = 2 + name
@@ -91,8 +115,7 @@ def _vectors_in(data: bytes) -> tuple[int, int, int] | None:
                     return None
     except IndexError:
         return None
-    end = first + size
-    return (at, first, end) if end <= len(data) else None
+    return at, first, size
 
 
 @lru_cache(maxsize=256)

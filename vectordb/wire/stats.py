@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
-from vectordb.results import Alternative, Plan, SegmentPlan
+from vectordb.results import Alternative, Plan, RepeatedPlan, SegmentPlan
 from vectordb.stats import BackupInfo, CollectionStats, DatabaseInfo, OptimizerStats, ScrubStats, SegmentStats
 from vectordb.types import Durability, FilterMode
 from vectordb.wire.config import (
@@ -69,6 +70,40 @@ def plan_to_bytes(plan: Plan) -> bytes:
     return b"".join(parts)
 
 
+class _Like(NamedTuple):
+    """What the plans of searches that go alike have in common, as bytes: before the segment that is searched, of it,
+    and after it up to the times. ``plan`` is kept so that its address is its alone."""
+
+    plan: Plan
+    before: bytes
+    own: bytes
+    after: bytes
+
+
+def repeated_plan_to_bytes(plan: RepeatedPlan) -> bytes:
+    """What :func:`plan_to_bytes` makes of the plan that this one would make."""
+    like, _, scored, search, merge = plan
+    kept = _likes.get(id(like))
+    if kept is None:
+        kept = _kept_like(plan)
+    _, before, own, after = kept
+    measured = b"\x30" + varint(scored)
+    own_size = varint(len(own) + len(measured))
+    return b"".join((before, own_size, own, measured, after, _TIMES.pack(_SEARCH, search, _MERGE, merge)))
+
+
+def _kept_like(plan: RepeatedPlan) -> _Like:
+    like, number, *_ = plan
+    segments = [_segment_bytes(*_unmeasured(segment)) for segment in like.segments]
+    framed = [b"".join((b"\x0a", varint(len(data)), data)) for data in segments]
+    rest = plan_to_bytes(replace(like, segments=()))
+    before, after = b"".join((*framed[:number], b"\x0a")), b"".join((*framed[number + 1 :], rest))
+    if len(_likes) >= _KEPT_LIKES:
+        _likes.clear()
+    kept = _likes[id(like)] = _Like(like, before, segments[number], after)
+    return kept
+
+
 def _mode(mode: FilterMode) -> bytes:
     return b"\x10" + varint(enum_to_number(mode))
 
@@ -95,6 +130,12 @@ def _timing(name: str) -> bytes:
     key = name.encode()
     entry = b"".join((b"\x0a", varint(len(key)), key, b"\x11"))
     return b"".join((b"\x22", varint(len(entry) + _DOUBLE.size), entry))
+
+
+_SEARCH, _MERGE = _timing("search"), _timing("merge")
+_TIMES = Struct(f"<{len(_SEARCH)}sd{len(_MERGE)}sd")
+_KEPT_LIKES = 256
+_likes: dict[int, _Like] = {}
 
 
 def _unmeasured(segment: SegmentPlan) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.wire.given import SCALAR, TEXT, again
-from vectordb.results import Alternative, Hit, HitColumns, Plan, SearchResult, SegmentPlan
+from vectordb.results import Alternative, Hit, HitColumns, Plan, RepeatedPlan, SearchResult, SegmentPlan
 from vectordb.types import FilterMode, Record
 from vectordb.wire import answer, results, stats
 from vectordb_proto.v1 import service_pb2, types_pb2
@@ -93,6 +93,21 @@ def test_batches_of_results_of_one_size(queries, hits, letter, size, reason, pla
     for got, want in zip(answer.answer_from_bytes(data, ()), given_, strict=True):
         assert (got.ids, got.scores) == (want.ids, want.scores)
         assert (got.took_ms, got.incomplete_reason, got.searched_fraction, got.plan) == (1.25, reason, 0.5, plan)
+
+
+@given(PLAN.filter(lambda plan: plan.segments), st.data(), st.integers(0, 2**40), st.floats(0, 1), st.floats(0, 1))
+def test_plans_like_others_but_for_what_they_took(plan, data, scored, searching, merging):
+    bare = tuple(SegmentPlan(*segment[:9])._replace(rows_scored=0) for segment in plan.segments)
+    number = data.draw(st.integers(0, len(bare) - 1))
+    made = RepeatedPlan(Plan(bare, plan.filter_mode, plan.version), number, scored, searching, merging)
+    first = SearchResult([Hit("a", 1.0)], made, 1.0)
+    (got,) = answer.answer_from_bytes(answer.answer_to_bytes([first], ()), ())
+    assert isinstance(first.plan_or_maker(), RepeatedPlan), "it is not made in order to be sent"
+    assert got.plan == first.plan == made()
+    assert got.plan.timings_ms == {"search": searching, "merge": merging}
+    assert [segment.rows_scored for segment in got.plan.segments] == [
+        scored if i == number else 0 for i in range(len(bare))
+    ]
 
 
 @pytest.mark.parametrize("odd", ["id", "hits", "took", "plan", "none"])
