@@ -211,10 +211,26 @@ def clustered(n: int, dim: int, clusters: int, seed: int) -> tuple[Array, Array]
     return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32), member
 
 
+_CLUSTERS, _CENTRES, _WITHIN = 300, 32, 64
+"""Clusters of invented embeddings, and in how many dimensions rows differ from cluster to cluster and within one. Real
+ones have about so many: were rows spread in all of theirs, those of other clusters would all be equally far away, and
+no graph would lead from one to the next."""
+
+
+def _invented_embeddings(n: int, dim: int, seed: int) -> tuple[Array, Array]:
+    """Unit vectors as texts' embeddings lie: float32[n, dim] and the cluster of each, int64[n]."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(0)
+    centres = fixed.standard_normal((_CLUSTERS, _CENTRES)) @ fixed.standard_normal((_CENTRES, dim)) / _CENTRES**0.5
+    axes = fixed.standard_normal((_WITHIN, dim)) / _WITHIN**0.5
+    member = rng.integers(0, _CLUSTERS, n)
+    points = centres[member] + rng.uniform(0.6, 1.4, (n, 1)) * (rng.standard_normal((n, _WITHIN)) @ axes)
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32), member
+
+
 def _invented_wordnet(n: int) -> WordNet:
     lexnames = ("noun.animal", "noun.person", "noun.artifact", "noun.plant", "noun.act", "verb.motion", "adj.all")
-    base, member = clustered(n, 384, 300, seed=1)
-    queries, _ = clustered(500, 384, 300, seed=2)
+    base, member = _invented_embeddings(n, 384, seed=1)
+    queries, _ = _invented_embeddings(500, 384, seed=2)
     rng = np.random.default_rng(3)
     metadata: list[dict[str, Any]] = []
     for row in range(n):
