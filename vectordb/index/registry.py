@@ -87,7 +87,7 @@ def get_kind(name: str) -> IndexKind:
     kind = _loaded.get(name)
     if kind is not None:
         return kind
-    entry = _entry_points().get(name)
+    entry = _entry_point(name)
     if entry is None:
         names = ", ".join(repr(n) for n in [AUTO, *kind_names()])
         raise InvalidArgument(f"unknown index kind {name!r}; choose one of {names}", kind=name)
@@ -214,6 +214,13 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
             for name, value in _BUILT_IN.items():
                 _entries[name] = importlib.metadata.EntryPoint(name, value, GROUP)
         return _entries
+
+
+def _entry_point(name: str) -> importlib.metadata.EntryPoint | None:
+    """That of a kind; of one that comes along without a look at all the distributions there are, which takes as long as
+    half of opening a folder."""
+    own = _BUILT_IN.get(name)
+    return _entry_points().get(name) if own is None else importlib.metadata.EntryPoint(name, own, GROUP)
 
 
 def _check_kind(name: str, where: str, loaded: object) -> None:

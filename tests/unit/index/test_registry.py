@@ -64,6 +64,15 @@ def test_names_are_listed_without_loading_faiss() -> None:
     assert done.stdout.strip() == "False"
 
 
+def test_a_built_in_kind_is_found_without_a_look_at_all_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scanned(**_: Any) -> Any:
+        raise AssertionError("opening a folder need not wait for this")
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", scanned)
+    registry.clear_cache()
+    assert get_kind("hnsw").name == "hnsw"
+
+
 def test_an_unknown_kind_is_refused_by_name() -> None:
     message = refused(IndexSpec("hsnw"))
     assert "'hsnw'" in message
