@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 from vectordb import errors
 from vectordb.server.app import Server
 from vectordb.server.keys import KeyRing, Role, read_keys
-from vectordb_client import connect
+from vectordb_client import col, connect
 
 Serve = Callable[..., Server]
 
@@ -195,6 +195,48 @@ def test_a_key_for_some_collections(serve_engine: Serve, tmp_path: Path) -> None
         ):
             with pytest.raises(errors.PermissionDenied, match="is not for collection"):
                 call()
+
+
+def test_a_key_for_some_collections_is_not_told_the_names_of_others(serve_engine: Serve, tmp_path: Path) -> None:
+    admin, scoped = keys_file(
+        tmp_path / "keys.toml",
+        {"name": "root", "role": "admin"},
+        {"name": "some", "role": "admin", "collections": ["news-*"]},
+    )
+    address = serve_engine(api_keys=str(tmp_path / "keys.toml")).address
+    fill(address, api_key=admin)
+    with connect(address, api_key=scoped) as db:
+        gone = db.create_collection("news-9", 2)
+        db.delete_collection("news-9")
+        for call in (
+            lambda: db["news-none"],
+            lambda: db.delete_collection("news-none"),
+            lambda: gone.search([1, 0]),
+            lambda: list(gone.scan()),
+            lambda: gone.upsert(["a"], [[1, 0]]),
+            lambda: db.with_policy(col("a") == 1)["news-none"],
+        ):
+            with pytest.raises(errors.CollectionNotFound, match="does not exist") as refused:
+                call()
+            assert "docs" not in str(refused.value)
+            assert "secret" not in str(refused.value)
+
+
+def test_a_key_for_names_of_one_letter_is_not_for_everything(serve_engine: Serve, tmp_path: Path) -> None:
+    all_of_them, scoped = keys_file(
+        tmp_path / "keys.toml",
+        {"name": "root", "role": "admin", "collections": ["*"]},
+        {"name": "short", "role": "admin", "collections": ["?"]},
+    )
+    address = serve_engine(api_keys=str(tmp_path / "keys.toml")).address
+    fill(address, api_key=all_of_them)
+    with connect(address, api_key=scoped) as db:
+        db.create_collection("a", 2)
+        for call in (lambda: db.verify(0), lambda: db.repair(dry_run=True)):
+            with pytest.raises(errors.PermissionDenied, match="is not for collection"):
+                call()
+    with connect(address, api_key=all_of_them) as db:
+        assert db.verify(0).ok
 
 
 def test_keys_are_rotated_under_load(serve_engine: Serve, tmp_path: Path) -> None:
