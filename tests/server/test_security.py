@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import stat
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from tests.server.credentials import Authority, keys_file
 from tests.waiting import wait_until
 from vectordb import errors
 from vectordb.server.app import Server
+from vectordb.server.audit import AuditLog
 from vectordb.server.keys import KeyRing, Role, read_keys
 from vectordb_client import col, connect
 
@@ -335,3 +338,32 @@ def test_an_audit_log_without_keys(serve_engine: Serve, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[0])["key"] == "everyone"
     with pytest.raises(errors.InvalidArgument, match="cannot write"):
         serve_engine(audit_log=str(tmp_path / "none" / "audit.jsonl"))
+
+
+def test_an_audit_log_that_was_moved_away_stays_private(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = AuditLog(path)
+    before = os.umask(0o022)
+    try:
+        path.rename(tmp_path / "audit.1")
+        audit.note("unix:", "root", "upsert", "docs", None)
+    finally:
+        os.umask(before)
+        audit.close()
+    assert json.loads(path.read_text())["call"] == "upsert"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_write_that_cannot_be_noted_in_the_audit_log_is_told_as_done(
+    serve_engine: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    address = serve_engine(audit_log=str(folder / "audit.jsonl")).address
+    fill(address)
+    shutil.rmtree(folder)
+    with connect(address) as db:
+        assert db["docs"].upsert(["b"], [[0, 1]]).count == 1
+        assert db["docs"].count() == 2
+    (line,) = [record.getMessage() for record in caplog.records if "audit_log: cannot write" in record.getMessage()]
+    assert '"call": "upsert"' in line
