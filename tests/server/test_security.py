@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +268,37 @@ def test_keys_are_rotated_under_load(serve_engine: Serve, tmp_path: Path) -> Non
     path.write_text(second)
     wait_until(lambda: not works(old))
     assert works(new)
+
+
+def test_a_stream_ends_with_its_key(serve_engine: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    root, writer = keys_file(path, {"name": "root", "role": "admin"}, {"name": "ingest", "role": "write"})
+    text = path.read_text()
+    address = serve_engine(api_keys=str(path)).address
+    fill(address, api_key=root)
+    sent: list[int] = []
+
+    def refused() -> bool:
+        with connect(address, api_key=writer, retries=0) as other:
+            try:
+                other.list_collections()
+            except errors.Unauthenticated:
+                return True
+        return False
+
+    def records() -> Iterator[dict[str, Any]]:
+        for number in range(20):
+            if number == 10:
+                path.write_text(text[: text.rindex("[[key]]")])
+                wait_until(refused)
+            sent.append(number)
+            yield {"id": f"row-{number}", "vector": [1, number]}
+
+    with connect(address, api_key=writer, retries=0) as db, pytest.raises(errors.Unauthenticated, match="not known"):
+        db["docs"].bulk_upsert(records(), batch_size=1, progress=False)
+    with connect(address, api_key=root) as db:
+        assert db["docs"].count() == 11
+    assert len(sent) < 20
 
 
 def test_an_expired_key(tmp_path: Path) -> None:
