@@ -166,6 +166,13 @@ def test_the_systemd_unit(tmp_path: Path) -> None:
         assert told.recv(100) == b"STOPPING=1"
 
 
+def test_a_server_serves_where_nobody_hears_its_state(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "db", environment={"NOTIFY_SOCKET": str(tmp_path / "none")}) as server:
+        with connect(server.address) as db:
+            assert db.list_collections() == []
+        assert server.stop() == 0
+
+
 def test_states_for_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not notify("READY=1")
