@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import wait_until
 from vectordb.errors import Closed
 from vectordb_client import connect
 from vectordb_client.transport.direct import DirectCalls
@@ -263,6 +264,45 @@ def test_a_server_that_goes_away_answers_what_it_knows_of() -> None:
     away = _frame(7, 0, 0, struct.pack(">II", 1, 0))
     with peer(away + _answer(), _answer()) as calls:
         assert [calls.call(_PATH, (b"",), 5.0, ()) for _ in range(2)] == [b"hi", b"hi"]
+
+
+def test_a_connection_that_ended_behind_a_ping_is_replaced() -> None:
+    """Servers ping idle connections, and end those that do not answer."""
+    with peer(_answer() + _PING, _answer()) as calls:
+        assert calls.call(_PATH, (b"",), 5.0, ()) == b"hi"
+        (connection,) = calls._idle
+        wait_until(lambda: not connection.is_fit())
+        connection.used -= 2.0
+        assert calls.call(_PATH, (b"",), 5.0, ()) == b"hi"
+        assert calls._idle != [connection]
+
+
+def test_a_ping_that_came_meanwhile_is_answered_by_the_next_call() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        calls = DirectCalls(f"127.0.0.1:{listening.getsockname()[1]}")
+
+        def serve() -> bytes:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(_answer() + _PING)
+                read = connection.recv(65_536)
+                connection.sendall(
+                    _frame(1, 4, 3, _BEGUN) + _frame(0, 0, 3, b"\x00\x00\x00\x00\x01x") + _frame(1, 5, 3, _OK)
+                )
+                end = _frame(6, 1, 0, b"12345678")
+                while end not in read:
+                    read += connection.recv(65_536)
+                return read
+
+        with ThreadPoolExecutor(1) as pool:
+            served = pool.submit(serve)
+            assert calls.call(_PATH, (b"",), 5.0, ()) == b"hi"
+            (connection,) = calls._idle
+            assert connection.is_fit()
+            assert calls.call(_PATH, (b"",), 5.0, ()) == b"x"
+            served.result(5)
+        calls.close()
 
 
 def test_a_peer_that_speaks_something_else_and_waits_goes_elsewhere_at_once() -> None:

@@ -100,8 +100,10 @@ class Connection:
     def is_fit(self) -> bool:
         """Whether the peer is still there, as far as can be seen from here."""
         try:
-            # Anything but its end is read by the next call.
-            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            # What it sent meanwhile, such as a ping, is for the next call to read; its end may stand behind that.
+            while data := self._socket.recv(65_536, socket.MSG_DONTWAIT):
+                self._buffer += data
+            return False
         except BlockingIOError:
             return True
         except OSError:
