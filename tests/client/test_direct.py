@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import wait_until
 from vectordb.errors import Closed
 from vectordb_client import connect
 from vectordb_client.transport.direct import DirectCalls
@@ -28,6 +29,8 @@ _PATH = f"/{_SERVICE}/Call"
 _SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _BEGUN = b"\x88" + literal("content-type", b"application/grpc")
 _OK = literal("grpc-status", b"0")
+_PING = b"\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"
+_PART = b"\x00\x00\x01\x00\x00\x00\x00\x00\x01a"
 
 
 def _echo(data: bytes, context: grpc.ServicerContext) -> bytes:
@@ -131,6 +134,30 @@ def test_time_runs_out(direct: DirectCalls) -> None:
     assert 0.09 < time.monotonic() - started < 0.9
     assert direct.call(_PATH, (b"next",), 5.0, ()) == b"next"
     assert direct.call(_PATH, (b"wait",), None, ()) == b"wait"
+
+
+@pytest.mark.parametrize("sent", [_PING, _PART], ids=["pings", "an answer byte by byte"])
+def test_a_peer_that_sends_something_again_and_again_has_no_more_than_the_calls_time(sent: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        calls = DirectCalls(f"127.0.0.1:{listening.getsockname()[1]}")
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(_SETTINGS)
+                end = time.monotonic() + 5.0
+                while time.monotonic() < end:
+                    connection.sendall(sent)
+                    time.sleep(0.05)
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(serve)
+            started = time.monotonic()
+            with pytest.raises(Failed) as caught:
+                calls.call(_PATH, (b"",), 0.5, ())
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert 0.45 < time.monotonic() - started < 3.0
+        calls.close()
 
 
 def test_a_peer_that_takes_nothing_has_the_calls_time() -> None:
@@ -237,6 +264,63 @@ def test_a_server_that_goes_away_answers_what_it_knows_of() -> None:
     away = _frame(7, 0, 0, struct.pack(">II", 1, 0))
     with peer(away + _answer(), _answer()) as calls:
         assert [calls.call(_PATH, (b"",), 5.0, ()) for _ in range(2)] == [b"hi", b"hi"]
+
+
+def test_a_connection_that_ended_behind_a_ping_is_replaced() -> None:
+    """Servers ping idle connections, and end those that do not answer."""
+    with peer(_answer() + _PING, _answer()) as calls:
+        assert calls.call(_PATH, (b"",), 5.0, ()) == b"hi"
+        (connection,) = calls._idle
+        wait_until(lambda: not connection.is_fit())
+        connection.used -= 2.0
+        assert calls.call(_PATH, (b"",), 5.0, ()) == b"hi"
+        assert calls._idle != [connection]
+
+
+def test_a_ping_that_came_meanwhile_is_answered_by_the_next_call() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        calls = DirectCalls(f"127.0.0.1:{listening.getsockname()[1]}")
+
+        def serve() -> bytes:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(_answer() + _PING)
+                read = connection.recv(65_536)
+                connection.sendall(
+                    _frame(1, 4, 3, _BEGUN) + _frame(0, 0, 3, b"\x00\x00\x00\x00\x01x") + _frame(1, 5, 3, _OK)
+                )
+                end = _frame(6, 1, 0, b"12345678")
+                while end not in read:
+                    read += connection.recv(65_536)
+                return read
+
+        with ThreadPoolExecutor(1) as pool:
+            served = pool.submit(serve)
+            assert calls.call(_PATH, (b"",), 5.0, ()) == b"hi"
+            (connection,) = calls._idle
+            assert connection.is_fit()
+            assert calls.call(_PATH, (b"",), 5.0, ()) == b"x"
+            served.result(5)
+        calls.close()
+
+
+def test_a_peer_that_speaks_something_else_and_waits_goes_elsewhere_at_once() -> None:
+    """What would be the length of its first frame must not be waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        calls = DirectCalls(f"127.0.0.1:{listening.getsockname()[1]}")
+
+        def serve() -> socket.socket:
+            connection, _ = listening.accept()
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            return connection
+
+        with ThreadPoolExecutor(1) as pool:
+            served = pool.submit(serve)
+            with pytest.raises(Elsewhere):
+                calls.call(_PATH, (b"",), 5.0, ())
+            served.result(5).close()
+        calls.close()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -15,7 +16,7 @@ from vectordb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgumen
 from vectordb.requests import CreateRequest, GetRequest, Rows, ScanRequest, SearchRequest, WriteMode, WriteRequest
 from vectordb.types import CollectionConfig
 from vectordb.wire import requests
-from vectordb_client import connect
+from vectordb_client import connect, connect_async
 from vectordb_proto.v1 import service_pb2 as pb
 from vectordb_proto.v1 import service_pb2_grpc
 
@@ -205,3 +206,30 @@ def test_too_many_calls_at_once_are_refused(serve):
     assert type(served.error(lambda: served.stub.Search(a_search(), timeout=5))) is ResourceExhausted
     served.backend.block.set()
     assert all(call.result(timeout=5) is not None for call in calls)
+
+
+def test_scans_whose_page_is_too_large_keep_no_place(serve_engine):
+    """Of a first page that does not arrive nobody has the cursor with which to end the scan."""
+    server = serve_engine(max_message_bytes=1 << 20, max_scans=2)
+    with connect(server.address, retries=0) as db:
+        docs = db.create_collection("docs", 2)
+        for number, (name, text) in enumerate({"a": "short", "b": "x" * 700_000, "c": "y" * 700_000}.items()):
+            docs.upsert([name], texts=[text], metadata=[{"n": number}])
+        for _ in range(3):
+            with pytest.raises(ResourceExhausted, match="max_message_bytes"):
+                next(docs.scan(page_size=3))
+        assert len(server._scans) == 0
+        assert [record.id for record in docs.scan(page_size=1)] == ["a", "b", "c"]
+
+    async def read():
+        async with await connect_async(server.address, retries=0) as adb:
+            docs = await adb["docs"]
+            await docs.upsert(["a2"], texts=["short"], metadata=[{"n": 0}])
+            for _ in range(3):
+                with pytest.raises(ResourceExhausted, match="max_message_bytes"):
+                    # Two short ones and then the long ones.
+                    async for _ in docs.scan(order_by="n", page_size=2):
+                        pass
+
+    asyncio.run(read())
+    assert len(server._scans) == 0

@@ -25,7 +25,7 @@ from vectordb.cli.process import ServerProcess
 from vectordb.engine.database import Engine
 from vectordb.server.app import Server
 from vectordb.server.config import SETTINGS, load
-from vectordb.server.logs import JsonLines
+from vectordb.server.logs import TEXT, JsonLines, TextLines
 from vectordb.server.recall import Recall
 from vectordb_client import connect
 
@@ -164,6 +164,28 @@ def test_the_systemd_unit(tmp_path: Path) -> None:
             assert told.recv(100) == b"READY=1"
             assert server.stop() == 0
         assert told.recv(100) == b"STOPPING=1"
+
+
+def test_no_text_of_a_client_looks_like_a_line_of_the_log() -> None:
+    forged = "x\n2026-01-01 ERROR vectordb: forged\r\x1b[2J\u2028\ty"
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        error = sys.exc_info()
+    record = logging.LogRecord("vectordb.server", logging.ERROR, "", 0, "field %s", (forged,), error)
+    text = TextLines(TEXT).format(record)
+    first, *others = text.split("\n")
+    assert first.endswith(r"vectordb.server: field x\n2026-01-01 ERROR vectordb: forged\r\x1b[2J\u2028" + "\ty")
+    assert others[0] == "Traceback (most recent call last):"
+    assert all(line.startswith("  ") for line in others[1:])
+    assert not {"\r", "\x1b", "\u2028"} & set(text)
+
+
+def test_a_server_serves_where_nobody_hears_its_state(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "db", environment={"NOTIFY_SOCKET": str(tmp_path / "none")}) as server:
+        with connect(server.address) as db:
+            assert db.list_collections() == []
+        assert server.stop() == 0
 
 
 def test_states_for_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

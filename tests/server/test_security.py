@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from tests.server.credentials import Authority, keys_file
 from tests.waiting import wait_until
 from vectordb import errors
 from vectordb.server.app import Server
+from vectordb.server.audit import AuditLog
 from vectordb.server.keys import KeyRing, Role, read_keys
-from vectordb_client import connect
+from vectordb_client import col, connect
 
 Serve = Callable[..., Server]
 
@@ -197,6 +200,48 @@ def test_a_key_for_some_collections(serve_engine: Serve, tmp_path: Path) -> None
                 call()
 
 
+def test_a_key_for_some_collections_is_not_told_the_names_of_others(serve_engine: Serve, tmp_path: Path) -> None:
+    admin, scoped = keys_file(
+        tmp_path / "keys.toml",
+        {"name": "root", "role": "admin"},
+        {"name": "some", "role": "admin", "collections": ["news-*"]},
+    )
+    address = serve_engine(api_keys=str(tmp_path / "keys.toml")).address
+    fill(address, api_key=admin)
+    with connect(address, api_key=scoped) as db:
+        gone = db.create_collection("news-9", 2)
+        db.delete_collection("news-9")
+        for call in (
+            lambda: db["news-none"],
+            lambda: db.delete_collection("news-none"),
+            lambda: gone.search([1, 0]),
+            lambda: list(gone.scan()),
+            lambda: gone.upsert(["a"], [[1, 0]]),
+            lambda: db.with_policy(col("a") == 1)["news-none"],
+        ):
+            with pytest.raises(errors.CollectionNotFound, match="does not exist") as refused:
+                call()
+            assert "docs" not in str(refused.value)
+            assert "secret" not in str(refused.value)
+
+
+def test_a_key_for_names_of_one_letter_is_not_for_everything(serve_engine: Serve, tmp_path: Path) -> None:
+    all_of_them, scoped = keys_file(
+        tmp_path / "keys.toml",
+        {"name": "root", "role": "admin", "collections": ["*"]},
+        {"name": "short", "role": "admin", "collections": ["?"]},
+    )
+    address = serve_engine(api_keys=str(tmp_path / "keys.toml")).address
+    fill(address, api_key=all_of_them)
+    with connect(address, api_key=scoped) as db:
+        db.create_collection("a", 2)
+        for call in (lambda: db.verify(0), lambda: db.repair(dry_run=True)):
+            with pytest.raises(errors.PermissionDenied, match="is not for collection"):
+                call()
+    with connect(address, api_key=all_of_them) as db:
+        assert db.verify(0).ok
+
+
 def test_keys_are_rotated_under_load(serve_engine: Serve, tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     (old,) = keys_file(path, {"name": "old", "role": "admin"})
@@ -223,6 +268,37 @@ def test_keys_are_rotated_under_load(serve_engine: Serve, tmp_path: Path) -> Non
     path.write_text(second)
     wait_until(lambda: not works(old))
     assert works(new)
+
+
+def test_a_stream_ends_with_its_key(serve_engine: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    root, writer = keys_file(path, {"name": "root", "role": "admin"}, {"name": "ingest", "role": "write"})
+    text = path.read_text()
+    address = serve_engine(api_keys=str(path)).address
+    fill(address, api_key=root)
+    sent: list[int] = []
+
+    def refused() -> bool:
+        with connect(address, api_key=writer, retries=0) as other:
+            try:
+                other.list_collections()
+            except errors.Unauthenticated:
+                return True
+        return False
+
+    def records() -> Iterator[dict[str, Any]]:
+        for number in range(20):
+            if number == 10:
+                path.write_text(text[: text.rindex("[[key]]")])
+                wait_until(refused)
+            sent.append(number)
+            yield {"id": f"row-{number}", "vector": [1, number]}
+
+    with connect(address, api_key=writer, retries=0) as db, pytest.raises(errors.Unauthenticated, match="not known"):
+        db["docs"].bulk_upsert(records(), batch_size=1, progress=False)
+    with connect(address, api_key=root) as db:
+        assert db["docs"].count() == 11
+    assert len(sent) < 20
 
 
 def test_an_expired_key(tmp_path: Path) -> None:
@@ -293,3 +369,32 @@ def test_an_audit_log_without_keys(serve_engine: Serve, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[0])["key"] == "everyone"
     with pytest.raises(errors.InvalidArgument, match="cannot write"):
         serve_engine(audit_log=str(tmp_path / "none" / "audit.jsonl"))
+
+
+def test_an_audit_log_that_was_moved_away_stays_private(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = AuditLog(path)
+    before = os.umask(0o022)
+    try:
+        path.rename(tmp_path / "audit.1")
+        audit.note("unix:", "root", "upsert", "docs", None)
+    finally:
+        os.umask(before)
+        audit.close()
+    assert json.loads(path.read_text())["call"] == "upsert"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_write_that_cannot_be_noted_in_the_audit_log_is_told_as_done(
+    serve_engine: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    address = serve_engine(audit_log=str(folder / "audit.jsonl")).address
+    fill(address)
+    shutil.rmtree(folder)
+    with connect(address) as db:
+        assert db["docs"].upsert(["b"], [[0, 1]]).count == 1
+        assert db["docs"].count() == 2
+    (line,) = [record.getMessage() for record in caplog.records if "audit_log: cannot write" in record.getMessage()]
+    assert '"call": "upsert"' in line

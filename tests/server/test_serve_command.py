@@ -132,6 +132,17 @@ def test_config_show_tells_value_and_origin(capsys, monkeypatch, tmp_path):
     assert "VECTORDB_MAX_WORKERS" in log
 
 
+def test_config_show_tells_the_engines_own_options(capsys, monkeypatch, tmp_path):
+    file = tmp_path / "v.toml"
+    file.write_text('[engine]\ndurability = "async"\nbuild_threads = 2\nday = 2026-01-31\n')
+    monkeypatch.setenv("VECTORDB_CONFIG", str(file))
+    code, out, _ = run(capsys, "config", "show")
+    assert code == 0
+    assert f'durability = "async"  # file {file}, table [engine]\n' in out
+    assert f"engine.build_threads = 2  # file {file}\n" in out
+    assert f'engine.day = "2026-01-31"  # file {file}\n' in out
+
+
 def test_limits_reach_the_engine_and_are_shown_with_their_origins(serving, capsys, monkeypatch):
     _, address = serving(VECTORDB_MAX_LIMIT="5", VECTORDB_MEMORY_LIMIT="512 MiB", VECTORDB_MIN_FREE_DISK="0.1%")
     with connect(address) as db:

@@ -25,10 +25,14 @@ def show(
     """Prints each setting's value and origin: flag > environment > file > default."""
     settled = load(file=config)
     rows = [(s.name, settled.values[s.name], settled.origins[s.name]) for s in SETTINGS]
-    known = {s.name for s in SETTINGS}
-    rows += [(f"engine.{name}", value, f"file {config}") for name, value in settled.engine.items() if name not in known]
+    own = {f"engine.{name}": value for name, value in settled.engine.items()}
+    rows += [(name, value, settled.origins[name]) for name, value in own.items() if name in settled.origins]
     if as_json:
-        typer.echo(json.dumps({name: {"value": value, "origin": origin} for name, value, origin in rows}, indent=2))
+        typer.echo(
+            json.dumps(
+                {name: {"value": value, "origin": origin} for name, value, origin in rows}, indent=2, default=str
+            )
+        )
         return
     for name, value, origin in rows:
-        typer.echo(f"{name} = {json.dumps(value)}  # {origin}")
+        typer.echo(f"{name} = {json.dumps(value, default=str)}  # {origin}")

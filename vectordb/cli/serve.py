@@ -20,6 +20,8 @@ from vectordb.server.logs import set_up
 if TYPE_CHECKING:
     from vectordb.server.app import Server
 
+log = logging.getLogger("vectordb.server")
+
 
 def command(config: str | None = None, **flags: Any) -> None:
     """Serves a folder over gRPC.
@@ -40,9 +42,9 @@ def command(config: str | None = None, **flags: Any) -> None:
         signal.signal(number, lambda *_: None)
     server = _server(settings)
     print(f"listening on {server.start()}", flush=True)
-    notify("READY=1")
+    _tell_systemd("READY=1")
     os.read(told, 1)
-    notify("STOPPING=1")
+    _tell_systemd("STOPPING=1")
     server.stop()
     logging.shutdown()
     left = [thread for thread in threading.enumerate() if thread.name.startswith("vectordb-") and not thread.daemon]
@@ -52,6 +54,14 @@ def command(config: str | None = None, **flags: Any) -> None:
     if any(thread.is_alive() for thread in left):
         # A call that would not stop must not keep the process: the backend is closed, nothing is lost.
         os._exit(0)
+
+
+def _tell_systemd(state: str) -> None:
+    try:
+        notify(state)
+    except OSError as error:
+        # Whoever should be told is not there, as where a container inherited the variable: the data is served anyway.
+        log.warning("NOTIFY_SOCKET: cannot tell %s: %s", state, error.strerror or error)
 
 
 def _server(settings: Config) -> Server:

@@ -7,9 +7,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from vectordb.errors import PermissionDenied, VectorDBError
+from vectordb.errors import CollectionNotFound, PermissionDenied, VectorDBError
 from vectordb.row_policy import PolicyBackend
-from vectordb.server.keys import Key, Role
+from vectordb.server.keys import EVERYTHING, Key, Role
 
 if TYPE_CHECKING:
     from vectordb.filter import Filter
@@ -69,6 +69,9 @@ class CallersBackend:
         except VectorDBError as error:
             if role > Role.READ or isinstance(error, PermissionDenied):
                 self._note(call, collection, error)
+            if isinstance(error, CollectionNotFound) and key.collections is not None:
+                # The engine's names what there is, also what the key is not for.
+                raise CollectionNotFound(f"collection {collection!r} does not exist", collection=collection) from None
             raise
         if role > Role.READ:
             self._note(call, collection, None)
@@ -133,7 +136,7 @@ class CallersBackend:
     @property
     def _everything(self) -> str | None:
         """What a backup holds, and a report names: all collections, for which only a key for all of them will do."""
-        return None if self._caller.key.collections is None else "*"
+        return None if self._caller.key.collections is None else EVERYTHING
 
     def backup(self, destination: str) -> BackupInfo:
         return self._do("backup", Role.ADMIN, self._everything, lambda b: b.backup(destination))

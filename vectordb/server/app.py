@@ -73,7 +73,7 @@ class Server:
         self._metrics = _metrics() if config.metrics_listen else None
         self._spans = _spans() if config.tracing else None
         self._recall: RecallSampler | None = None
-        self._service = Service(self._scans, config.backup_to, self._audit)
+        self._service = Service(self._scans, config.backup_to, config.max_message_bytes, self._audit)
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "vectordb-health")
         )

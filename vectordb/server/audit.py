@@ -11,10 +11,37 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from vectordb.errors import InvalidArgument, VectorDBError
+
+_log = logging.getLogger("vectordb.server")
+
+
+class _File(logging.handlers.WatchedFileHandler):
+    """Only this user can read it, also where it was made anew because the one before was moved away."""
+
+    def _open(self) -> Any:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=_private)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            # It was moved away, and no other can be made.
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- named by logging
+        """The call was carried out or refused already, whoever cannot note it: the server's log gets the line."""
+        _log.error("audit_log: cannot write %s: %s; the line is %s", self.baseFilename, sys.exc_info()[1], record.msg)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class AuditLog:
@@ -26,7 +53,7 @@ class AuditLog:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = logging.handlers.WatchedFileHandler(path, encoding="utf-8")
+            self._file = _File(path, encoding="utf-8")
             path.chmod(0o600)
         except OSError as error:
             raise InvalidArgument(f"audit_log: cannot write {path}: {error.strerror}", field="audit_log") from None

@@ -29,6 +29,18 @@ class Authentication(Wrapper):
         self._audit = audit
 
     def _caller(self, method: str, context: grpc.ServicerContext) -> Caller:
+        """Who calls; ends the call of who is not known."""
+        try:
+            return self._checked(method, context)
+        except Unauthenticated as error:
+            fail(context, method, error)
+
+    def _checked(self, method: str, context: grpc.ServicerContext) -> Caller:
+        """Who calls.
+
+        Raises:
+            Unauthenticated: Nobody who may; the audit log has it.
+        """
         if self._keys is None:
             return Caller(EVERYONE, context.peer())
         try:
@@ -36,7 +48,7 @@ class Authentication(Wrapper):
         except Unauthenticated as error:
             if self._audit is not None:
                 self._audit.note(context.peer(), None, method.rpartition("/")[2], None, error)
-            fail(context, method, error)
+            raise
 
     def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         answer = handler.unary_unary
@@ -55,7 +67,15 @@ class Authentication(Wrapper):
 
         def known(data: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             caller = self._caller(method, context)
-            yield from stepwise(answer(data, context), lambda: bound(CALLER, caller))
+
+            def messages() -> Iterator[bytes]:
+                for message in data:
+                    # A stream may go on for hours: a key that was taken away meanwhile, or changed, is so for it too.
+                    if self._checked(method, context).key != caller.key:
+                        raise Unauthenticated("what the API key may do was changed; begin the stream again")
+                    yield message
+
+            yield from stepwise(answer(messages(), context), lambda: bound(CALLER, caller))
 
         return grpc.stream_stream_rpc_method_handler(in_its_pool(answer, known))
 

@@ -58,7 +58,7 @@ def _text(value: Any) -> str:
 
 def _whole(low: int, high: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"[0-9_]{1,20}", value):
+        if isinstance(value, str) and re.fullmatch(r"[0-9](_?[0-9]){0,19}", value):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise ValueError(f"is a whole number from {low} to {high}")
@@ -138,6 +138,12 @@ def _listen(value: Any) -> str:
     return value
 
 
+def _tcp(value: Any) -> str:
+    if str(value).startswith("unix:"):
+        raise ValueError("is HOST:PORT ([v6]:PORT)")
+    return _listen(value)
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting("data", _text, "./data", "Folder of the database, or :memory:."),
     Setting("listen", _listen, "127.0.0.1:50051", "HOST:PORT (port 0 picks one) or unix:/path."),
@@ -149,7 +155,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("log_level", _one_of(*_LEVELS), "info", "Least severe lines to log on standard error."),
     Setting("log_format", _one_of("text", "json"), "text", "Lines for people, or one JSON object a line."),
-    Setting("metrics_listen", _listen, None, "HOST:PORT where Prometheus finds /metrics; none without it."),
+    Setting("metrics_listen", _tcp, None, "HOST:PORT where Prometheus finds /metrics; none without it."),
     Setting(
         "recall_sample_seconds",
         _seconds,
@@ -237,7 +243,8 @@ class Config:
 
     Attributes:
         values: By setting; read them as attributes too: ``config.listen``.
-        origins: ``flag --listen``, ``environment VECTORDB_LISTEN``, ``file /etc/vectordb.toml`` or ``default``.
+        origins: ``flag --listen``, ``environment VECTORDB_LISTEN``, ``file /etc/vectordb.toml`` or ``default``; those
+            of engine options that are no settings as ``engine.NAME``.
         engine: Options for the engine: those given (not defaults), and the file's ``[engine]`` table.
     """
 
@@ -284,6 +291,10 @@ def load(
             raw, origin = environment[setting.variable], f"environment {setting.variable}"
         elif name in table:
             raw, origin = table[name], f"file {path}"
+        elif setting.engine and name in engine:
+            # As it is: the engine says what is wrong with it.
+            values[name], origins[name] = engine[name], f"file {path}, table [{_ENGINE}]"
+            continue
         else:
             values[name], origins[name] = setting.default, "default"
             continue
@@ -294,6 +305,7 @@ def load(
         origins[name] = origin
         if setting.engine:
             engine[name] = values[name]
+    origins.update((f"{_ENGINE}.{name}", f"file {path}") for name in engine if name not in _BY_NAME)
     return Config(values, origins, engine)
 
 
@@ -303,7 +315,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         table = tomllib.loads(path.read_text(encoding="utf8"))
     except OSError as error:
         raise InvalidArgument(f"cannot read the config file {path}: {error.strerror}", field="config") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the config file {path} is not TOML: {error}", field="config") from None
     engine = table.pop(_ENGINE, {})
     if not isinstance(engine, dict):

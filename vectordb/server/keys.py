@@ -39,6 +39,8 @@ from vectordb.errors import InvalidArgument, InvalidFilter, PermissionDenied, Un
 from vectordb.filter import Filter, as_filter
 
 _log = logging.getLogger("vectordb.server")
+EVERYTHING = "*"
+"""In the place of a collection's name: all collections."""
 _PREFIX = "vdb_"
 _LOOK_SECONDS = 1.0
 _KNOWN = frozenset({"name", "sha256", "role", "collections", "expires", "filter"})
@@ -74,7 +76,10 @@ class Key:
     policy: Filter | None = None
 
     def may_see(self, collection: str) -> bool:
-        """Whether the key is for this collection."""
+        """Whether the key is for this collection, or for all there may ever be (``EVERYTHING``)."""
+        if self.collections is not None and collection == EVERYTHING:
+            # No name: other patterns than this one may match it too, such as "?".
+            return EVERYTHING in self.collections
         return self.collections is None or any(fnmatchcase(collection, pattern) for pattern in self.collections)
 
     def require(self, role: Role) -> None:

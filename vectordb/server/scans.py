@@ -20,12 +20,14 @@ Page = list[Record]
 Owner: TypeAlias = Hashable
 """Who began a scan; equal for calls that may go on with it."""
 _KEPT_ENDS = 64
+_KEPT_BYTES = 64 << 20
+"""Of the last pages of scans that were read to their end, together; the newest one is kept whatever its size."""
 
 
 class _Scan:
     """One scan. ``lock`` guards everything else."""
 
-    __slots__ = ("ahead", "given", "last", "lock", "owner", "page_size", "pages", "used")
+    __slots__ = ("ahead", "given", "last", "last_bytes", "lock", "owner", "page_size", "pages", "used")
 
     def __init__(self, page_size: int, owner: Owner) -> None:
         self.owner = owner
@@ -35,6 +37,7 @@ class _Scan:
         self.ahead: Page | None = None
         self.given = 0
         self.last: tuple[Page, bool] = ([], True)
+        self.last_bytes = 0  # told when the scan ends
         self.used = time.monotonic()
 
     def advance(self) -> tuple[Page, bool]:
@@ -184,11 +187,13 @@ class Scans:
         if more:
             return page, f"{key}.{scan.given}"
         scan.release()
+        scan.last_bytes = sum(map(_bytes_of, page))
         with self._lock:
             if self._open.pop(key, None) is not None and scan.given > 1:
                 self._ended[key] = scan
-                if len(self._ended) > _KEPT_ENDS:
-                    self._ended.popitem(last=False)
+                kept = sum(ended.last_bytes for ended in self._ended.values())
+                while len(self._ended) > _KEPT_ENDS or (kept > _KEPT_BYTES and len(self._ended) > 1):
+                    kept -= self._ended.popitem(last=False)[1].last_bytes
         return page, ""
 
     def _forget(self, key: str) -> None:
@@ -201,3 +206,10 @@ class Scans:
             "start it again",
             idle_seconds=self._idle,
         )
+
+
+def _bytes_of(record: Record) -> int:
+    """About the memory of a record as the engine gives it to a server."""
+    vector, text, metadata = record.vector, record.text, record.metadata
+    size = len(record.id) + (0 if vector is None else vector.nbytes) + (0 if text is None else len(text))
+    return size + (len(metadata) if isinstance(metadata, bytes) else 0)

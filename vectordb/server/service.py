@@ -36,10 +36,17 @@ _RESERVE, _LONG_RESERVE = 0.05, 0.5
 
 
 class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,unused-ignore]
-    """The protocol's service over a backend, which may come later than the first call. Thread-safe."""
+    """The protocol's service over a backend, which may come later than the first call. Thread-safe.
 
-    def __init__(self, scans: Scans, backup_to: str | None, audit: AuditLog | None = None) -> None:
+    Args:
+        max_message_bytes: What the longest answer may have; see ``interceptors``.
+    """
+
+    def __init__(
+        self, scans: Scans, backup_to: str | None, max_message_bytes: int, audit: AuditLog | None = None
+    ) -> None:
         self._scans = scans
+        self._longest = max_message_bytes
         self._backup_to = backup_to
         self._audit = audit
         self._opened: Backend | None = None
@@ -140,6 +147,9 @@ class Service(service_pb2_grpc.VectorDBServiceServicer):  # type: ignore[misc,un
             page, cursor = self._scans.start(begin, request.page_size, owner)
         response = pb.ScanResponse(next_cursor=cursor)
         results.records_to_message(page, response.records)
+        if cursor and not message.cursor and (response.ByteSize() > self._longest or not context.is_active()):
+            # This answer will not arrive, so nobody has the cursor that would go on with the scan, or end it.
+            self._scans.close(cursor, owner)
         return response
 
     def CloseScan(self, message: pb.CloseScanRequest, context: _Context) -> pb.CloseScanResponse:

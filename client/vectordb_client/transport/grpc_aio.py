@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from vectordb.errors import Closed, VectorDBError
+from vectordb.errors import Closed, ResourceExhausted, VectorDBError
 from vectordb_client.transport import calls
 from vectordb_client.transport.base import ForkGuarded, Pending, closed, forked
 from vectordb_client.transport.calls import Call, Limits, stub_of
@@ -144,6 +144,8 @@ class AioBackend(ForkGuarded):
             while True:
                 try:
                     page, cursor = await self._call(calls.scan(collection, request, cursor))
+                except ResourceExhausted:
+                    raise  # a page is too large: the scan stays open
                 except VectorDBError:
                     cursor = ""  # there is nothing left to release
                     raise

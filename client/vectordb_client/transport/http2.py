@@ -31,6 +31,8 @@ _PREFIX = struct.Struct(">BI")
 _LARGEST_WINDOW = (1 << 31) - 1
 _FIRST_WINDOW = 65_535
 _RECEIVED = 1 << 30
+_LARGEST_FRAME = 16_384
+"""Bytes of a frame that a peer may send which was offered no more."""
 _MOST_PIECES = 64
 """Of a long message so many are joined and sent at once: half a megabyte of the smallest frames."""
 _LAST_STREAM = (1 << 31) - 1
@@ -71,8 +73,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_buffer", "_chunks", "_initial", "_largest", "_received", "_socket", "_stream", "_timeout", "_trailers",
-        "_window", "_window_of_stream", "last", "used",
+        "_again", "_buffer", "_chunks", "_initial", "_largest", "_received", "_socket", "_stream", "_timeout",
+        "_trailers", "_window", "_window_of_stream", "last", "used",
     )  # fmt: skip
 
     def __init__(self, connected: socket.socket) -> None:
@@ -84,9 +86,10 @@ class Connection:
         # What the peer takes, by the protocol's defaults until it says otherwise.
         self._window = self._initial = _FIRST_WINDOW
         self._window_of_stream = 0
-        self._largest = 16_384
+        self._largest = _LARGEST_FRAME
         self._received = 0
         self._timeout = 0.0
+        self._again = False
         self.used = 0.0
         self.last = False
         # No dynamic table, no pushes, windows that are never in the way.
@@ -97,8 +100,10 @@ class Connection:
     def is_fit(self) -> bool:
         """Whether the peer is still there, as far as can be seen from here."""
         try:
-            # Anything but its end is read by the next call.
-            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            # What it sent meanwhile, such as a ping, is for the next call to read; its end may stand behind that.
+            while data := self._socket.recv(65_536, socket.MSG_DONTWAIT):
+                self._buffer += data
+            return False
         except BlockingIOError:
             return True
         except OSError:
@@ -114,7 +119,7 @@ class Connection:
             Failed: The answer is a status. Elsewhere, OSError, BadHeaders: Anything else. OutOfTime: At the end.
         """
         self._stream = stream = self._stream + 2
-        self._chunks, self._trailers = [], None
+        self._chunks, self._trailers, self._again = [], None, False
         length = sum(map(len, message))
         size = length + _PREFIX.size
         first = _FRAME.pack(len(head) << 8 | _HEADERS, _END_HEADERS, stream)
@@ -211,6 +216,9 @@ class Connection:
                 stop = _FRAME.size
                 if size >= stop:
                     what, flags, stream = _FRAME.unpack_from(buffer, at)
+                    if what >> 8 > _LARGEST_FRAME:
+                        # Nobody may send more than was offered; most likely it is not HTTP/2 at all.
+                        raise Elsewhere
                     stop += what >> 8
                 if size < stop:
                     if at:
@@ -271,6 +279,15 @@ class Connection:
         # Frames of earlier calls, and of kinds that are not known, are passed over.
 
     def _bytes(self, end: float | None) -> bytes:
+        if self._again and end is not None:
+            # The system bounds each wait and knows nothing of those before: a peer that sends something again and
+            # again (pings, an answer byte by byte) would else have as long as it likes.
+            left = end - time.monotonic()
+            if left <= 0.0:
+                raise OutOfTime
+            if left < 0.9 * self._timeout:
+                self.limit(left)
+        self._again = True
         while True:
             try:
                 data = self._socket.recv(65_536)

@@ -54,6 +54,7 @@ def test_only_what_was_given_goes_to_the_engine(file):
         ("max_message_bytes = '3 parsecs'", "max_message_bytes"),
         ("durability = 'maybe'", "durability"),
         ("log_level = 3", "log_level"),
+        ("metrics_listen = 'unix:/run/metrics'", "metrics_listen"),
         ("data = ''", "data"),
         ("engine = 3", "engine"),
     ],
@@ -76,11 +77,30 @@ def test_a_bad_variable_and_a_bad_flag_are_named():
         load({"colour": "red"}, environment={})
 
 
+def test_what_is_no_number_is_told_as_all_else():
+    for text in ("_", "1__0", "_1"):
+        with pytest.raises(InvalidArgument, match="max_scans is a whole number from 1"):
+            load({"max_scans": text}, environment={})
+    assert load({"max_scans": "1_0"}, environment={}).max_scans == 10
+
+
+def test_options_in_the_engines_table_are_what_the_settings_say(file):
+    path = file('[engine]\ndurability = "async"\nmax_dim = 7\nbuild_threads = 1\n')
+    config = load({"max_dim": "9"}, path, {})
+    assert (config.durability, config.max_dim) == ("async", 9)
+    assert config.engine == {"durability": "async", "max_dim": 9, "build_threads": 1}
+    assert config.origins["durability"] == f"file {path}, table [engine]"
+    assert config.origins["max_dim"] == "flag --max-dim"
+    assert config.origins["engine.build_threads"] == f"file {path}"
+
+
 def test_a_file_that_is_missing_or_no_toml(tmp_path, file):
     with pytest.raises(InvalidArgument, match="cannot read"):
         load(file=tmp_path / "no.toml", environment={})
     with pytest.raises(InvalidArgument, match="not TOML"):
         load(file=file("a = = b"), environment={})
+    with pytest.raises(InvalidArgument, match="not TOML"):
+        load(file=file(f"data = {'[' * 5000}"), environment={})
 
 
 def test_every_default_is_a_value_that_may_be_given():

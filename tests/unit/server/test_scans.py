@@ -113,3 +113,18 @@ def test_idle_scans_are_released_others_not():
     assert len(scans.resume(young)[0]) == 2
     scans.close_all()
     assert busy.closed
+
+
+def test_last_pages_are_kept_for_repeats_only_up_to_so_many_bytes():
+    scans, cursors = Scans(1, 60), []
+    for _ in range(4):
+        _, cursor = scans.start(lambda: iter([[Record("a"), Record("b")], [Record("c", text="x" * (30 << 20))]]), 2)
+        assert scans.resume(cursor)[1] == ""
+        cursors.append(cursor)
+    for old in cursors[:2]:
+        with pytest.raises(FailedPrecondition):
+            scans.resume(old)
+    for young in cursors[2:]:
+        assert scans.resume(young)[0][0].id == "c"
+    _, cursor = scans.start(lambda: iter([[Record("a"), Record("b")], [Record("d", text="x" * (70 << 20))]]), 2)
+    assert [scans.resume(cursor)[0][0].id for _ in range(2)] == ["d", "d"]
