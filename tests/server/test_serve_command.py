@@ -71,6 +71,14 @@ def test_it_serves_and_stops_cleanly(serving, number):
         assert stub.Count(pb.CountRequest(collection="docs")).count == 2
 
 
+def test_a_clients_key_given_to_a_server_is_pointed_out(serving):
+    process, _ = serving(VECTORDB_API_KEY="vdb_0123")
+    process.terminate()
+    log = process.communicate(timeout=10)[1]
+    assert "VECTORDB_API_KEY is a client's; this server has no api_keys" in log
+    assert "0123" not in log
+
+
 def test_a_second_server_on_the_folder_is_told_where_the_first_serves(serving, tmp_path):
     _, address = serving()
     other = command("serve", "--data", str(tmp_path / "db"), "--listen", "127.0.0.1:0")

@@ -40,6 +40,8 @@ def command(config: str | None = None, **flags: Any) -> None:
     signal.set_wakeup_fd(tell)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    if settings.api_keys is None and os.environ.get("VECTORDB_API_KEY"):
+        log.warning("VECTORDB_API_KEY is a client's; this server has no api_keys and asks nobody for a key")
     server = _server(settings)
     print(f"listening on {server.start()}", flush=True)
     _tell_systemd("READY=1")

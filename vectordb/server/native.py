@@ -276,7 +276,10 @@ class NativeServer:
         """Notes a call; refuses it, or hands it to the pool of its method, or returns it."""
         size, limit = len(call.data), self._most_bytes
         if size > limit:
-            text = f"the message has {size} bytes, more than the server's max_message_bytes = {limit}"
+            text = (
+                f"the message has {size} bytes, more than the server's max_message_bytes = {limit}; split the call, use "
+                "bulk_upsert, or raise it"
+            )
             self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
             return None
         limit = self._most_calls
