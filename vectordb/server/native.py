@@ -277,8 +277,8 @@ class NativeServer:
         size, limit = len(call.data), self._most_bytes
         if size > limit:
             text = (
-                f"the message has {size} bytes, more than the server's max_message_bytes = {limit}; split the call, use "
-                "bulk_upsert, or raise it"
+                f"the message has {size} bytes, more than the server's max_message_bytes = {limit}; split the call, "
+                "use bulk_upsert, or raise it"
             )
             self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
             return None
