@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vectordb
+from vectordb.engine import reads
 from vectordb.errors import DeadlineExceeded
 from vectordb.query.direct import Direct
 
@@ -68,3 +69,22 @@ def test_what_the_straight_way_left_has_only_the_rest_of_the_time(
     monkeypatch.setattr(Direct, "search", slow)
     with pytest.raises(DeadlineExceeded):
         collection.search(QUERY, timeout=0.1)
+
+
+def test_nothing_is_read_for_an_answer_that_is_late(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_it_is, calls = reads._columns, []
+
+    def slow(*args: Any) -> Any:
+        calls.append(time.monotonic())
+        time.sleep(0.05)
+        return as_it_is(*args)
+
+    monkeypatch.setattr(reads, "_columns", slow)
+    queries = np.random.default_rng(2).standard_normal((100, DIM)).astype(np.float32)
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        collection.search_batch(queries, limit=1000, timeout=0.3)
+    # 25 readings of four queries each would take more than a second, or half of it by two threads.
+    assert all(call < begun + 0.31 for call in calls)
+    # What was found by then is still read for a partial answer.
+    assert len(collection.search_batch(queries, limit=1000, timeout=0.3, allow_partial=True)) == len(queries)
