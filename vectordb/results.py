@@ -73,8 +73,9 @@ class SegmentPlan(NamedTuple):
             then filter, widening), ``text`` (keyword search over the postings), ``empty`` (nothing can match),
             ``skipped`` (the time ran out before).
         rows: Rows of the segment, deleted ones included.
-        estimated: Rows expected to pass the filter and be alive.
-        matched: Rows that did; ``None`` where the strategy never counted them.
+        estimated: Rows expected to pass the filter, be alive and, in a search by vector, have one.
+        matched: Rows that did, those without a vector included where others have one; ``None`` where the strategy never
+            counted them.
         rows_scored: Rows whose distance to the query was computed, all queries of the request together.
         fallback_reason: Why another way than the first choice was taken in the end, or ``None``.
         filtered: Whether a filter applied.

@@ -105,6 +105,27 @@ def test_what_goes_wrong_there_is_a_typed_error_here(
         assert "talking to standard output" in str(caught.value), "what it printed helps to find out why"
 
 
+def test_an_answer_given_at_the_last_moment_is_read(
+    wayward: Path, vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sudden(subprocess.Popen[bytes]):
+        """Says nothing until somebody asks whether it has ended, and then answers and ends before he knows."""
+
+        def poll(self) -> int | None:
+            if self.returncode is None and self.stdin is not None and not self.stdin.closed:
+                self.stdin.write(b"go\n")
+                self.wait()
+            return super().poll()
+
+    def start() -> subprocess.Popen[bytes]:
+        code = "import sys; all(line != 'go\\n' for line in sys.stdin); print('{\"done\": true}')"
+        pipe = subprocess.PIPE
+        return Sudden([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
+
+    monkeypatch.setattr(apart, "_start", start)
+    apart.build(job(tmp_path, vectors), options())
+
+
 @pytest.mark.parametrize("mode", ["slow", "stuck"])
 def test_a_cancelled_build_is_killed(wayward: Path, vectors: np.ndarray, tmp_path: Path, mode: str) -> None:
     note = tmp_path / "note"

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import vectordb
+from vectordb.engine import reads
 from vectordb.errors import DeadlineExceeded
+from vectordb.query import parallel
 from vectordb.query.direct import Direct
 
 DIM = 8
@@ -68,3 +70,26 @@ def test_what_the_straight_way_left_has_only_the_rest_of_the_time(
     monkeypatch.setattr(Direct, "search", slow)
     with pytest.raises(DeadlineExceeded):
         collection.search(QUERY, timeout=0.1)
+
+
+def test_nothing_is_read_for_an_answer_that_is_late(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_it_is, calls, threads, timeout = reads._columns, [], 2, 0.5
+
+    def slow(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) <= threads:
+            time.sleep(timeout)
+        return as_it_is(*args)
+
+    monkeypatch.setattr(reads, "_columns", slow)
+    helpers = parallel._Helpers()
+    helpers.count = threads - 1
+    monkeypatch.setattr(parallel, "_helpers", helpers)
+    # Read by four queries at a time: the first reading of a thread lasts until the time is up.
+    queries = np.random.default_rng(2).standard_normal((100, DIM)).astype(np.float32)
+    with pytest.raises(DeadlineExceeded):
+        collection.search_batch(queries, limit=1000, timeout=timeout)
+    assert len(calls) <= threads
+    # What was found by then is still read for a partial answer.
+    calls.clear()
+    assert len(collection.search_batch(queries, limit=1000, timeout=timeout, allow_partial=True)) == len(queries)

@@ -64,7 +64,7 @@ def search(live: LiveCollection, request: SearchRequest) -> list[SearchResult]:
             hits, plan = found
             return [SearchResult(hits, plan, (time.perf_counter() - started) * 1e3)]
     spec = _spec(live, request, snapshot.version)
-    make = partial(_all_columns, live, snapshot.parts, request)
+    make = partial(_all_columns, live, snapshot.parts, request, deadline)
     if not request.texts:
         outcome = execute(snapshot.parts, queries, spec, deadline, make)
         made: list[HitColumns] = outcome.made
@@ -171,14 +171,21 @@ def _spec(live: LiveCollection, request: SearchRequest, version: int) -> SearchS
 
 
 def _all_columns(
-    live: LiveCollection, parts: Sequence[Part], request: SearchRequest, winners: Sequence[Winners]
+    live: LiveCollection, parts: Sequence[Part], request: SearchRequest, deadline: Deadline, winners: Sequence[Winners]
 ) -> list[HitColumns]:
-    """The hits of each query; their payloads are read for many queries at once."""
+    """The hits of each query; their payloads are read for many queries at once.
+
+    Raises:
+        DeadlineExceeded: Time ran out meanwhile and ``allow_partial`` was not set, or the caller went away.
+    """
     if not request.include or len(winners) == 1:
         return [_columns(live, parts, request, one) for one in winners]
     found: list[HitColumns] = []
     together = max(1, _GET_SLICE // request.limit)
     for first in range(0, len(winners), together):
+        # Reading the payloads of many hits takes longer than finding them. A partial answer has those that were found.
+        if deadline.expired() and (not request.allow_partial or deadline.cancelled()):
+            raise deadline.error()
         some = winners[first : first + together]
         whole = _columns(live, parts, request, concatenated(some))
         ends = accumulate(map(len, some))

@@ -168,7 +168,9 @@ def _converse(child: subprocess.Popen[bytes], request: bytes, answer: _Answer, c
         ready.register(child.stdout, selectors.EVENT_READ)
         ready.register(child.stderr, selectors.EVENT_READ)
         while not answer.last and not cancelled():
-            events = ready.select(_POLL_SECONDS)
+            # Asked before the pipes are: what a child says before it ends is in them by the time that it has ended.
+            ended = child.poll() is not None
+            events = ready.select(0.0 if ended else _POLL_SECONDS)
             for key, _ in events:
                 pipe: IO[bytes] = key.fileobj  # type: ignore[assignment]
                 data = pipe.read(1 << 16)
@@ -179,7 +181,7 @@ def _converse(child: subprocess.Popen[bytes], request: bytes, answer: _Answer, c
                 else:
                     printed = (printed + data)[-4 * _KEPT :]
             # Not by the ends of the pipes alone: what the child started may hold them open.
-            if not events and child.poll() is not None:
+            if ended and not events:
                 break
     return printed.decode(errors="replace").strip()[-_KEPT:]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from vectordb.metadata.estimate import Estimate
 from vectordb.query import costs, planner, routes, sampling
 from vectordb.query.planner import Ask, PartFacts, Step, Way
 from vectordb.query.run import Run
@@ -76,11 +77,16 @@ def analyzed(
     ask = routes.ask_of(spec)
     plans = []
     for part, plan in zip(parts, outcome.plan.segments, strict=True):
-        facts = routes.facts_of(part, query.shape[1], routes.counted(plan, spec.where is not None))
-        facts = facts._replace(counted=plan.matched is not None)
+        facts = routes.facts_of(part, query.shape[1], None)
         if spec.where is not None and part.rows:
-            copied = part.selection(spec.where).copied is not None
-            facts = facts._replace(scattered=part.spread.get(spec.where), copied=copied)
+            # As the search was planned: by the matching rows that have a vector. ``plan.matched`` has all of them.
+            selection = part.selection(spec.where)
+            facts = facts._replace(
+                estimate=Estimate.exact(len(selection)),
+                counted=True,
+                scattered=part.spread.get(spec.where),
+                copied=selection.copied is not None,
+            )
         plans.append(_with_reasons(plan, facts, ask))
     started = perf_counter()
     whole = outcome.incomplete_reason is None

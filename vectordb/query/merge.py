@@ -110,7 +110,7 @@ def winners_alike(found: Alike, parts: Sequence[Part], limit: int, metric: Metri
     # Equal scores find their order by their ids: also those beyond the cut. They are rare.
     looked_at = distances[:, : limit + 1]
     tied = np.flatnonzero((looked_at[:, 1:] == looked_at[:, :-1]).any(axis=1)).tolist()
-    scores = -distances[:, :limit] if metric.higher_is_better else distances[:, :limit]
+    scores = _scores(distances[:, :limit], metric)
     ids = parts[number].ids(rows[:, :limit].ravel())
     starts = range(0, len(ids), limit)
     numbers = np.full(limit, number, np.int64)
@@ -150,7 +150,13 @@ def _ordered(cut: _Cut, ids: list[str], limit: int, metric: Metric) -> Winners:
         numbers = np.zeros(len(rows), np.int64)
         if number:
             numbers += number
-    return Winners(ids, -distances if metric.higher_is_better else distances, numbers, rows)
+    return Winners(ids, _scores(distances, metric), numbers, rows)
+
+
+def _scores(distances: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """Distances turned back into scores. Not by a bare minus: a distance of zero has the one sign or the other by how
+    it was computed, a score of zero never has one."""
+    return np.float32(0.0) - distances if metric.higher_is_better else distances
 
 
 def concatenated(hits: Sequence[Winners]) -> Winners:

@@ -19,7 +19,6 @@ from vectordb.query.planner import Ask, PartFacts, Step, Way, plan
 if TYPE_CHECKING:
     from vectordb.query.run import Run
     from vectordb.query.spec import SearchSpec
-    from vectordb.results import SegmentPlan
     from vectordb.segments.part import Part
     from vectordb.segments.selection import Selection
 
@@ -77,13 +76,6 @@ def facts_of(part: Part, dim: int, estimate: Estimate | None) -> PartFacts:
     index, kind = part.index, part.kind
     capabilities = None if index is None or kind is None else capabilities_of(index, kind)
     return PartFacts(part.rows, part.dead, part.vector_count, dim, capabilities, estimate, False, part.calibration)
-
-
-def counted(plan: SegmentPlan, filtered: bool) -> Estimate | None:
-    """The estimate that a part was planned with in the end: the count, where there was one."""
-    if not filtered:
-        return None
-    return Estimate.exact(plan.estimated if plan.matched is None else plan.matched)
 
 
 def planned(part: Part, dim: int, ask: Ask) -> tuple[PartFacts, Step]:

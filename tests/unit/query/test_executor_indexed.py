@@ -268,3 +268,22 @@ def test_a_probe_tells_the_queries_that_are_far_from_the_matches(fakes: Any, mon
     assert outcome.plan[0].fallback_reason == f"2 of 4 queries: {indexed.CORRELATED}"
     for got, query in zip(fakes.answers(outcome), queries, strict=True):
         assert got == fakes.expected([part], query, 10, where)
+
+
+@pytest.mark.parametrize("metric", [Metric.COSINE, Metric.DOT])
+def test_a_score_of_zero_has_no_sign_whatever_way_found_it(fakes: Any, metric: Metric) -> None:
+    vectors = np.random.default_rng(0).normal(size=(ROWS, DIM))
+    # Four lie this side of the query's plane, two in it, the others beyond.
+    vectors[:, 0] = -1.0
+    vectors[:6, 0] = 4.0, 3.0, 2.0, 1.0, 0.0, 0.0
+    part = fakes.FakePart("s", vectors, [f"{i:05}" for i in range(ROWS)], metric).indexed(beam=lambda ef: 20 * ef)
+    queries = np.zeros((3, DIM), np.float32)
+    queries[:, 0] = 1.0
+    scores = {
+        (exact, count): execute([part], queries[:count], SearchSpec(6, exact=exact, metric=metric)).winners[0].scores
+        for exact in (True, False)
+        for count in (1, 3)
+    }
+    assert scores[True, 1][4:].tolist() == [0.0, 0.0]
+    assert len({found.tobytes() for found in scores.values()}) == 1
+    assert not np.signbit(scores[False, 1]).any()

@@ -10,7 +10,7 @@ import pytest
 from vectordb.errors import DeadlineExceeded
 from vectordb.index.calibration import ALL, Calibration, Curve, Point
 from vectordb.metric import Metric
-from vectordb.query import sampling
+from vectordb.query import costs, sampling
 from vectordb.query.deadline import NO_DEADLINE, Deadline
 from vectordb.query.executor import execute
 from vectordb.query.explain import analyzed, explain
@@ -146,3 +146,19 @@ def test_a_part_without_an_index_has_no_alternatives(fakes: Any) -> None:
     part = fakes.FakePart("tail", np.eye(4), list("abcd"), Metric.L2)
     (plan,) = explain([part], SearchSpec(2), 4)
     assert (plan.reason, plan.alternatives) == ("it has no index", ())
+
+
+def test_costs_are_those_of_the_rows_that_have_a_vector(fakes: Any) -> None:
+    rng = np.random.default_rng(1)
+    with_vector = np.arange(ROWS) % 2 == 0
+    part = fakes.FakePart(
+        "s", rng.standard_normal((ROWS, DIM)), [f"{i:06d}" for i in range(ROWS)], Metric.COSINE, has_vector=with_vector
+    ).indexed()
+    where = fakes.FakeFilter({"s": rng.random(ROWS) < 0.1})
+    spec = SearchSpec(10, where, FilterMode.PRE)
+    query = np.ascontiguousarray(part.matrix[:1])
+    (found,) = analyzed([part], query, spec, execute([part], query, spec), NO_DEADLINE).segments
+    matching = len(part.selection(where))
+    assert found.matched is not None
+    assert found.matched > 1.8 * matching
+    assert found.cost_us == costs.scan_matches(matching, part.vector_count, DIM)
