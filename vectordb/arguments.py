@@ -5,6 +5,7 @@ Types are judged here, before a request goes anywhere; ranges, which depend on c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vectordb.errors import InvalidArgument
@@ -97,3 +98,31 @@ def collection_name(value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidArgument(f"a collection is named by a string, got {value!r:.60}", field="name")
     return value
+
+
+def call_key(value: Any) -> Any:
+    """A write's key as given: not the empty text, which on the wire is none. What else it may be the engine says.
+
+    Raises:
+        InvalidArgument: It is empty.
+    """
+    if isinstance(value, str) and not value:
+        raise InvalidArgument("idempotency_key has 1 to 512 bytes of UTF-8", field="idempotency_key")
+    return value
+
+
+def parameters(given: Mapping[Any, Any], field: str) -> None:
+    """Checks that parameters of an index, a quantization or a search are of kinds that can be sent.
+
+    Raises:
+        InvalidArgument: A name is no string, or a value neither number, bool nor string.
+    """
+    for name, value in given.items():
+        if not isinstance(name, str):
+            raise InvalidArgument(f"{field}[{name!r}]: a parameter's name is a string", field=field)
+        if isinstance(value, bool | str | float):
+            continue
+        if hasattr(value, "__index__"):
+            whole(value, f"{field}[{name!r}]")
+        elif not hasattr(value, "__float__"):
+            raise InvalidArgument(f"{field}[{name!r}] is a number, bool or string, got {value!r:.60}", field=field)

@@ -168,6 +168,10 @@ class Erasure(int):
             setattr(receipt, name, tuple(value) if isinstance(value, list) else value)
         return receipt
 
+    def __reduce__(self) -> tuple[type[Erasure], tuple[int, dict[str, Any]]]:
+        # To be copied and pickled: a receipt is kept.
+        return Erasure, (int(self), {name: getattr(self, name) for name in Erasure.__annotations__})
+
     @property
     def count(self) -> int:
         """How many records the call deleted."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, overload
 
 from vectordb.types import FilterMode
 
@@ -63,6 +62,18 @@ class Alternative(NamedTuple):
     reason: str | None = None
 
 
+class _NoParams(dict[str, Any]):
+    """No parameters, one object for all plans: not to be changed, yet a dict, which is copied, pickled and JSON."""
+
+    def _refused(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("the parameters of a plan are not to be changed")
+
+    __setitem__ = update = setdefault = __ior__ = _refused
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return dict, ()
+
+
 class SegmentPlan(NamedTuple):
     """How one segment (or the tail) was, or would be, searched.
 
@@ -93,7 +104,7 @@ class SegmentPlan(NamedTuple):
     rows_scored: int = 0
     fallback_reason: str | None = None
     filtered: bool = False
-    params: Mapping[str, int | float] = MappingProxyType({})
+    params: Mapping[str, int | float] = _NoParams()
     reason: str | None = None
     cost_us: float = 0.0
     alternatives: tuple[Alternative, ...] = ()

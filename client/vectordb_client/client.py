@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vectordb.api import Database
-from vectordb.arguments import flag
+from vectordb.arguments import flag, real, whole
 from vectordb.errors import InvalidArgument
 from vectordb_client.targets import Kind, Target, parse_target
 from vectordb_client.transport.channel import ServerOptions, Tls, checked_api_key
@@ -54,7 +54,7 @@ def connect(
         DirectoryLocked: Another process owns the folder, and does not share it or ``share`` is false.
     """
     place = parse_target(target)
-    _check_timeout(timeout)
+    timeout = _checked_timeout(timeout)
     if place.kind is Kind.SERVER:
         from vectordb_client.transport.grpc import GrpcBackend
 
@@ -78,7 +78,7 @@ async def connect_async(
     from vectordb_client.aio import AsyncDatabase
 
     place = parse_target(target)
-    _check_timeout(timeout)
+    timeout = _checked_timeout(timeout)
     if place.kind is Kind.SERVER:
         from vectordb_client.transport.grpc_aio import AioBackend
 
@@ -98,13 +98,15 @@ def _folder_options(share: Any, options: dict[str, Any]) -> dict[str, Any]:
     return {"shared": flag(share, "share"), **options}
 
 
-def _check_timeout(timeout: Any) -> None:
+def _checked_timeout(timeout: Any) -> float | None:
     if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        return None
+    seconds = real(timeout, "timeout")
+    if not 0 < seconds < math.inf:
         raise InvalidArgument(
             f"timeout is seconds greater than 0, or None for no limit, got {timeout!r}", field="timeout"
         )
+    return seconds
 
 
 def _server_options(
@@ -115,7 +117,7 @@ def _server_options(
             f"option {min(options)!r} is for folders; {place.address!r} is a server, whose own configuration sets it",
             field=min(options),
         )
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+    if whole(retries, "retries") < 0:
         raise InvalidArgument(f"retries is a whole number, 0 or more, got {retries!r}", field="retries")
     asked = None if tls is None else tls is not False
     if place.tls is not None and asked is not None and asked != place.tls:
@@ -124,7 +126,7 @@ def _server_options(
             field="tls",
         )
     secure = tls if asked else (True if place.tls else None)
-    return ServerOptions(place.address, checked_api_key(api_key), secure, timeout, retries)
+    return ServerOptions(place.address, checked_api_key(api_key), secure, timeout, int(retries))
 
 
 def _local(place: Target, api_key: str | None, tls: Tls | None, timeout: float | None, options: dict[str, Any]) -> Any:

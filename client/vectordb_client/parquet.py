@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -49,7 +50,7 @@ def export_parquet(collection: Collection, path: str | os.PathLike[str], where: 
         How many records it has.
 
     Raises:
-        FailedPrecondition: pyarrow is not installed.
+        FailedPrecondition: pyarrow is not installed, or the file cannot be written.
     """
     arrow, parquet = _pyarrow()
     vector = arrow.list_(arrow.float32(), collection.dim)
@@ -59,7 +60,8 @@ def export_parquet(collection: Collection, path: str | os.PathLike[str], where: 
     fresh = final.with_name(f".{final.name}.{uuid4().hex}")
     count = 0
     try:
-        with parquet.ParquetWriter(fresh, schema, compression="zstd") as writer:
+        # Checksums: else a damaged file may be read as other records.
+        with parquet.ParquetWriter(fresh, schema, compression="zstd", write_page_checksum=True) as writer:
             for page in _pages(collection.scan(where=where, include=("metadata", "text", "vector"))):
                 columns = [
                     arrow.array([record.id for record in page], arrow.string()),
@@ -70,8 +72,13 @@ def export_parquet(collection: Collection, path: str | os.PathLike[str], where: 
                 writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
                 count += len(page)
         fresh.replace(final)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"{str(final)!r} cannot be written: {error.strerror or error}", path=str(final)
+        ) from None
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
     return count
 
 
@@ -85,7 +92,8 @@ def import_parquet(
         columns: Of a foreign file.
 
     Raises:
-        InvalidArgument: It is no Parquet file, has no such column, or is foreign and no collection is named.
+        InvalidArgument: It is no Parquet file that can be read to its end (what was read by then is written), has no
+            such column, or is foreign and no collection is named.
         CollectionNotFound: The file is foreign and there is no such collection. FailedPrecondition: pyarrow is not
             installed.
     """
@@ -97,12 +105,12 @@ def import_parquet(
         else:
             db._backend.create_collection(CreateRequest(replace(config, name=name)))
             collection = db.collection(name)
-        records: Iterator[Any] = _exported(file)
+        records: Iterator[Any] = _exported(file, path)
     else:
         if name is None:
             raise InvalidArgument("the file was not exported here: name a collection that exists", field="name")
         collection = db.collection(name)
-        records = _foreign(file, columns or Columns())
+        records = _foreign(file, path, columns or Columns())
     collection.bulk_upsert(records, batch_size=_ROWS)
     return collection
 
@@ -118,23 +126,41 @@ def exported_config(path: str | os.PathLike[str]) -> CollectionConfig | None:
 
 
 def _opened(path: str | os.PathLike[str]) -> tuple[Any, CollectionConfig | None]:
-    arrow, parquet = _pyarrow()
-    try:
-        file = parquet.ParquetFile(path)
-    except arrow.ArrowInvalid as error:
-        raise InvalidArgument(f"{str(path)!r} is no Parquet file that can be read: {error}", field="path") from None
+    _, parquet = _pyarrow()
+    with _readable(path):
+        file = parquet.ParquetFile(path, page_checksum_verification=True)
     stored = (file.schema_arrow.metadata or {}).get(_CONFIG)
     return file, None if stored is None else _config_from_json(stored)
 
 
-def _exported(file: Any) -> Iterator[Record]:
-    for batch in file.iter_batches(_ROWS, columns=["id", "vector", "metadata", "text"]):
+@contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Says of which file arrow could not read something: of one that is not there, too."""
+    arrow, _ = _pyarrow()
+    try:
+        yield
+    except (arrow.ArrowInvalid, OSError) as error:
+        raise InvalidArgument(f"{str(path)!r} is no Parquet file that can be read: {error}", field="path") from None
+
+
+def _batches(file: Any, path: str | os.PathLike[str], columns: list[str] | None = None) -> Iterator[Any]:
+    batches = file.iter_batches(_ROWS, columns=columns)
+    while True:
+        with _readable(path):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _exported(file: Any, path: str | os.PathLike[str]) -> Iterator[Record]:
+    for batch in _batches(file, path, ["id", "vector", "metadata", "text"]):
         ids, metadata, texts = (batch.column(name).to_pylist() for name in ("id", "metadata", "text"))
         for id_, vector, data, text in zip(ids, _vectors(batch.column("vector")), metadata, texts, strict=True):
             yield Record(id_, vector, _metadata_from_json(data), text)
 
 
-def _foreign(file: Any, columns: Columns) -> Iterator[Mapping[str, Any]]:
+def _foreign(file: Any, path: str | os.PathLike[str], columns: Columns) -> Iterator[Mapping[str, Any]]:
     names = file.schema_arrow.names
     for field in ("id", "vector", "text"):
         wanted = getattr(columns, field)
@@ -143,7 +169,7 @@ def _foreign(file: Any, columns: Columns) -> Iterator[Mapping[str, Any]]:
             raise InvalidArgument(f"the file has no column {wanted!r}; it has {', '.join(names)}", field=field)
     places = {name: getattr(columns, name) for name in ("id", "vector", "text") if getattr(columns, name) in names}
     others = [name for name in names if name not in places.values()]
-    for batch in file.iter_batches(_ROWS):
+    for batch in _batches(file, path):
         values = {
             name: _vectors(batch.column(place)) if name == "vector" else batch.column(place).to_pylist()
             for name, place in places.items()

@@ -92,3 +92,30 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with connect(":memory:") as db, pytest.raises(errors.FailedPrecondition, match=r"vectordb-engine\[parquet\]"):
         export_parquet(db.create_collection("docs", 2), tmp_path / "docs.parquet")
+
+
+@pytest.mark.parametrize("name", ["folder", "file/docs.parquet", "missing/docs.parquet"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with connect(":memory:") as db, pytest.raises(errors.FailedPrecondition, match=rf"{name}' cannot be written"):
+        export_parquet(db.create_collection("docs", 2), tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "docs.parquet"
+    with connect(":memory:") as db:
+        docs = db.create_collection("docs", 16)
+        docs.upsert([f"r{n}" for n in range(3_000)], np.random.default_rng(1).standard_normal((3_000, 16)))
+        export_parquet(docs, path)
+        whole = path.read_bytes()
+        for place in range(100, len(whole) * 9 // 10, len(whole) // 9):
+            # Without checksums of pages some of these are read as other records.
+            path.write_bytes(whole[:place] + bytes(50) + whole[place + 50 :])
+            with pytest.raises(errors.InvalidArgument, match=r"docs\.parquet' is no Parquet file that can be read"):
+                import_parquet(db, path, "damaged")
+        for missing in (tmp_path / "missing.parquet", tmp_path):
+            with pytest.raises(errors.InvalidArgument, match="is no Parquet file that can be read"):
+                import_parquet(db, missing)

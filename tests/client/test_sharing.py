@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import stat
@@ -13,6 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pytest
 
 from tests.verified import verify_folder
 from vectordb import Database, errors
+from vectordb.engine.locking import DirectoryLock
 from vectordb.requests import CreateRequest, OptimizeRequest
 from vectordb.types import CollectionConfig
 from vectordb_client import connect, connect_async
@@ -313,3 +316,80 @@ def test_a_scan_that_began_ends_with_its_owner(tmp_path: Path, start: Started) -
         with pytest.raises((errors.Unavailable, errors.FailedPrecondition)):
             list(scan)
         assert len(list(docs.scan(page_size=10))) == 51
+
+
+def test_an_owner_serves_others_when_its_main_thread_has_ended(tmp_path: Path, start: Started) -> None:
+    # Pools take no work from then on, though the program goes on in another thread for as long as it likes.
+    folder = tmp_path / "db"
+    other = start(f"""
+        import concurrent.futures.thread as pools
+        import sys, threading, time
+        from vectordb_client import connect
+        db = connect({str(folder)!r})
+        docs = db.create_collection("docs", 2, metric="l2")
+        docs.upsert([str(n) for n in range(200)], [[n, 1] for n in range(200)])
+
+        def stay():
+            while not pools._shutdown:
+                time.sleep(0.01)
+            print(sum(map(len, docs.search_batch([[n, 1] for n in range(200)], limit=1))))
+            sys.stdin.readline()
+            db.close()
+            print("closed")
+
+        threading.Thread(target=stay).start()
+    """)
+    assert other.line() == "200"
+    with connect(folder, timeout=10) as db:
+        docs = db["docs"]
+        assert isinstance(db._backend, FolderBackend)
+        assert docs.bulk_upsert([{"id": "more", "vector": [0, 0]}], progress=False).count == 1
+        assert docs.search([0, 0], limit=1).ids == ["more"]
+        assert len(list(docs.scan(page_size=50))) == docs.count() == 201
+        other.go_on()
+        assert other.end().split() == ["closed"]
+        assert docs.count() == 201
+
+
+def test_a_lock_without_a_name_is_waited_for_from_when_it_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def opened(folder: str, options: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            time.sleep(0.4)  # the first attempt imports the engine
+        if tries < 3:
+            raise errors.DirectoryLocked("nobody's", path=folder, pid=None)
+        return "opened"
+
+    monkeypatch.setattr(folders, "open_local", opened)
+    monkeypatch.setattr(folders, "_NAMELESS_SECONDS", 0.3)
+    assert folders._opened(str(tmp_path), {}, time.monotonic() + 30, None) == "opened"
+
+
+def test_a_lock_always_names_its_owner(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path, shared=True)
+    lock.announce(address="127.0.0.1:50051", door="x" * 100)
+    ended = threading.Event()
+
+    def read() -> int:
+        nameless = 0
+        while not ended.is_set():
+            try:
+                json.loads((tmp_path / "LOCK").read_text())
+            except ValueError:
+                nameless += 1
+        return nameless
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        for length in range(2_000):
+            lock.announce(door="x" * (1 + length % 100))
+        ended.set()
+        assert reading.result() < 10  # hundreds where the text is cut before it is written
+    assert json.loads((tmp_path / "LOCK").read_text())["door"] == "x" * 100
+    lock.release()
+    assert (tmp_path / "LOCK").read_text() == ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vectordb.errors import InvalidArgument
+from vectordb_client import connect
 from vectordb_client.targets import Kind, Target, parse_target
 
 
@@ -72,3 +74,10 @@ def test_target(target: str | Path, kind: Kind, address: str, tls: bool | None) 
 def test_bad_target(target: object, told: str) -> None:
     with pytest.raises(InvalidArgument, match=told):
         parse_target(target)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    with connect("localhost:1", timeout=np.int64(3), retries=np.int32(0)) as db:  # type: ignore[arg-type]
+        assert (db._timeout, type(db._timeout)) == (3.0, float)
+    with connect(":memory:", timeout=np.float32(2.5)) as db:  # type: ignore[arg-type]
+        assert db._timeout == 2.5

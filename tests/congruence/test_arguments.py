@@ -215,3 +215,13 @@ def test_tables_are_written_as_records(docs: Any, write: str, made: Any) -> None
     last, second = docs.get(["r2499", "r1"], include=("metadata", "text", "vector"))
     assert (last.metadata, last.text, list(last.vector)) == ({"n": 2499}, "word2499", [1.0, 2499.0])
     assert second.text is None
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300, 1e10], ids=str)
+def test_a_timeout_of_any_length_is_a_timeout(docs: Any, seconds: float) -> None:
+    # Longer than a lock can be waited for; the write was done, and then Python's OverflowError said that it was not.
+    assert docs.upsert(["a", "b"], [[1, 0], [0, 1]], timeout=seconds).count == 2
+    assert docs.update_metadata(["a"], set={"n": 1}, timeout=seconds) == 1
+    assert docs.search([1, 0], limit=1, timeout=seconds).ids == ["a"]
+    assert docs.delete(["a"], timeout=seconds) == 1
+    assert docs.delete(["b"], erase=True, timeout=seconds) == 1

@@ -281,6 +281,58 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], type[errors.VectorDBError], st
         errors.InvalidFilter,
         'unknown key \'boost\'; a condition has "field", "op" and "value"',
     ),
+    "idempotency_key of nothing": (
+        lambda d, c: c.upsert(["x"], ONE, idempotency_key=""),
+        errors.InvalidArgument,
+        "1 to 512 bytes",
+    ),
+    "idempotency_key of no text": (
+        lambda d, c: c.delete(["a"], idempotency_key="\ud800"),
+        errors.InvalidArgument,
+        "idempotency_key is text in UTF-8",
+    ),
+    "vector_name of None": (
+        lambda d, c: c.search(ONE[0], vector_name=None),
+        errors.InvalidArgument,
+        "vector_name is text in UTF-8, got None",
+    ),
+    "limit beyond 64 bits": (lambda d, c: c.search(ONE[0], limit=10**30), errors.InvalidArgument, "whole number of 64"),
+    "params of an object": (
+        lambda d, c: c.search(ONE[0], params={"ef": [3]}),
+        errors.InvalidArgument,
+        "params['ef'] is a number, bool or string, got [3]",
+    ),
+    "params by a number": (lambda d, c: c.search(ONE[0], params={5: 1}), errors.InvalidArgument, "name is a string"),
+    "params beyond 64 bits": (
+        lambda d, c: c.search(ONE[0], params={"ef": 2**70}),
+        errors.InvalidArgument,
+        "params['ef'] is a whole number of 64 bits",
+    ),
+    "index parameter of None": (
+        lambda d, c: d.create_collection("e", 4, index={"kind": "hnsw", "m": None}),
+        errors.InvalidArgument,
+        "index['m'] is a number, bool or string, got None",
+    ),
+    "quantization parameter beyond 64 bits": (
+        lambda d, c: c.reindex(quantization={"kind": "pq", "m": 2**70}),
+        errors.InvalidArgument,
+        "quantization['m'] is a whole number of 64 bits",
+    ),
+    "field by a number": (
+        lambda d, c: d.create_collection("e", 4, fields={5: "int"}),
+        errors.InvalidArgument,
+        "bad field path 5",
+    ),
+    "indexed as text": (
+        lambda d, c: d.create_collection("e", 4, fields={"a": {"type": "int", "indexed": "no"}}),
+        errors.InvalidArgument,
+        "fields.a.indexed is True or False, got 'no'",
+    ),
+    "unset of no path": (
+        lambda d, c: c.update_metadata(["a"], unset=["n", "a..b"]),
+        errors.InvalidArgument,
+        "unset has a bad field path 'a..b'",
+    ),
     "misspelled option": (
         lambda d, c: d.create_collection("e", DIM, metrics="l2"),
         errors.InvalidArgument,

@@ -204,3 +204,12 @@ def test_through_a_server_only_at_its_own_place(tmp_path: Path) -> None:
         pytest.raises(errors.PermissionDenied, match="--backup-to"),
     ):
         db.backup("")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with connect(tmp_path / "db") as db:
+        db.create_collection("docs", 2)
+        db.backup(tmp_path / "backups")
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.FailedPrecondition, match=r"cannot be restored into '.*file/back'"):
+        restore(str(tmp_path / "backups"), tmp_path / "file" / "back")

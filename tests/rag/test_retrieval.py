@@ -181,6 +181,21 @@ def test_neighbours_never_repeat_a_chunk(memory: Database, hashing: Callable[...
     assert sum(end - start for start, end in spans) > 6 * 30
 
 
+@pytest.mark.parametrize("reach", [40, 10**9])
+def test_more_neighbours_than_there_are_are_the_whole_document(
+    memory: Database, hashing: Callable[..., Any], reach: int
+) -> None:
+    kb = KnowledgeBase(memory, "kb", hashing(256), chunker=TokenChunker(8, 0))
+    text = " ".join(f"word{n}" for n in range(400))
+    kb.add(Document("d", text), progress=False)
+    assert memory["kb"].count() > 90
+    (passage,) = kb.retrieve("word200", limit=1, neighbours=reach, timeout=30)
+    (near,) = kb.retrieve("word200", limit=1, neighbours=20, timeout=30)
+    assert text[passage.start : passage.end] == passage.text
+    assert (passage.text == text) == (reach > 100)
+    assert len(near.text) < len(passage.text)
+
+
 def test_the_stages_are_told(kb: KnowledgeBase) -> None:
     kb.reranker = Words()
     found = kb.retrieved(

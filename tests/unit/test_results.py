@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import json
 import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 
-from vectordb.results import Hit, HitColumns, Plan, SearchResult
+from vectordb.reports import Erasure
+from vectordb.results import Hit, HitColumns, Plan, SearchResult, SegmentPlan
 
 PLAN = Plan((), version=3)
 VECTORS = [np.arange(2, dtype=np.float32), None]
@@ -87,3 +91,24 @@ def test_tables_have_the_columns_that_are_there() -> None:
             assert isinstance(table, pandas.DataFrame)
             assert list(table.columns) == names
             assert table["id"].tolist() == ["a", "b"]
+
+
+def test_plans_of_parts_without_parameters_are_copied_pickled_and_json() -> None:
+    part = SegmentPlan("tail", "empty", 0, 0)
+    plan = Plan((part,), version=3)
+    result = SearchResult(BARE, plan, 1.5)
+    for made in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        assert (made.plan, list(made)) == (plan, list(result))
+    assert dataclasses.asdict(plan)["segments"][0].params == {}
+    assert json.loads(json.dumps(part._asdict()))["params"] == {}
+    for change in (lambda: part.params.update(ef=3), lambda: part.params.__setitem__("ef", 3)):  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match="not to be changed"):
+            change()
+
+
+def test_a_receipt_is_copied_and_pickled() -> None:
+    facts: dict[str, Any] = dict.fromkeys(("ids", "segments", "files", "remaining"), ())
+    facts |= {"collection": "docs", "version": 3, "rows": 2, "started": "2026", "finished": "2027"}
+    receipt = Erasure(2, facts)
+    for made in (pickle.loads(pickle.dumps(receipt)), copy.deepcopy(receipt)):
+        assert (made, made.as_json()) == (2, receipt.as_json())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vectordb.api.columns import encoded, query_matrix, rows_from, rows_from_records
-from vectordb.arguments import collection_name, flag, names, real, whole
+from vectordb.arguments import collection_name, flag, names, parameters, real, whole
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.ids import as_ids
@@ -38,6 +38,7 @@ from vectordb.types import (
 
 _OPTIONS = ("metric", "index", "quantization", "fields", "exist_ok", "analyzer")
 _TUNING = tuple(Tuning.__dataclass_fields__)
+_BEYOND = 1 << 63
 
 
 def choice(enum: Any, value: Any, field: str) -> Any:
@@ -122,6 +123,8 @@ def search_request(
         given.fusion = fusion_of(given.fusion)
     if target_recall is not None:
         given.params = _with_target(given.params, target_recall)
+    if given.params:
+        parameters(given.params, "params")
     return given
 
 
@@ -134,7 +137,7 @@ def text_request(text: Any, where: Any, include: Any, **options: Any) -> SearchR
 
 def _check_types(given: SearchRequest) -> None:
     """Puts what both kinds of search take into Python's types. The usual ones first: this runs for every search."""
-    if type(given.limit) is not int:
+    if type(given.limit) is not int or not -_BEYOND <= given.limit < _BEYOND:
         given.limit = whole(given.limit, "limit")
     if given.min_score is not None and type(given.min_score) is not float:
         given.min_score = real(given.min_score, "min_score")
@@ -210,8 +213,9 @@ def _kind_and_params(value: Any, field: str) -> tuple[str, dict[str, Any]]:
     kind = value.get("kind") if isinstance(value, Mapping) else value
     # Not the empty name: on the wire it is the default.
     if isinstance(kind, str) and kind:
-        given = value if isinstance(value, Mapping) else {}
-        return kind, {str(name): setting for name, setting in given.items() if name != "kind"}
+        given = {name: setting for name, setting in value.items() if name != "kind"} if value is not kind else {}
+        parameters(given, field)
+        return kind, given
     raise InvalidArgument(
         f"{field} is a kind's name or a dict with 'kind' and its parameters, got {value!r}", field=field
     )
@@ -234,6 +238,8 @@ def _field_specs(fields: Any) -> dict[str, FieldSpec] | None:
         raise InvalidArgument("fields is a dict of field names to types", field="fields")
     specs = {}
     for name, value in fields.items():
+        if not isinstance(name, str):
+            raise InvalidArgument(f"fields has a bad field path {name!r:.60}; 'a' or 'a.b'", field="fields")
         if isinstance(value, FieldSpec):
             specs[name] = value
             continue
@@ -243,7 +249,8 @@ def _field_specs(fields: Any) -> dict[str, FieldSpec] | None:
             raise InvalidArgument(
                 f"fields[{name!r}] is a type or a dict with 'type' and 'indexed', got {value!r}", field=f"fields.{name}"
             )
-        specs[name] = FieldSpec(choice(FieldType, spec["type"], f"fields.{name}"), bool(spec.get("indexed", True)))
+        indexed = flag(spec.get("indexed", True), f"fields.{name}.indexed")
+        specs[name] = FieldSpec(choice(FieldType, spec["type"], f"fields.{name}"), indexed)
     return specs
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vectordb.api import build, streams
-from vectordb.arguments import flag, real, version
+from vectordb.arguments import call_key, flag, real, version
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.metric import Metric
@@ -378,7 +378,7 @@ class Collection:
         self, if_version: int | None, idempotency_key: str | None, timeout: float | None
     ) -> dict[str, Any]:
         if_version = None if if_version is None else version(if_version)
-        return {"if_version": if_version, "idempotency_key": idempotency_key, "timeout": self._limit(timeout)}
+        return {"if_version": if_version, "idempotency_key": call_key(idempotency_key), "timeout": self._limit(timeout)}
 
     def _write(self, mode: WriteMode, columns: tuple[Any, Any, Any, Any], **options: Any) -> WriteResult:
         return self._backend.write(self.name, build.write_request(self.config, mode, columns, **options))

@@ -20,7 +20,9 @@ def command(
 ) -> None:
     """Checks releases, processor, memory, limits, permissions, free space and the disk's sync; exits 1 on a failure."""
     from vectordb.cli.checkup import State, examine, secrets
+    from vectordb.cli.info import require_folder
 
+    require_folder(folder, "doctor")
     findings = [*examine(folder), *secrets(config)]
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vectordb.errors import NotFound
+from vectordb.errors import InvalidArgument, NotFound
 
 _COLUMNS = (
     "collection", "rows", "deleted", "dim", "metric", "index", "indexed", "tail", "segments", "memory", "disk", "state",
@@ -102,6 +102,22 @@ def require_database(target: str) -> None:
 
     if parse_target(target).kind is Kind.FOLDER and not (Path(target) / "FORMAT").is_file():
         raise NotFound(f"there is no database in the folder {target!r}", path=target)
+
+
+def require_folder(given: Path, command: str) -> None:
+    """So that a server's address is not taken for a folder that is empty, with which all is well.
+
+    Raises:
+        InvalidArgument: ``given`` is a server.
+    """
+    from vectordb_client.targets import Kind, parse_target
+
+    if not given.exists() and parse_target(str(given)).kind is Kind.SERVER:
+        raise InvalidArgument(
+            f"{str(given)!r} is a server, and {command} is about a folder of this machine; of a server there are info, "
+            f"verify and repair (a folder of this name has to be there)",
+            field="folder",
+        )
 
 
 def size(count: float) -> str:

@@ -13,8 +13,10 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
     """Does nothing to a folder of the present format; refuses one of a newer."""
+    from vectordb.cli.info import require_folder
     from vectordb.engine.care.upgrade import upgrade
 
+    require_folder(folder, "upgrade")
     done = upgrade(folder, dry_run=dry_run)
     if not done.steps:
         typer.echo(f"{folder}: format {done.found} is what this release reads and writes; nothing to do")

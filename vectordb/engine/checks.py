@@ -267,6 +267,7 @@ def _encoded_texts(texts: list[str | None], most: int) -> list[bytes | None]:
 
 def check_vector_name(name: str) -> None:
     """Only the default vector exists so far."""
+    _check_text(name, "vector_name")
     if name != "":
         raise InvalidArgument(f"vector_name {name!r} is unknown; the default vector is ''", field="vector_name")
 
@@ -368,5 +369,11 @@ def check_idempotency_key(key: str | None) -> None:
 
 def _check_text(value: object, field: str) -> None:
     """Embedded, what was given comes here as it is; a client of a server is told the same before it sends."""
-    if not isinstance(value, str):
-        raise InvalidArgument(f"{field} is text in UTF-8, got {value!r:.60}", field=field)
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return
+    raise InvalidArgument(f"{field} is text in UTF-8, got {value!r:.60}", field=field)

@@ -57,9 +57,8 @@ class DirectoryLock:
             "address": self._address,
             "door": self._door,
         }
-        data = json.dumps(owner).encode()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, data, 0)
+        # In one step, blanks over what is left of a longer text: who reads meanwhile must not find a lock of nobody.
+        os.pwrite(self._fd, json.dumps(owner).encode().ljust(os.fstat(self._fd).st_size), 0)
 
     def _read_owner(self) -> dict[str, object]:
         try:

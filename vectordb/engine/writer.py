@@ -132,7 +132,8 @@ class Committer:
             self._waiting.append(call)
             self._ready.notify()
         try:
-            return call.done.result(None if timeout is None else max(0.0, timeout - waited))
+            # Longer than this no lock can be waited for; infinity is a number of seconds too.
+            return call.done.result(None if timeout is None else min(max(0.0, timeout - waited), threading.TIMEOUT_MAX))
         except FutureTimeout:
             if call.done.cancel():
                 raise DeadlineExceeded(

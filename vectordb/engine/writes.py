@@ -40,6 +40,9 @@ def metadata_updated(live: LiveCollection, request: UpdateMetadataRequest) -> Up
     _check_selection(live, request)
     if not request.set and not request.unset:
         raise InvalidArgument("give set, unset, or both; otherwise nothing would change", field="set")
+    for path in request.unset:
+        if not all(path.split(".")):
+            raise InvalidArgument(f"unset has a bad field path {path!r:.60}; 'a' or 'a.b'", field="unset")
     new = checks.decoded(request.set, 0) if request.set else {}
     check_metadata(new, live.config.fields, row=0, max_bytes=live.limits.max_metadata_bytes)
     return UpdateMetadata(_ids(request), request.where, new, request.unset, request.if_version, request.policy)

@@ -30,11 +30,15 @@ class _Helpers:
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
 
-    def submit(self, work: Callable[[], None]) -> Future[None]:
+    def submit(self, work: Callable[[], None]) -> Future[None] | None:
+        """None once the main thread has ended, after which pools take no work; other threads may go on searching."""
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.count, "vectordb-batch")
-            return self._pool.submit(work)
+            try:
+                return self._pool.submit(work)
+            except RuntimeError:
+                return None
 
 
 _helpers = _Helpers()
@@ -62,7 +66,8 @@ def for_each(chunks: Sequence[range], work: Callable[[range], None]) -> None:
                 stopped = True
                 raise
 
-    others = [_helpers.submit(take_chunks) for _ in range(min(_helpers.count, len(chunks) - 1))]
+    asked = [_helpers.submit(take_chunks) for _ in range(min(_helpers.count, len(chunks) - 1))]
+    others = [helper for helper in asked if helper is not None]
     error: BaseException | None = None
     try:
         take_chunks()

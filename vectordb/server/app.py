@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +26,7 @@ from vectordb.server.entry import Entry
 from vectordb.server.grpcio import GrpcioServer
 from vectordb.server.interceptors import SERVICE, Guard, Wrapper, wrapped_handlers
 from vectordb.server.keys import KeyRing
+from vectordb.server.pools import CallPool
 from vectordb.server.recall import RecallSampler
 from vectordb.server.scans import Scans
 from vectordb.server.service import Service
@@ -75,7 +75,7 @@ class Server:
         self._recall: RecallSampler | None = None
         self._service = Service(self._scans, config.backup_to, config.max_message_bytes, self._audit)
         self._health = health.HealthServicer(
-            experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "vectordb-health")
+            experimental_non_blocking=True, experimental_thread_pool=CallPool(1, "vectordb-health")
         )
         self._server = self._built()
         self._stopping = threading.Event()
@@ -85,10 +85,10 @@ class Server:
     def _built(self) -> Transport:
         config = self._config
         # One more than may run, so that a call over the cap is refused at once instead of waiting.
-        self._long_pool = ThreadPoolExecutor(config.max_streams + 1, "vectordb-stream")
+        self._long_pool = CallPool(config.max_streams + 1, "vectordb-stream")
         # Many threads and few places: a call that waits, is refused, or whose message never comes holds only a thread.
         threads = config.max_pending_calls + _REFUSING
-        self._pool = ThreadPoolExecutor(threads, "vectordb-rpc")
+        self._pool = CallPool(threads, "vectordb-rpc")
         self._computing = ArrivalPool(self._admission.arrivals, threads, "vectordb-compute")
         # From the innermost outwards.
         pools = self._long_pool, self._computing

@@ -23,8 +23,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
+
+from vectordb.server.pools import CallPool
 
 STANDING, CALM = 0.2, 1.0
 PATIENCE = 0.1
@@ -176,7 +178,7 @@ HERE = _Here()
 """The arrival of the call that this thread handles."""
 
 
-class ArrivalPool(ThreadPoolExecutor):
+class ArrivalPool(CallPool):
     """Threads of grpcio for calls that compute; the submission of a call is its arrival."""
 
     def __init__(self, arrivals: Arrivals, threads: int, name: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 from vectordb_client.rag.store.generation import PLACE, Generation
 from vectordb_client.rag.types import Passage
+
+_WINDOW = 16
 
 
 class Stretch(NamedTuple):
@@ -24,17 +26,8 @@ def extended(generation: Generation, passages: Sequence[Passage], reach: int) ->
     its neighbours are passages themselves.
     """
     numbers = [int(passage.chunk_id.rpartition("#")[2]) for passage in passages]
-    around = {
-        f"{passage.document_id}#{number + step}"
-        for passage, number in zip(passages, numbers, strict=True)
-        for step in range(-reach, reach + 1)
-        if number + step >= 0
-    }
     taken = {passage.chunk_id for passage in passages}
-    found: dict[str, Stretch] = {}
-    for record in generation.chunks.get(sorted(around - taken), include=("metadata", "text")):
-        place = (record.metadata or {})[PLACE]
-        found[record.id] = Stretch(place["start"], place["end"], record.text or "")
+    found = _around(generation, list(zip(passages, numbers, strict=True)), taken, reach)
     stretches = []
     for passage, number in zip(passages, numbers, strict=True):
         whole = Stretch(passage.start, passage.end, passage.text)
@@ -50,6 +43,28 @@ def extended(generation: Generation, passages: Sequence[Passage], reach: int) ->
                 taken.add(chunk_id)
         stretches.append(whole)
     return stretches
+
+
+def _around(
+    generation: Generation, places: Sequence[tuple[Passage, int]], taken: Set[str], reach: int
+) -> dict[str, Stretch]:
+    """The chunks around passages (each with its number) by their ids, up to the next passage or the document's end.
+
+    Asked for in windows that grow: ``reach`` may be far more than a document has, to have all of it.
+    """
+    found: dict[str, Stretch] = {}
+    ways = [(passage.document_id, number, direction) for passage, number in places for direction in (-1, 1)]
+    done, window = 0, _WINDOW
+    while ways and done < reach:
+        steps = range(done + 1, min(reach, done + window) + 1)
+        near = [(document, number + way * step) for document, number, way in ways for step in steps]
+        asked = {f"{document}#{number}" for document, number in near if number >= 0} - taken - found.keys()
+        for record in generation.chunks.get(sorted(asked), include=("metadata", "text")):
+            place = (record.metadata or {})[PLACE]
+            found[record.id] = Stretch(place["start"], place["end"], record.text or "")
+        done, window = steps[-1], 2 * window
+        ways = [way for way in ways if f"{way[0]}#{way[1] + way[2] * done}" in found]
+    return found
 
 
 def _joined(generation: Generation, document_id: str, one: Stretch, other: Stretch) -> Stretch | None:

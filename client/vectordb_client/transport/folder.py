@@ -72,7 +72,7 @@ def open_folder(folder: str, options: Mapping[str, Any], timeout: float | None) 
 
 def _opened(folder: str, options: Mapping[str, Any], end: float, timeout: float | None) -> LocalBackend | GrpcBackend:
     """The engine, or a channel to its owner; tries until ``end`` while one owner goes and the next one comes."""
-    started = time.monotonic()
+    nameless: float | None = None
     while True:
         try:
             return open_local(folder, options)
@@ -80,8 +80,11 @@ def _opened(folder: str, options: Mapping[str, Any], end: float, timeout: float 
             error: VectorDBError = locked
             door = locked.fields.get("door")
             if locked.fields.get("pid") is None:
-                waiting = time.monotonic() < started + _NAMELESS_SECONDS
+                # From when it was seen so: what came before (imports, owners that came and went) may have taken long.
+                nameless = time.monotonic() if nameless is None else nameless
+                waiting = time.monotonic() < nameless + _NAMELESS_SECONDS
             else:
+                nameless = None
                 waiting = door is not None and locked.fields.get("host") == socket.gethostname()
         if not waiting:
             raise error

@@ -173,3 +173,12 @@ def test_a_new_key_with_a_policy(command: Run, tmp_path: Path) -> None:
         assert code == 1
         assert said in text
         assert "vdb_" not in text
+
+
+def test_a_server_is_no_folder_that_is_empty(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("doctor", "upgrade"):
+        code, text = command(name, "127.0.0.1:50051")
+        assert (code, f"'127.0.0.1:50051' is a server, and {name} is about a folder" in text) == (1, True)
+    (tmp_path / "data:1").mkdir()
+    assert "data:1" in command("doctor", "data:1")[1]

@@ -156,3 +156,12 @@ def test_a_deadline_ends_all_threads(fakes: Any) -> None:
     assert 0.0 < some.searched_fraction < 1.0
     answered = sum(bool(hits.ids) for hits in some.winners)
     assert some.searched_fraction == pytest.approx(answered / len(queries))
+
+
+def test_where_pools_take_no_work_any_more_the_caller_does_it_all(helpers: parallel._Helpers) -> None:
+    parallel.for_each(_ones(10), lambda chunk: None)
+    assert helpers._pool is not None
+    helpers._pool.shutdown()  # as all are once the main thread has ended
+    seen: list[range] = []
+    parallel.for_each(_ones(10), seen.append)
+    assert seen == _ones(10)

@@ -151,7 +151,8 @@ def restore(
 
     Raises:
         NotFound: There is no such backup. AlreadyExists: The folder holds something.
-        Corruption: The backup is damaged; nothing is left behind. FailedPrecondition: It is of a newer format.
+        Corruption: The backup is damaged; nothing is left behind. FailedPrecondition: It is of a newer format, or the
+            folder cannot be made or written. ResourceExhausted: No space is left.
     """
     folder = Path(folder).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -166,22 +167,23 @@ def restore(
             "upgrade it",
             backup=listing.id,
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    fresh.mkdir(mode=0o700)
-    try:
-        archive.fetch(place, listing, fresh, progress)
-        (fresh / "segments").mkdir(exist_ok=True)
-        _note_acked(fresh)
-        for path in [*(p for p in fresh.rglob("*") if p.is_dir()), fresh]:
-            sync_directory(path)
-        failpoints.hit("restore.fetched")
-        if folder.exists():
-            folder.rmdir()
-        fresh.rename(folder)
-        sync_directory(folder.parent)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with _told(f"the backup cannot be restored into '{folder}'", path=str(folder)):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = folder.with_name(f".{folder.name}.{uuid4().hex}")
+        fresh.mkdir(mode=0o700)
+        try:
+            archive.fetch(place, listing, fresh, progress)
+            (fresh / "segments").mkdir(exist_ok=True)
+            _note_acked(fresh)
+            for path in [*(p for p in fresh.rglob("*") if p.is_dir()), fresh]:
+                sync_directory(path)
+            failpoints.hit("restore.fetched")
+            if folder.exists():
+                folder.rmdir()
+            fresh.rename(folder)
+            sync_directory(folder.parent)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
     return listing.info()
 
 
