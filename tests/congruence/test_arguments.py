@@ -225,3 +225,9 @@ def test_a_timeout_of_any_length_is_a_timeout(docs: Any, seconds: float) -> None
     assert docs.search([1, 0], limit=1, timeout=seconds).ids == ["a"]
     assert docs.delete(["a"], timeout=seconds) == 1
     assert docs.delete(["b"], erase=True, timeout=seconds) == 1
+
+
+def test_a_search_says_which_options_it_has(docs: Any) -> None:
+    for call in (docs.search_batch, docs.explain):
+        with pytest.raises(TypeError, match="a search has no argument 'bogus'; its options are where, filter_mode"):
+            call([[1.0, 0.0]], bogus=1)

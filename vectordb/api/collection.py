@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 from vectordb.api import build, streams
@@ -384,8 +385,14 @@ class Collection:
         return self._backend.write(self.name, build.write_request(self.config, mode, columns, **options))
 
     def _search_request(self, vectors: Any, limit: int, single: bool, options: dict[str, Any]) -> SearchRequest:
+        for name in options:
+            if name not in _SEARCH_OPTIONS:
+                raise TypeError(f"a search has no argument {name!r}; its options are {', '.join(_SEARCH_OPTIONS)}")
         text, target = options.pop("text", None), options.pop("target_recall", None)
-        # Texts come as ``text``; as ``texts`` they are refused, like any name that is none of search's.
-        given = SearchRequest(None, limit, texts=(), **options)
+        given = SearchRequest(None, limit, **options)
         given.timeout = self._limit(given.timeout)
         return build.search_request(self.config, vectors, given, single=single, text=text, target_recall=target)
+
+
+_SEARCH_OPTIONS = tuple(signature(Collection.search).parameters)[3:]
+"""What searches take after the vector and the limit."""
