@@ -28,7 +28,7 @@ from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import build_lag, collection_stats
 from vectordb.engine.results import fingerprint_of_change, fingerprint_of_rows
 from vectordb.engine.writer import Call, Committer, Syncs, outcome_unknown
-from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
+from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError, os_errors_told
 from vectordb.filter import Filter
 from vectordb.query.deadline import Deadline
 from vectordb.requests import (
@@ -73,7 +73,7 @@ class Engine(Care):
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.
         FailedPrecondition: The folder is of a newer format, or not a database. Corruption: It is damaged, or
-            acknowledged data is missing.
+            acknowledged data is missing. ResourceExhausted: Its disk is full.
     """
 
     def __init__(
@@ -110,7 +110,8 @@ class Engine(Care):
             self._catalogue = Catalogue(self._storage)
         else:
             self._folder = Path(path).expanduser().absolute()
-            self._open_folder(self._folder, demands.storage_sizes(cache_bytes), accept_loss)
+            with os_errors_told(f"folder {self._folder} cannot be opened", path=str(self._folder)):
+                self._open_folder(self._folder, demands.storage_sizes(cache_bytes), accept_loss)
         self.resources = Resources(demands, self._folder, self._storage, self._lives)
         self._committer = Committer(self._storage, self._acked, self._durability)
         self._optimizer = Optimizer(self._storage, self._segments, self.resources)
@@ -128,10 +129,8 @@ class Engine(Care):
 
     def _open_folder(self, folder: Path, sizes: Sizes, accept_loss: bool) -> None:
         check_format(folder, create=True)
-        try:
+        with os_errors_told(f"cannot create folder {folder}", path=str(folder)):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise FailedPrecondition(f"cannot create folder {folder}: {error.strerror}", path=str(folder)) from None
         self._directory_lock = DirectoryLock(folder, shared=self._shared)
         try:
             failpoints.hit("open.locked")

@@ -21,7 +21,7 @@ from vectordb.engine.capacity.memory import (
     merge_bytes,
     settled_limit,
 )
-from vectordb.engine.capacity.space import DiskSpace
+from vectordb.engine.capacity.space import DiskSpace, watermark
 from vectordb.limits import Limits, limits_of
 from vectordb.sizes import sizes_text
 from vectordb.storage.rocks_options import WRITE_BUFFER_BYTES, Sizes
@@ -76,10 +76,12 @@ def settled(given: dict[str, Any]) -> tuple[Demands, Limits]:
     """What options of these names ask for.
 
     Raises:
-        InvalidArgument: An unknown name, or a cap out of bounds.
+        InvalidArgument: An unknown name, a cap out of bounds, or a size that is none.
     """
     names = [field.name for field in fields(Demands)]
     demands = Demands(**{name: given[name] for name in names if name in given})
+    # Before the folder is opened: what is found wrong later would leave it locked.
+    _ = demands.memory_bytes, watermark(demands.min_free_disk, 0)
     return demands, limits_of({name: value for name, value in given.items() if name not in names})
 
 

@@ -8,11 +8,10 @@ any other: opened, it recovers as after a crash at that moment.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from vectordb.backup import archive
 from vectordb.backup.archive import Listing
 from vectordb.backup.places import Place, place_of
 from vectordb.engine.catalogue import Catalogue
-from vectordb.errors import AlreadyExists, FailedPrecondition, ResourceExhausted, VectorDBError
+from vectordb.errors import AlreadyExists, FailedPrecondition, VectorDBError, os_errors_told
 from vectordb.segments.files import TEMPORARY, sync_directory
 from vectordb.segments.store import split, text_ref
 from vectordb.stats import BackupInfo
@@ -53,7 +52,7 @@ def stage(
         VectorDBError: What storage says of a failing disk; likewise.
     """
     staging = store.root / f"{TEMPORARY}{uuid4().hex}"  # garbage at the next opening, if this process dies
-    with _told(f"the files of '{folder}' cannot be linked for a backup or a check"):
+    with os_errors_told(f"the files of '{folder}' cannot be linked for a backup or a check"):
         staging.mkdir()
         try:
             return staging, _linked(staging, folder, storage, (store, catalogue, lives))
@@ -114,19 +113,8 @@ def save(staging: Path, versions: dict[str, int], place: Place, destination: str
         collections=versions,
     )
     files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
-    with _told(f"a backup cannot be written to {destination!r}", destination=destination):
+    with os_errors_told(f"a backup cannot be written to {destination!r}", destination=destination):
         return archive.store(place, facts, files, lambda count: None)
-
-
-@contextmanager
-def _told(what: str, **facts: str) -> Iterator[None]:
-    """Says of a block's ``OSError`` what it kept from being done."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhausted(f"{what}: no space is left; free some", limit="disk", **facts) from error
-        raise FailedPrecondition(f"{what}: {error.strerror or error}", **facts) from error
 
 
 def discard(staging: Path, store: SegmentStore) -> None:
