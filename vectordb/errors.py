@@ -170,8 +170,8 @@ def described(error: BaseException) -> str:
 
 _EXHAUSTED: Mapping[int, tuple[str, str]] = MappingProxyType(
     {
-        errno.ENOSPC: ("disk", "no space is left; free some"),
-        errno.EDQUOT: ("disk", "no space is left within the quota; free some"),
+        errno.ENOSPC: ("disk", "no space is left; free disk space"),
+        errno.EDQUOT: ("disk", "the quota leaves no space; free disk space"),
         errno.EMFILE: ("files", "too many files are open in this process; raise its limit (ulimit -n)"),
         errno.ENFILE: ("files", "too many files are open on this machine; raise the system's limit"),
         errno.ENOMEM: ("memory", "the system gives no more memory"),

@@ -13,6 +13,9 @@ import pytest
 
 import vectordb
 from vectordb import errors
+from vectordb.engine.care.verify import verify
+from vectordb.index.registry import get_kind
+from vectordb.segments import build
 
 ROWS = np.random.default_rng(3).normal(size=(300, 8)).astype(np.float32)
 IDS = [f"i{n}" for n in range(len(ROWS))]
@@ -41,3 +44,101 @@ def test_a_full_disk_at_opening_is_told_and_leaves_the_folder_free(
         with pytest.raises(errors.ResourceExhausted, match="no space is left"):
             vectordb.Database(tmp_path)
     vectordb.Database(tmp_path).close()
+
+
+def _folder(path: Path) -> Path:
+    """A database with a collection whose segment has an index."""
+    with vectordb.Database(path) as db:
+        collection = db.create_collection("c", 8, index="hnsw")
+        collection.upsert(IDS, ROWS, texts=["some words"] * len(IDS))
+        collection.optimize()
+    return path
+
+
+def _segments(folder: Path) -> list[str]:
+    """Folders of segments, damaged ones among them."""
+    return sorted(path.name for path in (folder / "segments").iterdir() if path.is_dir())
+
+
+def test_a_stamp_that_the_disk_does_not_take_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _folder(tmp_path)
+    before = _segments(folder)
+    for stamp in (folder / "segments").glob("*.stamp"):
+        stamp.unlink()
+    write = Path.write_text
+
+    def refuse(path: Path, *args: Any, **more: Any) -> int:
+        return _refusing(errno.ENOSPC)() if path.name.startswith("tmp-") else write(path, *args, **more)
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert verify(folder, 0).problems == ()
+    with vectordb.Database(folder) as db:
+        assert db["c"].stats().indexed_rows == len(IDS)
+        db["c"].upsert(["new"], ROWS[:1])
+        db["c"].optimize()
+    assert len(_segments(folder)) == len(before) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+@pytest.mark.parametrize("name", ["segment.json", "vectors.f32", "index.json", "index.bin", "text.json"])
+def test_what_cannot_be_read_for_want_of_files_or_memory_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    folder = _folder(tmp_path)
+    before = _segments(folder)
+    for stamp in (folder / "segments").glob("*.stamp"):
+        stamp.unlink()
+    read, opened = Path.read_bytes, Path.open
+
+    def refuse(path: Path, original: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        return _refusing(number)() if path.name == name else original(path, *args, **more)
+
+    with vectordb.Database(folder) as db:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda path: refuse(path, read))
+            patch.setattr(Path, "open", lambda path, *args, **more: refuse(path, opened, *args, **more))
+            with pytest.raises(errors.ResourceExhausted, match="cannot be read"):
+                db["c"].count()
+        assert _segments(folder) == before
+        assert db["c"].stats().indexed_rows == len(IDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda path: refuse(path, read))
+        patch.setattr(Path, "open", lambda path, *args, **more: refuse(path, opened, *args, **more))
+        with pytest.raises(errors.ResourceExhausted, match="cannot be read"):
+            verify(folder, 0)
+
+
+@pytest.mark.parametrize("made", ["segment", "index"])
+def test_what_was_published_and_cannot_be_opened_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 8, index="hnsw")
+        collection.upsert(IDS, ROWS)
+        with monkeypatch.context() as patch:
+            if made == "segment":
+                patch.setattr(build, "map_segment", _refusing(errno.EMFILE))
+            else:
+                patch.setattr(type(get_kind("hnsw")), "load", _refusing(errno.EMFILE))
+            for _ in range(2):
+                with pytest.raises(errors.VectorDBError):
+                    collection.optimize()
+        assert len(_segments(tmp_path)) == (made == "index")
+        assert not [path for path in (tmp_path / "segments").glob("*/*") if path.is_dir()]
+        collection.optimize()
+        assert collection.stats().indexed_rows == len(IDS)
+
+
+def test_a_folder_that_is_not_there_any_more_is_told(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "db")
+    db = vectordb.Database(folder)
+    try:
+        other = db.create_collection("open", 8)
+        folder.rename(tmp_path / "moved")
+        with pytest.raises(errors.FailedPrecondition, match="collection 'c' cannot be opened: No such file"):
+            db["c"].count()
+        with pytest.raises(errors.FailedPrecondition, match="No such file"):
+            other.stats()
+    finally:
+        (tmp_path / "moved").rename(folder)
+        db.close()
