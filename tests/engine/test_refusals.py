@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import vectordb
 from vectordb import errors
 from vectordb.engine.care.verify import verify
 from vectordb.index.registry import get_kind
-from vectordb.segments import build
+from vectordb.segments import build, store
 
 ROWS = np.random.default_rng(3).normal(size=(300, 8)).astype(np.float32)
 IDS = [f"i{n}" for n in range(len(ROWS))]
@@ -142,3 +143,30 @@ def test_a_folder_that_is_not_there_any_more_is_told(tmp_path: Path) -> None:
     finally:
         (tmp_path / "moved").rename(folder)
         db.close()
+
+
+def test_what_cannot_be_removed_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(_folder(tmp_path)) as db:
+        collection = db["c"]
+        other = db.create_collection("other", 8)
+        other.upsert(IDS, ROWS)
+        other.optimize()
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "remove_tree", _refusing(errno.EROFS))
+            for kind in ("ivf", "hnsw"):
+                done = threading.Thread(target=collection.reindex, args=[kind], daemon=True)
+                done.start()
+                done.join(30)
+                assert not done.is_alive()
+                assert collection.stats().index.kind == kind
+            collection.delete(IDS[:10])
+            collection.optimize()
+            assert collection.stats().optimizer.state == "idle"
+            with pytest.raises(errors.FailedPrecondition, match=r"deleted but not erased: .* cannot be removed"):
+                collection.delete(IDS[10:20], erase=True)
+            db.delete_collection("other")
+            assert db.list_collections() == ["c"]
+        assert len(_segments(tmp_path)) == 4
+    with vectordb.Database(tmp_path) as db:
+        assert len(_segments(tmp_path)) == 1
+        assert db["c"].count() == len(IDS) - 20

@@ -13,6 +13,7 @@ any loader sees it.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -34,6 +35,8 @@ from vectordb.segments.info import (
     read_segment_info,
     read_text_info,
 )
+
+_log = logging.getLogger("vectordb.segments")
 
 DAMAGED = "damaged-"
 TEXT = "text"
@@ -160,9 +163,16 @@ class SegmentStore:
         return problems
 
     def remove(self, ref: str) -> None:
-        """Removes an index, or a segment with all its indexes. Open maps of the files stay valid."""
-        self._unstamp(ref)
-        remove_tree(self.root / ref, self.root)
+        """Removes an index, or a segment with all its indexes. Open maps of the files stay valid.
+
+        What the system does not let go is garbage for the next opening: nobody who has put something else in its place
+        can do more about it.
+        """
+        try:
+            self._unstamp(ref)
+            remove_tree(self.root / ref, self.root)
+        except OSError as error:
+            _log.warning("'%s' cannot be removed; the next opening tries again: %s", self.root / ref, error)
 
     def quarantine(self, ref: str) -> Path | None:
         """Sets a damaged folder aside under ``damaged-...`` and keeps the last few of those; None when it is gone."""
