@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import vectordb
 from vectordb import col, errors, failpoints
+from vectordb.engine import work
 from vectordb.storage import stall
 from vectordb.storage.acked import read_acked
 
@@ -163,3 +165,22 @@ def test_a_large_call_that_breaks_off_leaves_nothing(
         assert {r.text for r in collection.get(ids[::500])} == {"old"}
         assert collection.stats().version == 1
     db.close()
+
+
+def test_a_database_that_takes_no_writes_makes_no_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "RETRY_SECONDS", 0.05)
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4, index="hnsw", seal_bytes=1 << 20)
+        collection.upsert([f"i{n}" for n in range(200)], np.random.default_rng(1).normal(size=(200, 4)))
+        with failpoints.armed("storage.sync", failpoints.fail(errno.ENOSPC)), pytest.raises(errors.ResourceExhausted):
+            collection.upsert(["a"], ONES)
+        collection.optimize(wait=False)
+        with pytest.raises(errors.FailedPrecondition, match="takes no writes since one failed"):
+            collection.optimize()
+        time.sleep(1.0)
+        assert [path for path in (tmp_path / "segments").iterdir() if path.is_dir()] == []
+        assert "no space left" in str(collection.stats().optimizer.error)
+        assert collection.count() == 200
+    with vectordb.Database(tmp_path) as db:
+        db["c"].optimize()
+        assert db["c"].stats().indexed_rows == db["c"].count()
