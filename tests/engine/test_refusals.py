@@ -81,7 +81,7 @@ def test_a_stamp_that_the_disk_does_not_take_is_no_damage(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
-@pytest.mark.parametrize("name", ["segment.json", "vectors.f32", "index.json", "index.bin", "text.json"])
+@pytest.mark.parametrize("name", ["segment.json", "vectors.f32", "index.json", "index.bin", "text.json", "text.bin"])
 def test_what_cannot_be_read_for_want_of_files_or_memory_is_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
 ) -> None:

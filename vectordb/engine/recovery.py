@@ -69,7 +69,7 @@ def open_collection(
         loads: Whether an index of a kind and size in bytes may be loaded; where not, its segment is searched exactly.
 
     Raises:
-        Corruption: Storage itself is damaged. ResourceExhausted: There is no disk space, or are no more files or memory.
+        Corruption: Storage itself is damaged. ResourceExhausted: No disk space, files or memory are left.
         FailedPrecondition: The system refuses something else.
     """
     with os_errors_told(f"collection {config.name!r} cannot be opened", collection=config.name):

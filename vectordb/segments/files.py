@@ -88,7 +88,7 @@ class FileWriter:
 class Draft:
     """A folder under construction. As a context manager it removes itself when it was not published.
 
-    Raises (from the ``with`` block): ``ResourceExhausted`` where the disk is full, or there are no more files or memory.
+    Raises (from the ``with`` block): ``ResourceExhausted`` where no disk space, files or memory are left.
     """
 
     def __init__(self, root: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vectordb.errors import Corruption
 from vectordb.segments.info import TextInfo
-from vectordb.segments.store import text_ref
+from vectordb.segments.store import damage, text_ref
 from vectordb.text.files import encoded, open_index
 
 if TYPE_CHECKING:
