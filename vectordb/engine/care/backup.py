@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from vectordb.segments.store import SegmentStore
 
 
+_CACHE_BYTES = 8 << 20
+
+
 def stage(
     folder: Path, storage: RocksStorage, store: SegmentStore, catalogue: Catalogue, lives: Sequence[LiveCollection]
 ) -> tuple[Path, dict[str, int]]:
@@ -105,16 +108,29 @@ def _link(source: Path, target: Path) -> None:
 def save(staging: Path, versions: dict[str, int], place: Place, destination: str) -> BackupInfo:
     """Writes a staged database to a place; ``destination`` is its name."""
     now = datetime.now(UTC)
+    files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
     facts = Listing(
         id=f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid4().hex[:6]}",
         created=now.isoformat(timespec="seconds"),
         release=vectordb.__version__,
         format_version=FORMAT_VERSION,
-        collections=versions,
+        collections=_versions_in(staging, versions),
     )
-    files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
     with os_errors_told(f"a backup cannot be written to {destination!r}", destination=destination):
         return archive.store(place, facts, files, lambda count: None)
+
+
+def _versions_in(staging: Path, later: dict[str, int]) -> dict[str, int]:
+    """The version of each collection that was linked: what was committed meanwhile (``later``) is not in the backup."""
+    # What is damaged is saved as it is, and what the database says of itself has to do.
+    with contextlib.suppress(VectorDBError):
+        storage = RocksStorage(staging / "rocksdb", read_only=True, cache_bytes=_CACHE_BYTES)
+        try:
+            catalogue = Catalogue(storage)
+            return {name: catalogue.state(number).version for name, number in catalogue.numbers().items()}
+        finally:
+            storage.close()
+    return later
 
 
 def discard(staging: Path, store: SegmentStore) -> None:
@@ -139,7 +155,8 @@ def restore(
 
     Raises:
         NotFound: There is no such backup. AlreadyExists: The folder holds something.
-        Corruption: The backup is damaged; nothing is left behind. FailedPrecondition: It is of a newer format.
+        Corruption: The backup is damaged; nothing is left behind. FailedPrecondition: It is of a newer format, or the
+            system refuses the folder. ResourceExhausted: The disk is full; likewise.
     """
     folder = Path(folder).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -154,6 +171,12 @@ def restore(
             "upgrade it",
             backup=listing.id,
         )
+    with os_errors_told(f"backup {listing.id!r} cannot be restored into '{folder}'", path=str(folder)):
+        _fetch_into(folder, place, listing, progress)
+    return listing.info()
+
+
+def _fetch_into(folder: Path, place: Place, listing: Listing, progress: Callable[[int], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{uuid4().hex}")
     fresh.mkdir(mode=0o700)
@@ -170,7 +193,6 @@ def restore(
         sync_directory(folder.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return listing.info()
 
 
 def _note_acked(folder: Path) -> None:
