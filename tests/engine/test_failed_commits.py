@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 import time
 from pathlib import Path
@@ -184,3 +185,49 @@ def test_a_database_that_takes_no_writes_makes_no_segments(tmp_path: Path, monke
     with vectordb.Database(tmp_path) as db:
         db["c"].optimize()
         assert db["c"].stats().indexed_rows == db["c"].count()
+
+
+def test_a_full_disk_keeps_nobody_from_deleting_a_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(tmp_path) as db:
+        for name in ("a", "b"):
+            db.create_collection(name, 4).upsert(["x"], ONES)
+            db[name].optimize()
+        with monkeypatch.context() as patch:
+            patch.setattr("os.posix_fallocate", lambda *_: failpoints.fail(errno.ENOSPC)())
+            db.delete_collection("a")
+        assert len([path for path in (tmp_path / "segments").iterdir() if path.is_dir()]) == 1
+        assert db.create_collection("a", 4).count() == 0
+        db["b"].upsert(["y"], ONES)
+    with vectordb.Database(tmp_path) as db:
+        assert (db["a"].count(), db["b"].count()) == (0, 2)
+
+
+def test_collections_are_listed_while_others_come_and_go() -> None:
+    found: list[object] = []
+    with vectordb.Database(":memory:") as db:
+        for n in range(200):
+            db.create_collection(f"c{n}", 2)
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.is_set() and not found:
+                try:
+                    db.list_collections()
+                except RuntimeError as error:
+                    found.append(error)
+
+        before = sys.getswitchinterval()
+        looking = [threading.Thread(target=look) for _ in range(3)]
+        try:
+            sys.setswitchinterval(1e-6)
+            for thread in looking:
+                thread.start()
+            for n in range(200):
+                db.create_collection(f"d{n}", 2)
+                db.delete_collection(f"c{n}")
+        finally:
+            sys.setswitchinterval(before)
+            done.set()
+            for thread in looking:
+                thread.join()
+    assert found == []

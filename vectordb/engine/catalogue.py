@@ -33,7 +33,8 @@ class Catalogue:
 
     def numbers(self) -> Mapping[str, int]:
         """Numbers by name."""
-        return {name: number for name, (number, _) in self._collections.items()}
+        # Of a copy, made at once: others may be creating and deleting meanwhile.
+        return {name: number for name, (number, _) in list(self._collections.items())}
 
     def find(self, name: str) -> tuple[int, CollectionConfig]:
         """Number and configuration.

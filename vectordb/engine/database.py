@@ -183,8 +183,9 @@ class Engine(Care):
                 sequence = self._catalogue.delete(name)
                 failpoints.hit("delete.synced")
                 if self._acked is not None:
-                    self._acked.store(sequence, {}, dropped=[live.number])
+                    self._acked.drop(sequence, live.number)
             self._lives.pop(name, None)
+            self.resources.share()
             failpoints.hit("delete.acked")
             if self._segments is not None:
                 for segment in live.segments:

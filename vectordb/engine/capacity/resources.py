@@ -120,13 +120,17 @@ class Resources:
 
     def adopt(self, live: LiveCollection) -> None:
         """Takes one more open collection into account."""
-        limit = self.memory.limit
-        if limit is None:
-            return
-        live.indexable = partial(self._may_index, live)
-        for each in list(self._lives.values()):
-            each.seal_most = max(_LEAST_SEALED, int(TAIL_SHARE * limit / len(self._lives)))
-            each.answers_most = int(ANSWERS_SHARE * limit / len(self._lives))
+        if self.memory.limit is not None:
+            live.indexable = partial(self._may_index, live)
+            self.share()
+
+    def share(self) -> None:
+        """Gives each open collection its share of the memory for tails and answers: when there is one more, or less."""
+        limit, lives = self.memory.limit, list(self._lives.values())
+        for each in lives if limit is not None else ():
+            assert limit is not None
+            each.seal_most = max(_LEAST_SEALED, int(TAIL_SHARE * limit / len(lives)))
+            each.answers_most = int(ANSWERS_SHARE * limit / len(lives))
             each.share_answers()
 
     def may_load(self, kind: IndexKind, file_bytes: int) -> bool:
