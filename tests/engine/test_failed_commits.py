@@ -14,7 +14,7 @@ import pytest
 
 import vectordb
 from vectordb import col, errors, failpoints
-from vectordb.engine import work
+from vectordb.engine import database, work
 from vectordb.storage import stall
 from vectordb.storage.acked import read_acked
 
@@ -231,3 +231,22 @@ def test_collections_are_listed_while_others_come_and_go() -> None:
             for thread in looking:
                 thread.join()
     assert found == []
+
+
+def test_a_collection_that_cannot_be_opened_can_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise errors.Corruption("a payload is missing from storage")
+
+    with vectordb.Database(tmp_path) as db:
+        db.create_collection("c", 4).upsert(["x"], ONES)
+        db["c"].optimize()
+    with vectordb.Database(tmp_path) as db:
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "open_collection", refuse)
+            with pytest.raises(errors.Corruption):
+                db["c"].count()
+            db.delete_collection("c")
+        assert db.list_collections() == []
+        assert [path for path in (tmp_path / "segments").iterdir() if path.is_dir()] == []
+        assert read_acked(tmp_path / "ACKED").versions == {}
+        assert db.create_collection("c", 4).count() == 0

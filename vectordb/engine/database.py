@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,8 @@ class Engine(Care):
         _ENGINES.add(self)
 
     def _new_scrubber(self, rate: int) -> Scrubber | None:
-        if self._segments is None:
-            return None
-        return Scrubber(self._storage, self._segments, lambda: list(self._lives.values()), rate)
+        store = self._segments
+        return None if store is None else Scrubber(self._storage, store, lambda: list(self._lives.values()), rate)
 
     def _open_folder(self, folder: Path, sizes: Sizes, accept_loss: bool) -> None:
         check_format(folder, create=True)
@@ -163,8 +163,7 @@ class Engine(Care):
                 config, made = self._catalogue.create(request.config, request.exist_ok)
                 failpoints.hit("create.synced")
                 if made is not None and self._acked is not None:
-                    number, sequence = made
-                    self._acked.store(sequence, {number: 0})
+                    self._acked.store(made[1], {made[0]: 0})
             return config
 
     def collection_config(self, name: str) -> CollectionConfig:
@@ -177,19 +176,20 @@ class Engine(Care):
     def delete_collection(self, name: str) -> None:
         with self._lock:
             self._check_writable()
-            live = self._live(name)
-            live.end("deleted")
-            with live.commit_gate, live.manifest_lock, outcome_unknown(f"deleting collection {name!r}"):
+            # It is not opened for that: what cannot be opened could not be deleted.
+            number, live = self._catalogue.find(name)[0], self._lives.get(name)
+            with nullcontext() if live is None else live.deleting(), outcome_unknown(f"deleting collection {name!r}"):
+                segments = self._catalogue.segments_of(number)
                 sequence = self._catalogue.delete(name)
                 failpoints.hit("delete.synced")
                 if self._acked is not None:
-                    self._acked.drop(sequence, live.number)
+                    self._acked.drop(sequence, number)
             self._lives.pop(name, None)
             self.resources.share()
             failpoints.hit("delete.acked")
             if self._segments is not None:
-                for segment in live.segments:
-                    self._segments.remove(segment.name)
+                for segment in segments:
+                    self._segments.remove(segment)
 
     def info(self) -> DatabaseInfo:
         return DatabaseInfo(
