@@ -170,3 +170,29 @@ def test_what_cannot_be_removed_holds_nothing_up(tmp_path: Path, monkeypatch: py
     with vectordb.Database(tmp_path) as db:
         assert len(_segments(tmp_path)) == 1
         assert db["c"].count() == len(IDS) - 20
+
+
+@pytest.mark.parametrize("name", ["vectors.f32", "index.bin", "storage"])
+def test_what_cannot_be_checked_in_the_background_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    opened = Path.open
+
+    def refuse(path: Path, *args: Any, **more: Any) -> Any:
+        return _refusing(errno.EMFILE)() if path.name == name else opened(path, *args, **more)
+
+    def full(*args: object) -> None:
+        raise RuntimeError("IO error: While open a file for random read: 1.sst: Too many open files")
+
+    with vectordb.Database(_folder(tmp_path), scrub_bytes_per_second=0) as db:
+        engine: Any = db._backend
+        live = engine._live("c")
+        monkeypatch.setattr(Path, "open", refuse)
+        if name == "storage":
+            monkeypatch.setattr(engine._storage, "_cursor", full)
+        engine._scrubber._attempt(live)
+        scrub = db["c"].stats().scrub
+        assert (scrub.passes, scrub.damaged, scrub.error) == (0, 0, None)
+        monkeypatch.undo()
+        engine._scrubber._attempt(live)
+        assert db["c"].stats().scrub.passes == 1
