@@ -106,7 +106,8 @@ class Optimizer:
             while wait and work.merged < mine:
                 if work.error is not None:
                     raise anew(work.error)
-                if self._storage.failure is not None:
+                # Who is still at work may be the one whose write failed, and says so.
+                if self._storage.failure is not None and not work.sealing and work.building is None:
                     raise FailedPrecondition(
                         f"the database takes no writes since one failed ({self._storage.failure}), and makes no more "
                         "segments; mend the cause, then close and open it again",
@@ -229,6 +230,13 @@ class Optimizer:
                 work.fail(name, kept(error, "optimizing failed"))
                 self._changed.notify_all()
             return False
+        finally:
+            # Only now: who sees that nobody is at work sees, too, why.
+            with self._changed:
+                if name == _SEALER:
+                    work.sealing = False
+                else:
+                    work.building = None
         if busy:
             # Only then: two idle threads must not wake each other for ever.
             with self._changed:
@@ -258,8 +266,6 @@ class Optimizer:
                     work.upto = live.segments[-1].hi if live.segments else 0
                     work.version = live.state.version
         finally:
-            with self._changed:
-                work.sealing = False
             self._resources.memory.settle()
         self._sweep(live)
         return True
@@ -329,9 +335,6 @@ class Optimizer:
             if shop.is_moot():
                 raise BuildCancelled from None
             raise
-        finally:
-            with self._changed:
-                work.building = None
         return True
 
     def _lean_index(self, live: LiveCollection, work: Work) -> Index | None:
