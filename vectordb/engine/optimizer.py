@@ -101,13 +101,14 @@ class Optimizer:
                 work.erase = mine
             else:
                 work.full = mine
-            work.failures.clear()
+            if self._storage.failure is None:  # else nothing is tried again, and what failed is told
+                work.failures.clear()
             self._changed.notify_all()
             while wait and work.merged < mine:
                 if work.error is not None:
                     raise anew(work.error)
                 # Who is still at work may be the one whose write failed, and says so.
-                if self._storage.failure is not None and not work.sealing and work.building is None:
+                if self._storage.failure is not None and not work.busy:
                     raise FailedPrecondition(
                         f"the database takes no writes since one failed ({self._storage.failure}), and makes no more "
                         "segments; mend the cause, then close and open it again",
@@ -215,6 +216,8 @@ class Optimizer:
     def _attempt(self, name: str, step: Callable[[Work], bool], work: Work) -> bool:
         if self._storage.failure is not None:
             return False  # nothing could be named in the manifest: each attempt would only leave its files behind
+        with self._changed:
+            work.busy.add(name)
         try:
             busy = step(work)
         except (BuildCancelled, InterruptedError):
@@ -233,6 +236,7 @@ class Optimizer:
         finally:
             # Only now: who sees that nobody is at work sees, too, why.
             with self._changed:
+                work.busy.discard(name)
                 if name == _SEALER:
                     work.sealing = False
                 else:

@@ -27,6 +27,7 @@ class Work:
         sealing_progress, building_progress: Fractions of the running jobs.
         full: The last call that wants everything merged; ``erase``: the last one that wants nothing dead to stay.
         stale: While erasing, the indexes that have yet to be built anew; None until all segments are clean.
+        busy: The threads that are at work on it, sweeping included.
         failures: By thread, why its last job failed and when it tries again: an index that cannot be built must not
             keep the tail from being sealed.
     """
@@ -44,6 +45,7 @@ class Work:
     full: int = 0
     erase: int = 0
     stale: frozenset[str] | None = None
+    busy: set[str] = field(default_factory=set)
     failures: dict[str, tuple[VectorDBError, float]] = field(default_factory=dict)
 
     @property
