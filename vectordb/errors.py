@@ -27,8 +27,10 @@ raises exactly the class that the engine raised.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
@@ -164,6 +166,42 @@ def described(error: BaseException) -> str:
         return error.message
     system = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
     return f"{type(error).__name__}{system}; the log has it"
+
+
+_EXHAUSTED: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        errno.ENOSPC: ("disk", "no space is left; free disk space"),
+        errno.EDQUOT: ("disk", "the quota leaves no space; free disk space"),
+        errno.EMFILE: ("files", "too many files are open in this process; raise its limit (ulimit -n)"),
+        errno.ENFILE: ("files", "too many files are open on this machine; raise the system's limit"),
+        errno.ENOMEM: ("memory", "the system gives no more memory"),
+    }
+)
+"""What the system has no more of, by error number: that says nothing about the file that was asked for."""
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether the system refused something for want of disk space, open files or memory."""
+    return isinstance(error, OSError) and error.errno in _EXHAUSTED
+
+
+def refused(what: str, error: OSError, **fields: Any) -> VectorDBError:
+    """What the system's refusal kept from being done (``what``), as an error of this tree."""
+    if (exhausted := _EXHAUSTED.get(error.errno or 0)) is not None:
+        limit, mend = exhausted
+        return ResourceExhausted(f"{what}: {mend}", limit=limit, **fields)
+    return FailedPrecondition(f"{what}: {error.strerror or error}", **fields)
+
+
+@contextmanager
+def os_errors_told(what: str, **fields: Any) -> Iterator[None]:
+    """Says of a block's ``OSError`` what it kept from being done; a cancellation (``InterruptedError``) is none."""
+    try:
+        yield
+    except InterruptedError:
+        raise
+    except OSError as error:
+        raise refused(what, error, **fields) from error
 
 
 def _subclasses(root: type[VectorDBError]) -> dict[str, type[VectorDBError]]:

@@ -17,7 +17,7 @@ import pytest
 import vectordb
 from tests.waiting import wait_until
 from vectordb import col, errors
-from vectordb.engine import jobs, reindexer
+from vectordb.engine import jobs, reindexer, work
 from vectordb.engine.optimizer import Optimizer
 from vectordb.index.base import BuildCancelled
 from vectordb.segments import vectors as matrices
@@ -341,3 +341,38 @@ def test_a_graph_that_the_awaited_merge_would_throw_away_is_abandoned(
         assert built == [100, 300]
     with vectordb.Database(tmp_path) as db:
         assert db["c"].stats().indexed_rows == 300
+
+
+def test_the_tail_is_sealed_while_no_index_can_be_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **more: object) -> None:
+        raise errors.ResourceExhausted("no memory for an index")
+
+    rng = np.random.default_rng(6)
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", DIM, index="hnsw", seal_bytes=4 * DIM * 100)
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "build_index", refuse)
+            for start in range(0, 600, 150):
+                collection.upsert([f"i{n}" for n in range(start, start + 150)], rng.standard_normal((150, DIM)))
+                wait_until(lambda: collection.stats().tail_rows == 0, 10)
+                wait_until(lambda: collection.stats().optimizer.error is not None, 10)
+        assert collection.stats().optimizer.error == "no memory for an index"
+
+
+def test_a_tail_that_could_not_be_sealed_is_tried_again_and_the_error_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "RETRY_SECONDS", 0.2)
+
+    def refuse(*args: object, **more: object) -> None:
+        raise errors.ResourceExhausted("no space for a segment")
+
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", DIM, seal_bytes=4 * DIM * 100)
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "seal", refuse)
+            collection.upsert([f"i{n}" for n in range(150)], np.random.default_rng(6).standard_normal((150, DIM)))
+            wait_until(lambda: collection.stats().optimizer.error == "no space for a segment", 10)
+        wait_until(lambda: collection.stats().tail_rows == 0, 10)
+        wait_until(lambda: collection.stats().optimizer.error is None, 10)
+        assert collection.stats().optimizer.state == "idle"

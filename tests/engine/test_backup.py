@@ -77,6 +77,37 @@ def test_a_restored_database_gives_the_same_answers(tmp_path: Path) -> None:
         assert back["docs"].count() == 902
 
 
+def test_a_backup_says_which_versions_it_has_and_not_which_came_meanwhile(tmp_path: Path) -> None:
+    with Database(tmp_path / "db") as db:
+        docs = db.create_collection("docs", DIM)
+        docs.upsert(["a"], vectors(1))
+
+        def write() -> None:
+            docs.upsert(["b"], vectors(1))
+            docs.upsert(["c"], vectors(1))
+
+        with failpoints.armed("backup.checkpointed", write):
+            made = db.backup(tmp_path / "backups")
+        assert docs.stats().version == 3
+    restore(str(tmp_path / "backups"), tmp_path / "back")
+    with Database(tmp_path / "back") as back:
+        assert {"docs": back["docs"].stats().version} == made.collections == {"docs": 1}
+
+
+def test_a_full_disk_at_restoring_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with filled(tmp_path / "db") as db:
+        db.backup(tmp_path / "backups")
+    (tmp_path / "place").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: failpoints.fail(errno.ENOSPC)())
+        with pytest.raises(errors.ResourceExhausted, match=r"cannot be restored into .*: no space is left"):
+            restore(str(tmp_path / "backups"), tmp_path / "place" / "back")
+    assert list((tmp_path / "place").iterdir()) == []
+    (tmp_path / "place" / "file").touch()
+    with pytest.raises(errors.FailedPrecondition, match="cannot be restored into"):
+        restore(str(tmp_path / "backups"), tmp_path / "place" / "file" / "back")
+
+
 def test_the_second_backup_writes_only_what_changed(tmp_path: Path) -> None:
     with filled(tmp_path / "db") as db:
         first = db.backup(tmp_path / "backups")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 import vectordb
 from vectordb import col, errors, failpoints
+from vectordb.engine import database, work
 from vectordb.storage import stall
 from vectordb.storage.acked import read_acked
 
@@ -163,3 +166,87 @@ def test_a_large_call_that_breaks_off_leaves_nothing(
         assert {r.text for r in collection.get(ids[::500])} == {"old"}
         assert collection.stats().version == 1
     db.close()
+
+
+def test_a_database_that_takes_no_writes_makes_no_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "RETRY_SECONDS", 0.05)
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4, index="hnsw", seal_bytes=1 << 20)
+        collection.upsert([f"i{n}" for n in range(200)], np.random.default_rng(1).normal(size=(200, 4)))
+        with failpoints.armed("storage.sync", failpoints.fail(errno.ENOSPC)), pytest.raises(errors.ResourceExhausted):
+            collection.upsert(["a"], ONES)
+        collection.optimize(wait=False)
+        with pytest.raises(errors.FailedPrecondition, match="takes no writes since one failed"):
+            collection.optimize()
+        time.sleep(1.0)
+        assert [path for path in (tmp_path / "segments").iterdir() if path.is_dir()] == []
+        assert "no space left" in str(collection.stats().optimizer.error)
+        assert collection.count() == 200
+    with vectordb.Database(tmp_path) as db:
+        db["c"].optimize()
+        assert db["c"].stats().indexed_rows == db["c"].count()
+
+
+def test_a_full_disk_keeps_nobody_from_deleting_a_collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vectordb.Database(tmp_path) as db:
+        for name in ("a", "b"):
+            db.create_collection(name, 4).upsert(["x"], ONES)
+            db[name].optimize()
+        with monkeypatch.context() as patch:
+            patch.setattr("os.posix_fallocate", lambda *_: failpoints.fail(errno.ENOSPC)())
+            db.delete_collection("a")
+        assert len([path for path in (tmp_path / "segments").iterdir() if path.is_dir()]) == 1
+        assert db.create_collection("a", 4).count() == 0
+        db["b"].upsert(["y"], ONES)
+    with vectordb.Database(tmp_path) as db:
+        assert (db["a"].count(), db["b"].count()) == (0, 2)
+
+
+def test_collections_are_listed_while_others_come_and_go() -> None:
+    found: list[object] = []
+    with vectordb.Database(":memory:") as db:
+        for n in range(200):
+            db.create_collection(f"c{n}", 2)
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.is_set() and not found:
+                try:
+                    db.list_collections()
+                except RuntimeError as error:
+                    found.append(error)
+
+        before = sys.getswitchinterval()
+        looking = [threading.Thread(target=look) for _ in range(3)]
+        try:
+            sys.setswitchinterval(1e-6)
+            for thread in looking:
+                thread.start()
+            for n in range(200):
+                db.create_collection(f"d{n}", 2)
+                db.delete_collection(f"c{n}")
+        finally:
+            sys.setswitchinterval(before)
+            done.set()
+            for thread in looking:
+                thread.join()
+    assert found == []
+
+
+def test_a_collection_that_cannot_be_opened_can_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise errors.Corruption("a payload is missing from storage")
+
+    with vectordb.Database(tmp_path) as db:
+        db.create_collection("c", 4).upsert(["x"], ONES)
+        db["c"].optimize()
+    with vectordb.Database(tmp_path) as db:
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "open_collection", refuse)
+            with pytest.raises(errors.Corruption):
+                db["c"].count()
+            db.delete_collection("c")
+        assert db.list_collections() == []
+        assert [path for path in (tmp_path / "segments").iterdir() if path.is_dir()] == []
+        assert read_acked(tmp_path / "ACKED").versions == {}
+        assert db.create_collection("c", 4).count() == 0

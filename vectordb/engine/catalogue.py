@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from vectordb import failpoints
 from vectordb.engine.manifest import refs_of
-from vectordb.errors import AlreadyExists, CollectionNotFound, FailedPrecondition
+from vectordb.errors import AlreadyExists, CollectionNotFound, Corruption, FailedPrecondition
 from vectordb.storage import codec, keys
 from vectordb.storage.base import Batch, Family, Storage
 from vectordb.storage.catalogue import Choice, decode_config, decode_manifest, encode_config
@@ -33,7 +33,8 @@ class Catalogue:
 
     def numbers(self) -> Mapping[str, int]:
         """Numbers by name."""
-        return {name: number for name, (number, _) in self._collections.items()}
+        # Of a copy, made at once: others may be creating and deleting meanwhile.
+        return {name: number for name, (number, _) in list(self._collections.items())}
 
     def find(self, name: str) -> tuple[int, CollectionConfig]:
         """Number and configuration.
@@ -69,6 +70,14 @@ class Catalogue:
             if manifest is not None:
                 refs.extend(ref for entry in decode_manifest(manifest) for ref in refs_of(entry))
         return refs
+
+    def segments_of(self, number: int) -> list[str]:
+        """The segments that one manifest names; none where it cannot be read."""
+        try:
+            manifest = self._storage.get(Family.META, keys.manifest_key(number))
+            return [] if manifest is None else [entry.name for entry in decode_manifest(manifest)]
+        except Corruption:
+            return []  # they are garbage for the next opening
 
     def create(self, config: CollectionConfig, exist_ok: bool) -> tuple[CollectionConfig, tuple[int, int] | None]:
         """Adds a collection.

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from vectordb.engine.reindexer import Reindexer
 from vectordb.engine.report import build_lag, collection_stats
 from vectordb.engine.results import fingerprint_of_change, fingerprint_of_rows
 from vectordb.engine.writer import Call, Committer, Syncs, outcome_unknown
-from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError
+from vectordb.errors import Closed, FailedPrecondition, InvalidArgument, VectorDBError, os_errors_told
 from vectordb.filter import Filter
 from vectordb.query.deadline import Deadline
 from vectordb.requests import (
@@ -73,7 +74,7 @@ class Engine(Care):
     Raises:
         DirectoryLocked: Another process, or engine, owns the folder; the message says which.
         FailedPrecondition: The folder is of a newer format, or not a database. Corruption: It is damaged, or
-            acknowledged data is missing.
+            acknowledged data is missing. ResourceExhausted: Its disk is full.
     """
 
     def __init__(
@@ -110,7 +111,8 @@ class Engine(Care):
             self._catalogue = Catalogue(self._storage)
         else:
             self._folder = Path(path).expanduser().absolute()
-            self._open_folder(self._folder, demands.storage_sizes(cache_bytes), accept_loss)
+            with os_errors_told(f"folder {self._folder} cannot be opened", path=str(self._folder)):
+                self._open_folder(self._folder, demands.storage_sizes(cache_bytes), accept_loss)
         self.resources = Resources(demands, self._folder, self._storage, self._lives)
         self._committer = Committer(self._storage, self._acked, self._durability)
         self._optimizer = Optimizer(self._storage, self._segments, self.resources)
@@ -122,16 +124,13 @@ class Engine(Care):
         _ENGINES.add(self)
 
     def _new_scrubber(self, rate: int) -> Scrubber | None:
-        if self._segments is None:
-            return None
-        return Scrubber(self._storage, self._segments, lambda: list(self._lives.values()), rate)
+        store = self._segments
+        return None if store is None else Scrubber(self._storage, store, lambda: list(self._lives.values()), rate)
 
     def _open_folder(self, folder: Path, sizes: Sizes, accept_loss: bool) -> None:
         check_format(folder, create=True)
-        try:
+        with os_errors_told(f"cannot create folder {folder}", path=str(folder)):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise FailedPrecondition(f"cannot create folder {folder}: {error.strerror}", path=str(folder)) from None
         self._directory_lock = DirectoryLock(folder, shared=self._shared)
         try:
             failpoints.hit("open.locked")
@@ -164,8 +163,7 @@ class Engine(Care):
                 config, made = self._catalogue.create(request.config, request.exist_ok)
                 failpoints.hit("create.synced")
                 if made is not None and self._acked is not None:
-                    number, sequence = made
-                    self._acked.store(sequence, {number: 0})
+                    self._acked.store(made[1], {made[0]: 0})
             return config
 
     def collection_config(self, name: str) -> CollectionConfig:
@@ -178,18 +176,20 @@ class Engine(Care):
     def delete_collection(self, name: str) -> None:
         with self._lock:
             self._check_writable()
-            live = self._live(name)
-            live.end("deleted")
-            with live.commit_gate, live.manifest_lock, outcome_unknown(f"deleting collection {name!r}"):
+            # It is not opened for that: what cannot be opened could not be deleted.
+            number, live = self._catalogue.find(name)[0], self._lives.get(name)
+            with nullcontext() if live is None else live.deleting(), outcome_unknown(f"deleting collection {name!r}"):
+                segments = self._catalogue.segments_of(number)
                 sequence = self._catalogue.delete(name)
                 failpoints.hit("delete.synced")
                 if self._acked is not None:
-                    self._acked.store(sequence, {}, dropped=[live.number])
+                    self._acked.drop(sequence, number)
             self._lives.pop(name, None)
+            self.resources.share()
             failpoints.hit("delete.acked")
             if self._segments is not None:
-                for segment in live.segments:
-                    self._segments.remove(segment.name)
+                for segment in segments:
+                    self._segments.remove(segment)
 
     def info(self) -> DatabaseInfo:
         return DatabaseInfo(

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -188,6 +189,13 @@ class LiveCollection:
     def end(self, why: str) -> None:
         """``"deleted"`` or ``"closed"``: nothing works from now on."""
         self._gone = why
+
+    @contextmanager
+    def deleting(self) -> Iterator[None]:
+        """Ends it, and holds what may see nothing half done meanwhile."""
+        self.end("deleted")
+        with self.commit_gate, self.manifest_lock:
+            yield
 
     def missing_payload(self, offset: int, payload_version: int) -> Corruption | CollectionNotFound | Closed:
         """The error for a row whose payload storage does not have."""

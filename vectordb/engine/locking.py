@@ -6,13 +6,14 @@ the error message. It is taken on an open file and therefore also keeps out a se
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
 from pathlib import Path
 
-from vectordb.errors import DirectoryLocked, FailedPrecondition
+from vectordb.errors import DirectoryLocked, FailedPrecondition, refused
 
 COMING = ""
 """The door of an owner that has not opened it yet."""
@@ -26,6 +27,7 @@ class DirectoryLock:
 
     Raises:
         DirectoryLocked: Another process, or another engine of this process, owns the folder.
+        FailedPrecondition: It cannot be written. ResourceExhausted: Its disk is full.
     """
 
     def __init__(self, folder: Path, *, shared: bool = False) -> None:
@@ -45,7 +47,12 @@ class DirectoryLock:
             owner = self._read_owner()
             os.close(self._fd)
             raise _locked(folder, owner) from None
-        self.announce()
+        try:
+            self.announce()
+        except OSError as error:
+            # Else nobody of this process could open the folder until it ends.
+            self.release()
+            raise refused(f"cannot write {path}", error, path=str(path)) from error
 
     def announce(self, *, address: str | None = None, door: str | None = None) -> None:
         """Writes who owns the folder, where it serves and at which door others may knock; ``None``: as before."""
@@ -70,7 +77,8 @@ class DirectoryLock:
     def release(self) -> None:
         """Gives the folder up. Idempotent."""
         if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
+            with contextlib.suppress(OSError):  # the text is only for messages
+                os.ftruncate(self._fd, 0)
             # Explicitly: a forked child may hold the descriptor open, and with it the lock.
             fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)

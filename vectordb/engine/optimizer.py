@@ -11,14 +11,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vectordb.engine import jobs
 from vectordb.engine.capacity.processors import build_threads, lower_priority
 from vectordb.engine.policy import REWRITE_DEAD_ASKED, Index, Job, Merge, next_job
 from vectordb.engine.survey import Outrun, facts_of
-from vectordb.errors import Closed, DeadlineExceeded, ResourceExhausted, VectorDBError, anew, kept
+from vectordb.engine.work import Work
+from vectordb.errors import Closed, DeadlineExceeded, FailedPrecondition, ResourceExhausted, anew, kept
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.build import MAX_DEAD
 from vectordb.stats import OptimizerStats
@@ -35,47 +36,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vectordb.engine")
 
 _IDLE_SECONDS = 1.0
-_RETRY_SECONDS = 30.0
+_SEALER, _BUILDER = "vectordb-sealer", "vectordb-builder"
 _SWEEP_AT_ONCE = 250
 _LONGEST_DELAY = 2.0
 _LONGEST_RELIEF = 10.0
-
-
-@dataclass(slots=True)
-class _Work:
-    """What is going on with one collection. Guarded by the optimizer's condition.
-
-    Calls of ``optimize`` are numbered. What is written after a call is not waited for: else a call beside steady
-    writers would never return.
-
-    Attributes:
-        asked: The last call; ``sealed``: up to which one the tail is sealed; ``merged``: up to which one all is done.
-        upto: End of the offsets that the calls up to ``sealed`` are about; ``version``: the one they are about.
-        sealing: Whether the sealer is at work; ``building``: what the builder does (``merging``, ``indexing``).
-        sealing_progress, building_progress: Fractions of the running jobs.
-        full: The last call that wants everything merged; ``erase``: the last one that wants nothing dead to stay.
-        stale: While erasing, the indexes that have yet to be built anew; None until all segments are clean.
-    """
-
-    live: LiveCollection
-    error: VectorDBError | None = None
-    retry_at: float = 0.0
-    asked: int = 0
-    sealed: int = 0
-    merged: int = 0
-    upto: int = 0
-    version: int = 0
-    sealing: bool = False
-    building: str | None = None
-    sealing_progress: float = 0.0
-    building_progress: float = 0.0
-    full: int = 0
-    erase: int = 0
-    stale: frozenset[str] | None = None
-
-    @property
-    def is_erasing(self) -> bool:
-        return self.erase > self.merged
 
 
 class Optimizer:
@@ -86,11 +50,11 @@ class Optimizer:
         self._store = store
         self._resources = resources
         self._changed = threading.Condition()
-        self._works: dict[int, _Work] = {}  # guarded by self._changed
+        self._works: dict[int, Work] = {}  # guarded by self._changed
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._run, args=(step,), name=name, daemon=True)
-            for name, step in (("vectordb-sealer", self._seal_or_sweep), ("vectordb-builder", self._build))
+            threading.Thread(target=self._run, args=(name, step), name=name, daemon=True)
+            for name, step in ((_SEALER, self._seal_or_sweep), (_BUILDER, self._build))
         ]
         for thread in self._threads:
             thread.start()
@@ -98,7 +62,7 @@ class Optimizer:
     def watch(self, live: LiveCollection) -> None:
         """Takes care of a collection from now on."""
         with self._changed:
-            self._works[live.number] = _Work(live)
+            self._works[live.number] = Work(live)
             self._changed.notify_all()
         live.wake = lambda: self._nudge(live)
 
@@ -125,6 +89,7 @@ class Optimizer:
 
         Raises:
             VectorDBError: With ``wait``: why a job failed. Closed, CollectionNotFound: It ended meanwhile.
+            FailedPrecondition: With ``wait``: a write failed before, so that nothing new could be named.
             DeadlineExceeded: Nothing remains; the work goes on.
         """
         live.check_open()
@@ -136,11 +101,19 @@ class Optimizer:
                 work.erase = mine
             else:
                 work.full = mine
-            work.error, work.retry_at = None, 0.0
+            if self._storage.failure is None:  # else nothing is tried again, and what failed is told
+                work.failures.clear()
             self._changed.notify_all()
             while wait and work.merged < mine:
                 if work.error is not None:
                     raise anew(work.error)
+                # Who is still at work may be the one whose write failed, and says so.
+                if self._storage.failure is not None and not work.busy:
+                    raise FailedPrecondition(
+                        f"the database takes no writes since one failed ({self._storage.failure}), and makes no more "
+                        "segments; mend the cause, then close and open it again",
+                        reason=self._storage.failure,
+                    )
                 if self._closing:
                     raise Closed("the database was closed while it was optimized; call optimize again after opening")
                 if remaining() <= 0:
@@ -148,7 +121,7 @@ class Optimizer:
                 live.check_open()
                 self._changed.wait(min(0.2, remaining()))
 
-    def _work(self, live: LiveCollection) -> _Work:
+    def _work(self, live: LiveCollection) -> Work:
         """Under self._changed. Raises CollectionNotFound or Closed where the collection ended."""
         work = self._works.get(live.number)
         if work is None:
@@ -186,7 +159,7 @@ class Optimizer:
             work = self._work(live)
             error = None if work.error is None else work.error.message
             state, progress = "idle" if error is None else "failed", 1.0
-            error = error or self._resources.hindrance(live)
+            error = error or self._storage.failure or self._resources.hindrance(live)
             if work.building is not None:
                 state, progress = work.building, work.building_progress
             elif work.sealing:
@@ -203,7 +176,7 @@ class Optimizer:
 
     # The threads
 
-    def _run(self, step: Callable[[_Work], bool]) -> None:
+    def _run(self, name: str, step: Callable[[Work], bool]) -> None:
         lower_priority()
         while not self._closing:
             with self._changed:
@@ -212,8 +185,8 @@ class Optimizer:
             for work in works:
                 if work.live.is_gone:
                     self._forget(work)
-                elif not self._closing and time.monotonic() >= work.retry_at:
-                    busy |= self._attempt(step, work)
+                elif not self._closing and not work.waits(name):
+                    busy |= self._attempt(name, step, work)
             del works
             if not busy:
                 with self._changed:
@@ -222,22 +195,29 @@ class Optimizer:
 
     def _has_work(self) -> bool:
         """Whether a request came in since the works were looked at (under self._changed)."""
-        now = time.monotonic()
+        if self._storage.failure is not None:
+            return False
         return any(
-            work.retry_at <= now
-            and (
-                (work.asked > work.sealed and not work.sealing)
-                or (work.sealed > work.merged and work.building is None and work.live.target is None)
+            (work.asked > work.sealed and not work.sealing and not work.waits(_SEALER))
+            or (
+                work.sealed > work.merged
+                and work.building is None
+                and work.live.target is None
+                and not work.waits(_BUILDER)
             )
             for work in self._works.values()
         )
 
-    def _forget(self, work: _Work) -> None:
+    def _forget(self, work: Work) -> None:
         with self._changed:
             self._works.pop(work.live.number, None)
             self._changed.notify_all()
 
-    def _attempt(self, step: Callable[[_Work], bool], work: _Work) -> bool:
+    def _attempt(self, name: str, step: Callable[[Work], bool], work: Work) -> bool:
+        if self._storage.failure is not None:
+            return False  # nothing could be named in the manifest: each attempt would only leave its files behind
+        with self._changed:
+            work.busy.add(name)
         try:
             busy = step(work)
         except (BuildCancelled, InterruptedError):
@@ -250,21 +230,29 @@ class Optimizer:
             else:
                 _log.exception("optimizing collection %r failed; it is tried again", work.live.name)
             with self._changed:
-                work.error = kept(error, "optimizing failed")
-                work.retry_at = time.monotonic() + _RETRY_SECONDS
+                work.fail(name, kept(error, "optimizing failed"))
                 self._changed.notify_all()
             return False
+        finally:
+            # Only now: who sees that nobody is at work sees, too, why.
+            with self._changed:
+                work.busy.discard(name)
+                if name == _SEALER:
+                    work.sealing = False
+                else:
+                    work.building = None
         if busy:
             # Only then: two idle threads must not wake each other for ever.
             with self._changed:
                 self._changed.notify_all()
         return busy
 
-    def _seal_or_sweep(self, work: _Work) -> bool:
+    def _seal_or_sweep(self, work: Work) -> bool:
         live = work.live
         with self._changed:
             asked = work.asked
-            work.sealing = asked > work.sealed or live.seal_due
+            # What could not be sealed is tried again, however little has been written since.
+            work.sealing = asked > work.sealed or live.seal_due or _SEALER in work.failures
             work.sealing_progress = 0.0
         if not work.sealing:
             return self._sweep(live)
@@ -276,13 +264,12 @@ class Optimizer:
             jobs.seal_tail(self._workshop(live, live.form, progress, all_processors=False))
             with self._changed, live.lock:
                 live.pressed = False
+                work.failures.pop(_SEALER, None)
                 if asked > work.sealed:
                     work.sealed = asked
                     work.upto = live.segments[-1].hi if live.segments else 0
                     work.version = live.state.version
         finally:
-            with self._changed:
-                work.sealing = False
             self._resources.memory.settle()
         self._sweep(live)
         return True
@@ -299,7 +286,7 @@ class Optimizer:
         # Else more keys a second than one such step would come in than are forgotten.
         return swept > 0 or len(expired) == _SWEEP_AT_ONCE
 
-    def _build(self, work: _Work) -> bool:
+    def _build(self, work: Work) -> bool:
         live, form = work.live, work.live.form
         with self._changed:
             sealed = work.sealed
@@ -321,9 +308,9 @@ class Optimizer:
                 if job is None:
                     return False
             if job is None:
+                work.failures.pop(_BUILDER, None)
                 if asked:
-                    work.merged = sealed
-                    work.error, work.stale = None, None
+                    work.merged, work.stale = sealed, None
                     self._changed.notify_all()
                 # After a request there may be work of the usual kind.
                 return asked
@@ -347,17 +334,14 @@ class Optimizer:
             else:
                 jobs.index_segment(shop, job.at)
             with self._changed:
-                work.error = None
+                work.failures.pop(_BUILDER, None)
         except Exception:
             if shop.is_moot():
                 raise BuildCancelled from None
             raise
-        finally:
-            with self._changed:
-                work.building = None
         return True
 
-    def _lean_index(self, live: LiveCollection, work: _Work) -> Index | None:
+    def _lean_index(self, live: LiveCollection, work: Work) -> Index | None:
         """The next index that was built in codes for want of memory, and for which there is enough by now."""
         for at, segment in enumerate(live.segments):
             if segment.lo >= work.upto:
@@ -366,7 +350,7 @@ class Optimizer:
                 return Index(at)
         return None
 
-    def _cancelled_or_outrun(self, work: _Work, job: Job) -> Callable[[], bool]:
+    def _cancelled_or_outrun(self, work: Work, job: Job) -> Callable[[], bool]:
         """For a job of the background: true also once somebody waits for a merge that would throw its result away."""
         live, outrun = work.live, Outrun(work.live, job)
 
@@ -386,7 +370,7 @@ class Optimizer:
         return jobs.Workshop(live, self._storage, self._store, threads, cancelled, progress, form, self._resources)
 
 
-def _stale_index(live: LiveCollection, work: _Work) -> Index | None:
+def _stale_index(live: LiveCollection, work: Work) -> Index | None:
     """The next index that may have learned from rows that are erased, also where its own segment never held them."""
     learned = {s.built.info.name: at for at, s in enumerate(live.segments) if s.built is not None and _learns(s.built)}
     if work.stale is None:

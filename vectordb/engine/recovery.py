@@ -25,7 +25,7 @@ from vectordb.engine.live import Contents, LiveCollection
 from vectordb.engine.manifest import ref_of, refs_of, write_manifest
 from vectordb.engine.results import Results
 from vectordb.engine.sweep import Sweep
-from vectordb.errors import Corruption, VectorDBError, anew
+from vectordb.errors import Corruption, VectorDBError, anew, os_errors_told
 from vectordb.index.base import BuildCancelled
 from vectordb.metric import prepared
 from vectordb.segments.build import seal
@@ -69,8 +69,16 @@ def open_collection(
         loads: Whether an index of a kind and size in bytes may be loaded; where not, its segment is searched exactly.
 
     Raises:
-        Corruption: Storage itself is damaged.
+        Corruption: Storage itself is damaged. ResourceExhausted: No disk space, files or memory are left.
+        FailedPrecondition: The system refuses something else.
     """
+    with os_errors_told(f"collection {config.name!r} cannot be opened", collection=config.name):
+        return _opened(number, config, storage, store, loads)
+
+
+def _opened(
+    number: int, config: CollectionConfig, storage: Storage, store: SegmentStore | None, loads: Loads
+) -> LiveCollection:
     data = storage.get(Family.META, keys.state_key(number))
     state = State() if data is None else codec.decode_state(data)
     failpoints.hit("recover.begin")

@@ -98,8 +98,8 @@ def seal(sources: Sequence[View], store: SegmentStore | None, options: SealOptio
     )
     if store is not None:
         _write(merge, info, offsets, vector_rows, store)
-        segment = map_segment(store, info.name, options.fields)
         try:
+            segment = map_segment(store, info.name, options.fields)
             publish_text(store, segment, text)
         except BaseException:
             store.remove(info.name)
@@ -247,7 +247,11 @@ def build_index(
         size = path.stat().st_size
         draft.adopt()
         ref = store.publish_index(draft, info)
-    loaded = kind.load(store.path(ref) / INDEX, vectors, metric, options)
+    try:
+        loaded = kind.load(store.path(ref) / INDEX, vectors, metric, options)
+    except BaseException:
+        store.remove(ref)
+        raise
     return segment.with_index(BuiltIndex(loaded, kind, info), ref, size)
 
 

@@ -7,7 +7,6 @@ in the manifest. A crash at any point leaves a temporary folder or an unnamed on
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from uuid import uuid4
 import xxhash
 
 from vectordb import failpoints
-from vectordb.errors import ResourceExhausted
+from vectordb.errors import is_exhausted, refused
 from vectordb.segments.info import (
     INDEX_FILE,
     SEGMENT_FILE,
@@ -89,7 +88,7 @@ class FileWriter:
 class Draft:
     """A folder under construction. As a context manager it removes itself when it was not published.
 
-    Raises (from the ``with`` block): ``ResourceExhausted`` where the disk is full.
+    Raises (from the ``with`` block): ``ResourceExhausted`` where no disk space, files or memory are left.
     """
 
     def __init__(self, root: Path) -> None:
@@ -97,19 +96,26 @@ class Draft:
         self._files: Files = {}
 
     def __enter__(self) -> Self:
-        self.path.mkdir()
+        try:
+            self.path.mkdir()
+        except OSError as error:
+            self._tell(error)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhausted(
-                f"no space left for a segment below '{self.path.parent}': free disk space; "
-                "searches go on without the new segment meanwhile",
-                limit="disk",
-            ) from error
+        self._tell(error)
+
+    def _tell(self, error: BaseException | None) -> None:
+        if isinstance(error, OSError) and is_exhausted(error):
+            what = (
+                f"a segment below '{self.path.parent}' cannot be written (searches go on without the new segment "
+                "meanwhile)"
+            )
+            raise refused(what, error) from error
 
     def writer(self, name: str) -> FileWriter:
         """Opens a new file of the folder for writing."""
@@ -133,8 +139,13 @@ class Draft:
         sync_directory(self.path)
         failpoints.hit("publish.synced")
         self.path.rename(final)
-        failpoints.hit("publish.renamed")
-        sync_directory(final.parent)
+        try:
+            failpoints.hit("publish.renamed")
+            sync_directory(final.parent)
+        except OSError:
+            # Whoever asked for it is told that there is none: nobody else would ever remove it.
+            shutil.rmtree(final, ignore_errors=True)
+            raise
         return self._files
 
 

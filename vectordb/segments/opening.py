@@ -16,7 +16,7 @@ from vectordb.segments.blobs import BlobColumn
 from vectordb.segments.changes import Changes
 from vectordb.segments.ids import IdColumn
 from vectordb.segments.segment import BuiltIndex, Segment, SegmentData
-from vectordb.segments.store import split
+from vectordb.segments.store import damage, split
 from vectordb.segments.vectors import VectorMatrix, map_array, map_bytes
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def open_segment(
 
     Raises:
         InterruptedError: ``cancelled`` turned true.
+        ResourceExhausted: The process has no more files or memory to open it with; nothing is set aside.
     """
     name, index = split(ref)
     problems = store.check(name, cancelled)
@@ -81,7 +82,7 @@ def open_segment(
             segment = map_segment(store, name, fields)
         except Exception as err:
             # Whatever facts that do not fit together lead to: a segment is only a cache.
-            problems = [str(err)]
+            problems = [damage(err)]
     if problems:
         store.quarantine(name)
         return Opened(None, problems)
@@ -116,6 +117,7 @@ def open_index(
 
     Raises:
         InterruptedError: ``cancelled`` turned true.
+        ResourceExhausted: The process has no more files or memory to open it with; nothing is set aside.
     """
     problems = store.check(ref, cancelled)
     if not problems:
@@ -123,7 +125,7 @@ def open_index(
             return Opened(load_index(segment, store, ref), [])
         except Exception as err:
             # Whatever a third party's loader raises: an index is only a cache.
-            problems = [f"index of '{store.path(ref)}' does not load: {err}"]
+            problems = [f"index of '{store.path(ref)}' does not load: {damage(err)}"]
     store.quarantine(ref)
     return Opened(None, problems)
 

@@ -13,13 +13,15 @@ any loader sees it.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from vectordb.errors import Corruption
+from vectordb.errors import Corruption, is_exhausted, refused
 from vectordb.segments.files import TEMPORARY, Draft, checksum, remove_tree, sync_directory
 from vectordb.segments.info import (
     INDEX_FILE,
@@ -33,6 +35,8 @@ from vectordb.segments.info import (
     read_segment_info,
     read_text_info,
 )
+
+_log = logging.getLogger("vectordb.segments")
 
 DAMAGED = "damaged-"
 TEXT = "text"
@@ -118,11 +122,14 @@ class SegmentStore:
         """What is wrong with one folder, from its stamp where that still holds, else by a full check.
 
         A reference with an index is checked for the index alone; check its segment by the segment's own reference.
+
+        Raises:
+            ResourceExhausted: As :meth:`verify`. InterruptedError: ``cancelled`` turned true.
         """
         try:
             facts, files = self._facts(ref)
         except (Corruption, OSError) as err:
-            return [str(err)]
+            return [damage(err)]
         if self._stamped(ref) == facts and _sizes_hold(facts, files):
             return []
         return self.verify(ref, cancelled)
@@ -135,6 +142,7 @@ class SegmentStore:
 
         Raises:
             InterruptedError: ``cancelled`` turned true.
+            ResourceExhausted: The process has no more files or memory to look with: nothing is known then.
         """
         problems: list[str] = []
         try:
@@ -151,13 +159,20 @@ class SegmentStore:
         except InterruptedError:
             raise
         except (Corruption, OSError) as err:
-            problems.append(str(err))
+            problems.append(damage(err))
         return problems
 
     def remove(self, ref: str) -> None:
-        """Removes an index, or a segment with all its indexes. Open maps of the files stay valid."""
-        self._unstamp(ref)
-        remove_tree(self.root / ref, self.root)
+        """Removes an index, or a segment with all its indexes. Open maps of the files stay valid.
+
+        What the system does not let go is garbage for the next opening: nobody who has put something else in its place
+        can do more about it.
+        """
+        try:
+            self._unstamp(ref)
+            remove_tree(self.root / ref, self.root)
+        except OSError as error:
+            _log.warning("'%s' cannot be removed; the next opening tries again: %s", self.root / ref, error)
 
     def quarantine(self, ref: str) -> Path | None:
         """Sets a damaged folder aside under ``damaged-...`` and keeps the last few of those; None when it is gone."""
@@ -249,11 +264,16 @@ class SegmentStore:
         self._write_stamp(ref, self._facts(ref)[0])
 
     def _write_stamp(self, ref: str, facts: Facts) -> None:
-        # Not synced: a lost or torn stamp only costs a full check.
+        # Not synced: a lost or torn stamp only costs a full check. So does one that a full disk does not take: it says
+        # nothing of the files.
         path = self._stamp_path(ref)
         temporary = path.with_name(f"{TEMPORARY}{uuid4().hex}")
-        temporary.write_text(json.dumps(facts), encoding="utf-8")
-        temporary.replace(path)
+        with suppress(OSError):
+            try:
+                temporary.write_text(json.dumps(facts), encoding="utf-8")
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
 
     def _stamped(self, ref: str) -> Facts | None:
         try:
@@ -270,6 +290,19 @@ class SegmentStore:
         yield self._stamp_path(ref)
         if split(ref)[1] is None:
             yield from self.root.glob(f"{ref}.*{_STAMP}")
+
+
+def damage(error: Exception) -> str:
+    """What an error says is wrong with a file.
+
+    Raises:
+        ResourceExhausted: It says nothing of the file, only that the system has no more files or memory to read it
+            with: what is sound must not be taken for damaged then.
+    """
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and is_exhausted(cause):
+        raise refused("the files of a segment cannot be read", cause) from error
+    return str(error)
 
 
 def _sizes_hold(facts: Facts, files: Files) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vectordb.errors import Corruption
 from vectordb.segments.info import TextInfo
-from vectordb.segments.store import text_ref
+from vectordb.segments.store import damage, text_ref
 from vectordb.text.files import encoded, open_index
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def open_text(
 
     Raises:
         InterruptedError: ``cancelled`` turned true.
+        ResourceExhausted: The process has no more files or memory to open it with; nothing is set aside.
     """
     if segment.data.info.documents == 0:
         return OpenedText(True, [])
@@ -75,7 +76,7 @@ def open_text(
         try:
             text = open_index(path)
         except (Corruption, OSError) as err:
-            problems = [str(err)]
+            problems = [damage(err)]
         else:
             if text.n != segment.rows:
                 problems = [f"'{path}' covers {text.n} rows, its segment has {segment.rows}"]

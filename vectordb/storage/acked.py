@@ -29,6 +29,7 @@ last that was acknowledged.
 from __future__ import annotations
 
 import errno
+import logging
 import mmap
 import os
 import struct
@@ -40,7 +41,9 @@ from pathlib import Path
 import xxhash
 
 from vectordb import failpoints
-from vectordb.errors import Closed, Internal, ResourceExhausted
+from vectordb.errors import Closed, Internal, ResourceExhausted, VectorDBError
+
+_log = logging.getLogger("vectordb.storage")
 
 _MAGIC = b"VDBACK01"
 _FILE = struct.Struct("<8sI52x")
@@ -196,6 +199,14 @@ class AckedPage:
         with self._lock:
             self._store(max(sequence, self._sequence), versions, dropped)
 
+    def drop(self, sequence: int, number: int) -> None:
+        """Records that a collection was deleted. Never fails: what is said of one that is gone is passed over
+        (:func:`lost`), and to delete is what frees a full disk, on which no new file can be made."""
+        try:
+            self.store(sequence, {}, dropped=[number])
+        except VectorDBError as error:
+            _log.warning("that collection number %d was deleted is not noted: %s", number, error.message)
+
     def reset(self, sequence: int, versions: Mapping[int, int], dropped: Iterable[int] = ()) -> None:
         """As :meth:`store`, but the sequence may go back: for a loss that the user accepted."""
         with self._lock:
@@ -214,9 +225,10 @@ class AckedPage:
 
     def _place(self, gone: Iterable[int]) -> None:
         """Gives every collection an entry; makes a larger file where there are too many."""
-        free = [place for number in gone if (place := self._places.pop(number, None)) is not None]
+        # They keep their entries until there is a new file, which has none for them.
+        free = any(number in self._places for number in gone)
         new = [number for number in self._versions if number not in self._places]
-        if self._map is None or len(self._versions) > self._capacity or free:
+        if self._map is None or len(self._places) + len(new) > self._capacity or free:
             self._replace_file()
             return
         for place, number in enumerate(new, start=len(self._places)):
@@ -251,6 +263,7 @@ class AckedPage:
             failpoints.hit("acked.replace")
             os.replace(fresh, self.path)
         except OSError as error:
+            self._close_map()  # of a file that nobody will read: the next store makes another
             raise self._translated(error) from error
 
     def _translated(self, error: OSError) -> ResourceExhausted | Internal:

@@ -29,7 +29,7 @@ from typing import Any
 import rocksdict
 
 from vectordb import failpoints
-from vectordb.errors import FailedPrecondition, Internal, VectorDBError
+from vectordb.errors import FailedPrecondition, Internal, VectorDBError, os_errors_told
 from vectordb.storage import forked
 from vectordb.storage.base import Batch, Family
 from vectordb.storage.batch import Delete, DeleteRange, Put, PutMany, RecordedBatch
@@ -287,11 +287,12 @@ class RocksStorage:
         """See :meth:`Storage.disk_bytes`."""
         with self._gate:
             total = 0
-            for entry in os.scandir(self.path):
-                try:
-                    total += entry.stat().st_size
-                except FileNotFoundError:  # a compaction removed it meanwhile
-                    continue
+            with os_errors_told(f"the files of '{self.path}' cannot be counted", path=str(self.path)):
+                for entry in os.scandir(self.path):
+                    try:
+                        total += entry.stat().st_size
+                    except FileNotFoundError:  # a compaction removed it meanwhile
+                        continue
             return total
 
     def memory_bytes(self) -> int:

@@ -38,6 +38,10 @@ def translated(error: Exception, path: Path) -> VectorDBError:
         return ResourceExhausted(
             f"no space left on the device of '{path}': free some, then open the database again ({text})", path=str(path)
         )
+    if "Too many open files" in text:
+        return ResourceExhausted(
+            f"'{path}' cannot be read: too many files are open; raise the limit (ulimit -n) ({text})", path=str(path)
+        )
     if "/LOCK:" in text:
         return DirectoryLocked(f"another process has '{path}' open: close it first ({text})", path=str(path))
     if text.startswith("Not implemented") and "read only" in text:

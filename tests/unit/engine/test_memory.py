@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import vectordb
 from vectordb.engine.capacity import memory
 from vectordb.engine.capacity.allocator import private_bytes
 from vectordb.engine.capacity.memory import AUTO_SHARE, MemoryBudget, available_bytes, build_bytes, settled_limit
@@ -295,3 +298,28 @@ def test_compressed_forms_need_less_and_so_may_be_larger(monkeypatch: pytest.Mon
     assert most is not None
     assert build_bytes(most // (4 * 384), 384, None) <= 34 * MIB
     assert (store.budget.most_segment_bytes(384, QuantizationSpec("sq8")) or 0) > most
+
+
+def test_the_share_of_a_collection_that_was_deleted_goes_to_the_others() -> None:
+    with vectordb.Database(":memory:", memory_limit="256 MiB") as db:
+        lives = db._backend._lives
+        db.create_collection("kept", 4).count()
+        alone = lives["kept"].seal_most, lives["kept"].answers_most
+        for n in range(9):
+            db.create_collection(f"c{n}", 4).count()
+        assert lives["kept"].answers_most == alone[1] // 10
+        for n in range(9):
+            db.delete_collection(f"c{n}")
+        assert (lives["kept"].seal_most, lives["kept"].answers_most) == alone
+
+
+def test_memory_is_counted_while_a_reindex_adds_what_it_has_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    shadows: dict[str, Any] = {"a": "segment", "b": "segment"}
+    live: Any = SimpleNamespace(tail=SimpleNamespace(memory_bytes=lambda: 1), segments=(), shadows=shadows)
+
+    def count(segment: object, *, in_memory: bool) -> int:
+        shadows[f"new-{len(shadows)}"] = segment
+        return 10
+
+    monkeypatch.setattr(memory, "unmapped_index_bytes", count)
+    assert memory.collection_bytes([live], in_memory=False) == {"tail": 1, "segments": 20}

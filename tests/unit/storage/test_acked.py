@@ -150,6 +150,28 @@ def test_full_disk_is_told_before_anything_is_mapped(tmp_path: Path, monkeypatch
     page.close()
 
 
+def test_a_full_disk_keeps_nobody_from_deleting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "ACKED"
+    page = AckedPage(path)
+    page.store(1, dict.fromkeys(range(1, 251), 1))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full)
+        page.drop(2, 7)
+        page.store(3, {250: 2, 1: 2})
+        with pytest.raises(ResourceExhausted, match="no space left"):
+            page.store(4, {251: 0})
+        page.store(5, {250: 3, 2: 2})
+    there = {number: read_acked(path).versions[number] for number in range(1, 251) if number != 7}
+    assert there == dict.fromkeys(there, 1) | {250: 3, 1: 2, 2: 2}
+    assert lost(read_acked(path), 5, there, next_number=252) == []
+    page.store(6, {251: 0})
+    assert read_acked(path).versions == there | {251: 0}
+    page.close()
+
+
 def test_storing_takes_microseconds(tmp_path: Path) -> None:
     page = AckedPage(tmp_path / "ACKED")
     page.store(1, dict.fromkeys(range(1, 1001), 1))

@@ -282,7 +282,7 @@ def collection_bytes(lives: Iterable[LiveCollection], *, in_memory: bool) -> dic
         found["tail"] += live.tail.memory_bytes()
         for segment in live.segments:
             found["segments"] += unmapped_bytes(segment, in_memory=in_memory)
-        for shadow in live.shadows.values():
+        for shadow in list(live.shadows.values()):  # at once: a reindex may add one meanwhile
             # All but the index is shared with what serves.
             found["segments"] += unmapped_index_bytes(shadow, in_memory=in_memory)
     return found

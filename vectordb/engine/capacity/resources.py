@@ -21,7 +21,7 @@ from vectordb.engine.capacity.memory import (
     merge_bytes,
     settled_limit,
 )
-from vectordb.engine.capacity.space import DiskSpace
+from vectordb.engine.capacity.space import DiskSpace, watermark
 from vectordb.limits import Limits, limits_of
 from vectordb.sizes import sizes_text
 from vectordb.storage.rocks_options import WRITE_BUFFER_BYTES, Sizes
@@ -76,10 +76,12 @@ def settled(given: dict[str, Any]) -> tuple[Demands, Limits]:
     """What options of these names ask for.
 
     Raises:
-        InvalidArgument: An unknown name, or a cap out of bounds.
+        InvalidArgument: An unknown name, a cap out of bounds, or a size that is none.
     """
     names = [field.name for field in fields(Demands)]
     demands = Demands(**{name: given[name] for name in names if name in given})
+    # Before the folder is opened: what is found wrong later would leave it locked.
+    _ = demands.memory_bytes, watermark(demands.min_free_disk, 0)
     return demands, limits_of({name: value for name, value in given.items() if name not in names})
 
 
@@ -118,13 +120,17 @@ class Resources:
 
     def adopt(self, live: LiveCollection) -> None:
         """Takes one more open collection into account."""
-        limit = self.memory.limit
-        if limit is None:
-            return
-        live.indexable = partial(self._may_index, live)
-        for each in list(self._lives.values()):
-            each.seal_most = max(_LEAST_SEALED, int(TAIL_SHARE * limit / len(self._lives)))
-            each.answers_most = int(ANSWERS_SHARE * limit / len(self._lives))
+        if self.memory.limit is not None:
+            live.indexable = partial(self._may_index, live)
+            self.share()
+
+    def share(self) -> None:
+        """Gives each open collection its share of the memory for tails and answers: when there is one more, or less."""
+        limit, lives = self.memory.limit, list(self._lives.values())
+        for each in lives if limit is not None else ():
+            assert limit is not None
+            each.seal_most = max(_LEAST_SEALED, int(TAIL_SHARE * limit / len(lives)))
+            each.answers_most = int(ANSWERS_SHARE * limit / len(lives))
             each.share_answers()
 
     def may_load(self, kind: IndexKind, file_bytes: int) -> bool:

@@ -8,11 +8,10 @@ any other: opened, it recovers as after a crash at that moment.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from vectordb.backup import archive
 from vectordb.backup.archive import Listing
 from vectordb.backup.places import Place, place_of
 from vectordb.engine.catalogue import Catalogue
-from vectordb.errors import AlreadyExists, FailedPrecondition, ResourceExhausted, VectorDBError
+from vectordb.errors import AlreadyExists, FailedPrecondition, VectorDBError, os_errors_told
 from vectordb.segments.files import TEMPORARY, sync_directory
 from vectordb.segments.store import split, text_ref
 from vectordb.stats import BackupInfo
@@ -36,6 +35,9 @@ from vectordb.storage.rocks import RocksStorage
 if TYPE_CHECKING:
     from vectordb.engine.live import LiveCollection
     from vectordb.segments.store import SegmentStore
+
+
+_CACHE_BYTES = 8 << 20
 
 
 def stage(
@@ -53,7 +55,7 @@ def stage(
         VectorDBError: What storage says of a failing disk; likewise.
     """
     staging = store.root / f"{TEMPORARY}{uuid4().hex}"  # garbage at the next opening, if this process dies
-    with _told(f"the files of '{folder}' cannot be linked for a backup or a check"):
+    with os_errors_told(f"the files of '{folder}' cannot be linked for a backup or a check"):
         staging.mkdir()
         try:
             return staging, _linked(staging, folder, storage, (store, catalogue, lives))
@@ -106,27 +108,29 @@ def _link(source: Path, target: Path) -> None:
 def save(staging: Path, versions: dict[str, int], place: Place, destination: str) -> BackupInfo:
     """Writes a staged database to a place; ``destination`` is its name."""
     now = datetime.now(UTC)
+    files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
     facts = Listing(
         id=f"{now:%Y%m%dT%H%M%S.%fZ}-{uuid4().hex[:6]}",
         created=now.isoformat(timespec="seconds"),
         release=vectordb.__version__,
         format_version=FORMAT_VERSION,
-        collections=versions,
+        collections=_versions_in(staging, versions),
     )
-    files = {path.relative_to(staging).as_posix(): path for path in staging.rglob("*") if path.is_file()}
-    with _told(f"a backup cannot be written to {destination!r}", destination=destination):
+    with os_errors_told(f"a backup cannot be written to {destination!r}", destination=destination):
         return archive.store(place, facts, files, lambda count: None)
 
 
-@contextmanager
-def _told(what: str, **facts: str) -> Iterator[None]:
-    """Says of a block's ``OSError`` what it kept from being done."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhausted(f"{what}: no space is left; free some", limit="disk", **facts) from error
-        raise FailedPrecondition(f"{what}: {error.strerror or error}", **facts) from error
+def _versions_in(staging: Path, later: dict[str, int]) -> dict[str, int]:
+    """The version of each collection that was linked: what was committed meanwhile (``later``) is not in the backup."""
+    # What is damaged is saved as it is, and what the database says of itself has to do.
+    with contextlib.suppress(VectorDBError):
+        storage = RocksStorage(staging / "rocksdb", read_only=True, cache_bytes=_CACHE_BYTES)
+        try:
+            catalogue = Catalogue(storage)
+            return {name: catalogue.state(number).version for name, number in catalogue.numbers().items()}
+        finally:
+            storage.close()
+    return later
 
 
 def discard(staging: Path, store: SegmentStore) -> None:
@@ -152,7 +156,7 @@ def restore(
     Raises:
         NotFound: There is no such backup. AlreadyExists: The folder holds something.
         Corruption: The backup is damaged; nothing is left behind. FailedPrecondition: It is of a newer format, or the
-            folder cannot be made or written. ResourceExhausted: No space is left.
+            system refuses the folder. ResourceExhausted: The disk is full; likewise.
     """
     folder = Path(folder).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -167,24 +171,28 @@ def restore(
             "upgrade it",
             backup=listing.id,
         )
-    with _told(f"the backup cannot be restored into '{folder}'", path=str(folder)):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = folder.with_name(f".{folder.name}.{uuid4().hex}")
-        fresh.mkdir(mode=0o700)
-        try:
-            archive.fetch(place, listing, fresh, progress)
-            (fresh / "segments").mkdir(exist_ok=True)
-            _note_acked(fresh)
-            for path in [*(p for p in fresh.rglob("*") if p.is_dir()), fresh]:
-                sync_directory(path)
-            failpoints.hit("restore.fetched")
-            if folder.exists():
-                folder.rmdir()
-            fresh.rename(folder)
-            sync_directory(folder.parent)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+    with os_errors_told(f"backup {listing.id!r} cannot be restored into '{folder}'", path=str(folder)):
+        _fetch_into(folder, place, listing, progress)
     return listing.info()
+
+
+def _fetch_into(folder: Path, place: Place, listing: Listing, progress: Callable[[int], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    fresh.mkdir(mode=0o700)
+    try:
+        archive.fetch(place, listing, fresh, progress)
+        (fresh / "segments").mkdir(exist_ok=True)
+        _note_acked(fresh)
+        for path in [*(p for p in fresh.rglob("*") if p.is_dir()), fresh]:
+            sync_directory(path)
+        failpoints.hit("restore.fetched")
+        if folder.exists():
+            folder.rmdir()
+        fresh.rename(folder)
+        sync_directory(folder.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _note_acked(folder: Path) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from vectordb import failpoints
 from vectordb.engine.care.rebuild import drop_index
-from vectordb.errors import DeadlineExceeded
+from vectordb.errors import DeadlineExceeded, FailedPrecondition
 from vectordb.index.base import BuildCancelled
 from vectordb.reports import Erasure
 from vectordb.storage import keys
@@ -63,7 +63,8 @@ def erase(
         timeout: Seconds.
 
     Raises:
-        DeadlineExceeded: It is deleted but not erased yet; says what is in the way.
+        DeadlineExceeded: It is deleted but not erased yet; says what is in the way. FailedPrecondition: Likewise, a
+            folder that cannot be removed.
     """
     end = time.monotonic() + (_LONG if timeout is None else timeout)
     started = _now()
@@ -80,6 +81,8 @@ def erase(
     live.sweep.run_all(house.storage, live.oldest_version(), _SWEEP_AT_ONCE)
     failpoints.hit("erase.swept")
     gone = sorted(before - _refs(live))
+    if house.store is not None:
+        _check_removed(house.store, gone)
     files = [f"segments/{ref}" for ref in gone] if house.store is not None else []
     if isinstance(house.storage, RocksStorage) and house.store is not None:
         span = keys.collection_range(live.number)
@@ -139,6 +142,16 @@ def _wait_for_backups(store: SegmentStore, remaining: Callable[[], float]) -> No
                 "optimize(erase=True) when it has ended"
             )
         time.sleep(_PAUSE)
+
+
+def _check_removed(store: SegmentStore, gone: Sequence[str]) -> None:
+    left = [ref for ref in gone if store.path(ref).exists()]
+    if left:
+        raise FailedPrecondition(
+            f"the records are deleted but not erased: '{store.path(left[0])}' cannot be removed; see to the folder's "
+            "permissions and its disk, open the database again, then call optimize(erase=True)",
+            path=str(store.path(left[0])),
+        )
 
 
 def _now() -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from vectordb.engine.capacity.processors import lower_priority
 from vectordb.engine.care.rebuild import drop_index, drop_shadow, rebuild_segment
-from vectordb.errors import Closed, CollectionNotFound, InvalidArgument, VectorDBError, described
+from vectordb.errors import Closed, CollectionNotFound, InvalidArgument, ResourceExhausted, VectorDBError, described
 from vectordb.index.base import BuildCancelled
 from vectordb.segments.store import text_ref
 from vectordb.storage import keys
@@ -97,6 +97,9 @@ class Scrubber:
             self.scrub(live)
         except (InterruptedError, Closed, CollectionNotFound):
             return
+        except ResourceExhausted as error:
+            # No files or memory to look with: that says nothing of what is looked at.
+            _log.warning("collection %r is checked in the next pass: %s", live.name, error.message)
         except Exception as error:
             if self._stop.is_set() or live.is_gone:
                 return
@@ -181,7 +184,7 @@ class Scrubber:
                     if pace.spent(size):
                         raise InterruptedError("checking storage was cancelled")
             except VectorDBError as error:
-                if isinstance(error, Closed):
+                if isinstance(error, Closed | ResourceExhausted):
                     raise
                 found.append(error.message)
                 _log.error("collection %r: storage is damaged: %s", live.name, error.message)

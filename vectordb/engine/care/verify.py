@@ -21,7 +21,7 @@ from vectordb.engine.care.verify_searches import check_searches
 from vectordb.engine.care.verify_segments import Looked, check_segments
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.locking import DirectoryLock
-from vectordb.errors import Corruption, VectorDBError
+from vectordb.errors import Corruption, ResourceExhausted, VectorDBError
 from vectordb.reports import CheckedCollection, Problem, VerifyReport
 from vectordb.requests import SAMPLE_SEARCHES
 from vectordb.segments.store import SegmentStore, split
@@ -44,7 +44,7 @@ def verify(path: Path, searches: int = SAMPLE_SEARCHES) -> VerifyReport:
 
     Raises:
         DirectoryLocked: Somebody has it open. FailedPrecondition: It is not a database of this format.
-        Corruption: Storage cannot be opened at all.
+        Corruption: Storage cannot be opened at all. ResourceExhausted: There are no files or memory to look with.
     """
     folder = Path(path).expanduser().absolute()
     check_format(folder, create=False)
@@ -133,6 +133,8 @@ class Check:
                     number = keys.parse_cid(key)
                     if number and number not in names:
                         strange[number] = strange.get(number, 0) + 1
+            except ResourceExhausted:
+                raise  # no files or memory to look with: that is no damage
             except VectorDBError as error:
                 self.problems.append(Problem("storage", error.message))
         for number, count in sorted(strange.items()):
@@ -165,6 +167,8 @@ class Check:
                 found = check_searches(records, segments, self._searches)
                 self.problems += (Problem("search", p, name) for p in found.problems)
                 return CheckedCollection(name, state.version, state.alive, len(entries), found.searches, found.recall)
+        except ResourceExhausted:
+            raise
         except VectorDBError as error:
             self.problems.append(Problem("storage", f"it cannot be read in full: {error.message}", name))
         return checked
