@@ -6,6 +6,8 @@ recycled, so that such a type is damage: one flipped bit makes it, or what a pow
 behind the first one: it goes round in ``log::Reader::ReadRecord``, holding the GIL. With any other wrong type it tells
 of the damage like of any other, and what was acknowledged is compared as always (``engine/opening.py``).
 
+A MANIFEST is written like a log, and RocksDB reads it likewise.
+
 A log is blocks of 32 KiB of records: checksum, length of the content (16 bits), type, content. A record that does not
 meet its checksum ends its block for RocksDB; what is looked at here beyond that is ignored there.
 """
@@ -42,13 +44,13 @@ def records(log: bytes | mmap.mmap) -> Iterator[tuple[int, int]]:
 
 
 def disarm(folder: Path) -> None:
-    """Gives records of the folder's logs that say they are of a recycled log another wrong type. Not while somebody
-    writes there.
+    """Gives records of the folder's logs and MANIFESTs that say they are of a recycled log another wrong type. Not
+    while somebody writes there.
 
     Raises:
         Corruption: There is one, in a file that cannot be written.
     """
-    for path in folder.glob("*.log"):
+    for path in (*folder.glob("*.log"), *folder.glob("MANIFEST-*")):
         found = _recycled(path)
         if not found:
             continue
