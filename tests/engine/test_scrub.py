@@ -226,7 +226,7 @@ def test_reading_in_short_scans_reads_all(tmp_path: Path, monkeypatch: pytest.Mo
     for i in range(100):
         batch.put(Family.ROWS, b"k%03d" % i, b"x" * 996)
     storage.write(batch)
-    monkeypatch.setattr(scrub, "_CHUNK", 10_000)
+    monkeypatch.setattr(scrub, "_SCANNED", 10_000)
     sizes = list(read_all(storage, Family.ROWS, b"", b"\xff"))
     assert (sum(sizes), max(sizes)) == (100_000, 10_000)
     storage.close()
