@@ -80,7 +80,7 @@ def test_datetimes_of_numpy_are_compared_as_such(docs: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [np.datetime64("NaT"), pd.NaT, np.array(["NaT"], "datetime64[s]"), [np.datetime64("NaT", "ns")]],
+    [np.datetime64("NaT", "s"), pd.NaT, np.array(["NaT"], "datetime64[s]"), [np.datetime64("NaT", "ns")]],
     ids=["scalar", "pandas", "array", "list"],
 )
 def test_no_instant_is_refused_by_name(docs: Any, value: Any) -> None:

@@ -207,7 +207,9 @@ def retrieval_figures(rows: Sequence[Row], depth: int) -> dict[str, float]:
     if not judged:
         return {}
     measures = load("ir_measures", "evaluate", "measuring retrieval")
-    wanted = [measures.parse_measure(name) for name in MEASURES if int(name.partition("@")[2]) <= depth]
+    # Not by ``parse_measure``, which needs what Python 3.14 takes out of ``ast``.
+    named = [(getattr(measures, name), int(cut)) for name, _, cut in (each.partition("@") for each in MEASURES)]
+    wanted = [measure @ cut for measure, cut in named if cut <= depth]
     ids = [str(place) for place in range(len(judged))]  # the same id twice would be one question
     qrels = [
         measures.Qrel(one, document, max(1, round(grade)))
