@@ -10,6 +10,9 @@ from typing import Any
 
 from vectordb.errors import InvalidArgument
 
+BEYOND = 1 << 63
+"""The least whole number that a signed field of the wire cannot hold."""
+
 
 def whole(value: Any, field: str, bits: int = 64) -> int:
     """An integer, numpy's too, that a signed field of ``bits`` bits can hold.
@@ -89,6 +92,22 @@ def names(value: Any, field: str, known: str) -> tuple[str, ...]:
     return given
 
 
+def utf8(value: Any, field: str) -> str:
+    """A string that UTF-8 can hold.
+
+    Raises:
+        InvalidArgument: It is something else.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return value
+    raise InvalidArgument(f"{field} is text in UTF-8, got {value!r:.60}", field=field)
+
+
 def collection_name(value: Any) -> str:
     """A name of a collection that may be one.
 
@@ -120,6 +139,10 @@ def parameters(given: Mapping[Any, Any], field: str) -> None:
     for name, value in given.items():
         if not isinstance(name, str):
             raise InvalidArgument(f"{field}[{name!r}]: a parameter's name is a string", field=field)
+        kind = type(value)
+        # The usual ones first: this runs for every search.
+        if (kind is int and -BEYOND <= value < BEYOND) or kind is float or kind is str:
+            continue
         if isinstance(value, bool | str | float):
             continue
         if hasattr(value, "__index__"):

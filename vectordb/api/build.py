@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vectordb.api.columns import encoded, query_matrix, rows_from, rows_from_records
-from vectordb.arguments import collection_name, flag, names, parameters, real, whole
+from vectordb.arguments import BEYOND, collection_name, flag, names, parameters, real, whole
 from vectordb.errors import InvalidArgument
 from vectordb.filter import as_filter
 from vectordb.ids import as_ids
@@ -38,7 +38,6 @@ from vectordb.types import (
 
 _OPTIONS = ("metric", "index", "quantization", "fields", "exist_ok", "analyzer")
 _TUNING = tuple(Tuning.__dataclass_fields__)
-_BEYOND = 1 << 63
 
 
 def choice(enum: Any, value: Any, field: str) -> Any:
@@ -137,7 +136,7 @@ def text_request(text: Any, where: Any, include: Any, **options: Any) -> SearchR
 
 def _check_types(given: SearchRequest) -> None:
     """Puts what both kinds of search take into Python's types. The usual ones first: this runs for every search."""
-    if type(given.limit) is not int or not -_BEYOND <= given.limit < _BEYOND:
+    if type(given.limit) is not int or not -BEYOND <= given.limit < BEYOND:
         given.limit = whole(given.limit, "limit")
     if given.min_score is not None and type(given.min_score) is not float:
         given.min_score = real(given.min_score, "min_score")

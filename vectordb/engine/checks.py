@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vectordb.arguments import flag, whole
+from vectordb.arguments import flag, utf8, whole
 from vectordb.encoding import decode_metadata
 from vectordb.engine.text_checks import check_texts
 from vectordb.errors import DimensionMismatch, InvalidArgument, InvalidVector, ResourceExhausted
@@ -267,7 +267,7 @@ def _encoded_texts(texts: list[str | None], most: int) -> list[bytes | None]:
 
 def check_vector_name(name: str) -> None:
     """Only the default vector exists so far."""
-    _check_text(name, "vector_name")
+    utf8(name, "vector_name")
     if name != "":
         raise InvalidArgument(f"vector_name {name!r} is unknown; the default vector is ''", field="vector_name")
 
@@ -301,7 +301,7 @@ def check_scan(config: CollectionConfig, request: ScanRequest, limits: Limits = 
             f"page_size is 1 to {limits.max_limit}, got {request.page_size} (max_limit)", field="page_size"
         )
     if request.order_by is not None:
-        _check_text(request.order_by, "order_by")
+        utf8(request.order_by, "order_by")
         check_order(request.order_by.removeprefix("-"), config.fields)
 
 
@@ -362,18 +362,6 @@ def _check_queries(config: CollectionConfig, vectors: NDArray[np.float32]) -> No
 def check_idempotency_key(key: str | None) -> None:
     """At most 512 bytes of UTF-8, like an id."""
     if key is not None:
-        _check_text(key, "idempotency_key")
+        utf8(key, "idempotency_key")
     if key is not None and not 0 < len(key.encode("utf-8", "surrogatepass")) <= 512:
         raise InvalidArgument("idempotency_key has 1 to 512 bytes of UTF-8", field="idempotency_key")
-
-
-def _check_text(value: object, field: str) -> None:
-    """Embedded, what was given comes here as it is; a client of a server is told the same before it sends."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            pass
-        else:
-            return
-    raise InvalidArgument(f"{field} is text in UTF-8, got {value!r:.60}", field=field)

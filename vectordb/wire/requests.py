@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vectordb.arguments import real, version, whole
+from vectordb.arguments import real, utf8, version, whole
 from vectordb.errors import InvalidArgument
 from vectordb.filter import Filter
 from vectordb.requests import (
@@ -68,9 +68,9 @@ def create_from_message(message: service_pb2.CreateCollectionRequest) -> CreateR
 
 def write_to_message(collection: str, request: WriteRequest) -> service_pb2.WriteRequest:
     message = service_pb2.WriteRequest(
-        collection=text(collection, "collection"),
+        collection=utf8(collection, "collection"),
         mode=enum_to_number(request.mode),  # type: ignore[arg-type,unused-ignore]
-        vector_name=text(request.vector_name, "vector_name"),
+        vector_name=utf8(request.vector_name, "vector_name"),
     )
     rows_to_message(request.rows, message.rows)
     _limits_to_message(request, message)
@@ -93,7 +93,7 @@ def write_from_message(message: service_pb2.WriteRequest, vectors: bytes | memor
 
 def update_metadata_to_message(collection: str, request: UpdateMetadataRequest) -> service_pb2.UpdateMetadataRequest:
     message = service_pb2.UpdateMetadataRequest(
-        collection=text(collection, "collection"), unset=checked_strings(request.unset, "unset")
+        collection=utf8(collection, "collection"), unset=checked_strings(request.unset, "unset")
     )
     if request.set is not None:
         message.set = request.set
@@ -115,7 +115,7 @@ def update_metadata_from_message(message: service_pb2.UpdateMetadataRequest) -> 
 
 
 def delete_to_message(collection: str, request: DeleteRequest) -> service_pb2.DeleteRequest:
-    message = service_pb2.DeleteRequest(collection=text(collection, "collection"))
+    message = service_pb2.DeleteRequest(collection=utf8(collection, "collection"))
     _selectors_to_message(request, message)
     _limits_to_message(request, message)
     return message
@@ -132,7 +132,7 @@ def delete_from_message(message: service_pb2.DeleteRequest) -> DeleteRequest:
 
 
 def erase_to_message(collection: str, request: EraseRequest) -> service_pb2.EraseRequest:
-    message = service_pb2.EraseRequest(collection=text(collection, "collection"))
+    message = service_pb2.EraseRequest(collection=utf8(collection, "collection"))
     if request.delete is not None:
         message.delete.CopyFrom(delete_to_message(collection, request.delete))
     _limits_to_message(request, message)
@@ -146,7 +146,7 @@ def erase_from_message(message: service_pb2.EraseRequest) -> EraseRequest:
 
 def get_to_message(collection: str, request: GetRequest) -> service_pb2.GetRequest:
     message = service_pb2.GetRequest(
-        collection=text(collection, "collection"),
+        collection=utf8(collection, "collection"),
         ids=checked_strings(request.ids, "ids"),
         include=checked_strings(request.include, "include"),
     )
@@ -161,7 +161,7 @@ def get_from_message(message: service_pb2.GetRequest) -> GetRequest:
 def count_to_message(
     collection: str, where: Filter | None = None, timeout: float | None = None
 ) -> service_pb2.CountRequest:
-    message = service_pb2.CountRequest(collection=text(collection, "collection"))
+    message = service_pb2.CountRequest(collection=utf8(collection, "collection"))
     if where is not None:
         filter_to_message(where, message.where)
     if timeout is not None:
@@ -177,12 +177,12 @@ def count_from_message(message: service_pb2.CountRequest) -> tuple[Filter | None
 def scan_to_message(collection: str, request: ScanRequest) -> service_pb2.ScanRequest:
     """The message that opens a scan; the next pages are asked for with :func:`next_page_message`."""
     message = service_pb2.ScanRequest(
-        collection=text(collection, "collection"),
+        collection=utf8(collection, "collection"),
         page_size=whole(request.page_size, "page_size"),
         include=checked_strings(request.include, "include"),
     )
     if request.order_by is not None:
-        message.order_by = text(request.order_by, "order_by")
+        message.order_by = utf8(request.order_by, "order_by")
     if request.where is not None:
         filter_to_message(request.where, message.where)
     return message
@@ -204,13 +204,13 @@ def scan_from_message(message: service_pb2.ScanRequest) -> ScanRequest:
 
 def search_to_message(collection: str, request: SearchRequest) -> service_pb2.SearchRequest:
     message = service_pb2.SearchRequest(
-        collection=text(collection, "collection"),
+        collection=utf8(collection, "collection"),
         limit=whole(request.limit, "limit"),
         filter_mode=enum_to_number(request.filter_mode),  # type: ignore[arg-type,unused-ignore]
         exact=bool(request.exact),
         allow_partial=bool(request.allow_partial),
         include=checked_strings(request.include, "include"),
-        vector_name=text(request.vector_name, "vector_name"),
+        vector_name=utf8(request.vector_name, "vector_name"),
     )
     vectors = request.vectors
     if vectors is not None:
@@ -288,7 +288,7 @@ def explain_to_message(collection: str, request: SearchRequest, analyze: bool) -
 
 
 def optimize_to_message(collection: str, request: OptimizeRequest) -> service_pb2.OptimizeRequest:
-    message = service_pb2.OptimizeRequest(collection=text(collection, "collection"), wait=bool(request.wait))
+    message = service_pb2.OptimizeRequest(collection=utf8(collection, "collection"), wait=bool(request.wait))
     _limits_to_message(request, message)
     return message
 
@@ -298,7 +298,7 @@ def optimize_from_message(message: service_pb2.OptimizeRequest) -> OptimizeReque
 
 
 def reindex_to_message(collection: str, request: ReindexRequest) -> service_pb2.ReindexRequest:
-    message = service_pb2.ReindexRequest(collection=text(collection, "collection"), wait=bool(request.wait))
+    message = service_pb2.ReindexRequest(collection=utf8(collection, "collection"), wait=bool(request.wait))
     if request.index is not None:
         index_to_message(request.index, message.index)
     quantization_to_message(request.quantization, message.quantization)
@@ -310,29 +310,13 @@ def reindex_from_message(message: service_pb2.ReindexRequest) -> ReindexRequest:
     return ReindexRequest(index, quantization_from_message(message), message.wait)
 
 
-def text(value: Any, field: str) -> str:
-    """A string that UTF-8 can hold.
-
-    Raises:
-        InvalidArgument: It is something else.
-    """
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            pass
-        else:
-            return value
-    raise InvalidArgument(f"{field} is text in UTF-8, got {value!r:.60}", field=field)
-
-
 def _limits_to_message(request: Any, message: Any) -> None:
     if request.timeout is not None:
         message.timeout_seconds = real(request.timeout, "timeout")
     if getattr(request, "if_version", None) is not None:
         message.if_version = version(request.if_version)
     if getattr(request, "idempotency_key", None) is not None:
-        message.idempotency_key = text(request.idempotency_key, "idempotency_key")
+        message.idempotency_key = utf8(request.idempotency_key, "idempotency_key")
 
 
 def _selectors_to_message(request: UpdateMetadataRequest | DeleteRequest, message: Any) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vectordb.arguments import whole
+from vectordb.arguments import utf8, whole
 from vectordb.errors import ResourceExhausted
 from vectordb.wire import requests as wire
 from vectordb.wire.answer import answer_from_bytes
@@ -179,7 +179,7 @@ def create_collection(request: CreateRequest) -> Call[CollectionConfig]:
 
 
 def collection_config(name: str, timeout: float | None) -> Call[CollectionConfig]:
-    message = service_pb2.GetCollectionRequest(collection=wire.text(name, "collection"))
+    message = service_pb2.GetCollectionRequest(collection=utf8(name, "collection"))
     return Call("GetCollection", message, lambda answer: config_from_message(answer.config), timeout)
 
 
@@ -188,7 +188,7 @@ def list_collections(timeout: float | None) -> Call[list[str]]:
 
 
 def delete_collection(name: str, timeout: float | None) -> Call[None]:
-    message = service_pb2.DeleteCollectionRequest(collection=wire.text(name, "collection"))
+    message = service_pb2.DeleteCollectionRequest(collection=utf8(name, "collection"))
     return Call("DeleteCollection", message, _nothing, timeout, idempotent=is_repeatable("delete_collection"))
 
 
@@ -276,18 +276,18 @@ def reindex(collection: str, request: ReindexRequest, timeout: float | None) -> 
 
 
 def cancel_reindex(collection: str, timeout: float | None) -> Call[bool]:
-    message = service_pb2.CancelReindexRequest(collection=wire.text(collection, "collection"))
+    message = service_pb2.CancelReindexRequest(collection=utf8(collection, "collection"))
     idempotent = is_repeatable("cancel_reindex")
     return Call("CancelReindex", message, lambda answer: bool(answer.cancelled), timeout, idempotent=idempotent)
 
 
 def stats(collection: str, timeout: float | None) -> Call[CollectionStats]:
-    message = service_pb2.GetStatsRequest(collection=wire.text(collection, "collection"))
+    message = service_pb2.GetStatsRequest(collection=utf8(collection, "collection"))
     return Call("GetStats", message, lambda answer: stats_from_message(answer.stats), timeout)
 
 
 def backup(destination: str) -> Call[BackupInfo]:
-    message = service_pb2.BackupRequest(destination=wire.text(destination, "destination"))
+    message = service_pb2.BackupRequest(destination=utf8(destination, "destination"))
     return Call("Backup", message, lambda answer: backup_from_message(answer.backup), None)
 
 
