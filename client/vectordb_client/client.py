@@ -117,7 +117,8 @@ def _server_options(
             f"option {min(options)!r} is for folders; {place.address!r} is a server, whose own configuration sets it",
             field=min(options),
         )
-    if whole(retries, "retries") < 0:
+    retries = whole(retries, "retries")
+    if retries < 0:
         raise InvalidArgument(f"retries is a whole number, 0 or more, got {retries!r}", field="retries")
     asked = None if tls is None else tls is not False
     if place.tls is not None and asked is not None and asked != place.tls:
@@ -126,7 +127,7 @@ def _server_options(
             field="tls",
         )
     secure = tls if asked else (True if place.tls else None)
-    return ServerOptions(place.address, checked_api_key(api_key), secure, timeout, int(retries))
+    return ServerOptions(place.address, checked_api_key(api_key), secure, timeout, retries)
 
 
 def _local(place: Target, api_key: str | None, tls: Tls | None, timeout: float | None, options: dict[str, Any]) -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -401,43 +399,3 @@ def test_a_bad_row_among_ten_thousand_is_named(targets: dict[str, Any]) -> None:
         with pytest.raises(errors.InvalidArgument, match=r"n\.deep.*row 9999"):
             collection.upsert([str(i) for i in range(10_000)], np.ones((10_000, 2)), metadata)
         assert collection.count() == 0
-
-
-def test_a_message_over_the_servers_limit(tmp_path: Path) -> None:
-    settings = {"data": str(tmp_path / "db"), "listen": "127.0.0.1:0", "max_message_bytes": "2 MiB"}
-    server = Server(lambda: Engine(tmp_path / "db"), load(settings, None, {}))
-    with connect(server.start()) as db:
-        collection = db.create_collection("c", 1000)
-        with pytest.raises(errors.ResourceExhausted):
-            collection.upsert([str(i) for i in range(25_000)], np.ones((25_000, 1000), np.float32))
-        assert collection.count() == 0
-    server.stop()
-
-
-def test_a_folder_in_use_names_its_owner(tmp_path: Path) -> None:
-    with vectordb.Database(tmp_path), pytest.raises(errors.DirectoryLocked, match=str(os.getpid())) as caught:
-        vectordb.Database(tmp_path)
-    assert (caught.value.pid, caught.value.host) == (os.getpid(), socket.gethostname())
-    server = Server(lambda: Engine(tmp_path), load({"data": str(tmp_path), "listen": "127.0.0.1:0"}, None, {}))
-    address = server.start()
-    with pytest.raises(errors.DirectoryLocked, match=address):
-        vectordb.Database(tmp_path)
-    server.stop()
-    vectordb.Database(tmp_path).close()
-
-
-def test_foreign_and_newer_folders_are_refused_untouched(tmp_path: Path) -> None:
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "thesis.txt").write_text("precious")
-    with pytest.raises(errors.FailedPrecondition, match=r"thesis\.txt"):
-        vectordb.Database(foreign)
-    assert [p.name for p in foreign.iterdir()] == ["thesis.txt"]
-    newer = tmp_path / "newer"
-    vectordb.Database(newer).close()
-    (newer / "FORMAT").write_text('{"vectordb": 99}')
-    with pytest.raises(errors.FailedPrecondition, match="format 99"):
-        vectordb.Database(newer)
-    (newer / "FORMAT").write_text("nonsense")
-    with pytest.raises(errors.Corruption, match="FORMAT"):
-        vectordb.Database(newer)

@@ -217,8 +217,8 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def _entry_point(name: str) -> importlib.metadata.EntryPoint | None:
-    """That of a kind; of one that comes along without a look at all the distributions there are, which takes as long as
-    half of opening a folder."""
+    """That of a kind; of one that comes along without a look at all the distributions that are installed, which takes
+    milliseconds, the longer the more there are, and every opening of a folder would wait for it."""
     own = _BUILT_IN.get(name)
     return _entry_points().get(name) if own is None else importlib.metadata.EntryPoint(name, own, GROUP)
 

@@ -77,8 +77,8 @@ class Direct:
         self._ask = ask_of(spec)
         self._frame = _Frame([part.name for part in parts], number, spec.filter_mode, spec.version)
         _, step = planned(part, dim, self._ask)
-        own = SegmentPlan(part.name, step.strategy, part.rows, step.estimated, params=dict(step.params))
-        self._like = self._frame.plan(own._replace(fallback_reason=step.reason), {})
+        facts = part.name, step.strategy, part.rows, step.estimated
+        self._like = self._frame.plan(SegmentPlan(*facts, fallback_reason=step.reason, params=dict(step.params)), {})
         # Without a filter only the index's own way is gone here.
         self._step = self._find = None
         if step.way is Way.INDEX and not step.probe and part.index is not None:

@@ -57,11 +57,6 @@ def vectors_from_bytes(data: bytes | memoryview, dim: int, field: str, rows: int
     return array if LITTLE and array.flags.aligned else array.astype(np.float32)
 
 
-def vector_from_bytes(data: bytes, first: int, dim: int) -> NDArray[np.float32]:
-    """The only vector float32[1, dim] of a message, of which it is the bytes from ``first`` on (a copy)."""
-    return np.frombuffer(data, _FLOATS, dim, first).reshape(1, dim).astype(np.float32)
-
-
 def bitmap_to_bytes(present: NDArray[np.bool_] | Sequence[bool]) -> bytes:
     """bool[n] as a bitmap; no bytes where all are true."""
     flags = np.asarray(present, np.bool_)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from vectordb.errors import InvalidArgument
 from vectordb.requests import SearchRequest
-from vectordb.wire.columns import MAX_DIM, Parts, bytes_of_vectors, vector_from_bytes, vectors_from_bytes
+from vectordb.wire.columns import MAX_DIM, Parts, bytes_of_vectors, vectors_from_bytes
 from vectordb.wire.requests import search_from_message, search_settings, search_to_message
 from vectordb.wire.varints import varint
 from vectordb_proto.v1 import service_pb2
@@ -69,11 +69,7 @@ def search_from_bytes(data: bytes) -> Asked:
         if len(data) - (end - first) <= _KEPT_BYTES:
             kept = _kept(data[:before] + data[end:])
             if kept is not None:
-                dim = kept.dim
-                if dim and end - first == 4 * dim:
-                    vectors = vector_from_bytes(data, first, dim)
-                else:
-                    vectors = vectors_from_bytes(memoryview(data)[first:end], dim, "vectors")
+                vectors = vectors_from_bytes(memoryview(data)[first:end], kept.dim, "vectors")
                 return Asked(SearchRequest(vectors, *kept.settings), kept.shape)
     message = service_pb2.SearchRequest.FromString(data)
     return Asked(search_from_message(message), shape_of(message))
