@@ -122,13 +122,14 @@ class Resources:
         """Takes one more open collection into account."""
         if self.memory.limit is not None:
             live.indexable = partial(self._may_index, live)
-            self.share()
+        self.share()
 
     def share(self) -> None:
         """Gives each open collection its share of the memory for tails and answers: when there is one more, or less."""
         limit, lives = self.memory.limit, list(self._lives.values())
-        for each in lives if limit is not None else ():
-            assert limit is not None
+        if limit is None:
+            return
+        for each in lives:
             each.seal_most = max(_LEAST_SEALED, int(TAIL_SHARE * limit / len(lives)))
             each.answers_most = int(ANSWERS_SHARE * limit / len(lives))
             each.share_answers()
