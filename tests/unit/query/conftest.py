@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -30,6 +29,30 @@ GRAPH = Capabilities(
 TREES = Capabilities(family="trees", metrics=frozenset(Metric), search_params={})
 
 
+class Clock:
+    """Seconds that pass where an index or a block says that it takes them, and nowhere else."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def read(self) -> float:
+        return self.now
+
+    def let_pass(self, seconds: float) -> None:
+        self.now += seconds
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of all deadlines: the machine's load moves it by nothing."""
+    CLOCK.now = 0.0
+    monkeypatch.setattr("vectordb.query.deadline.monotonic", CLOCK.read)
+    return CLOCK
+
+
 @dataclass(eq=False)
 class FakeFilter:
     """Stands for a filter: the names of the rows of each part that it matches."""
@@ -50,6 +73,7 @@ class FakeIndex:
     metric: Metric
     beam: Callable[[int], int] = lambda ef: 1_000_000
     delay: float = 0.0
+    """Seconds of ``CLOCK`` a query."""
     noise: float = 0.0
     calls: list[dict[str, Any]] = field(default_factory=list)
 
@@ -57,7 +81,7 @@ class FakeIndex:
         self.calls.append(
             {"queries": len(queries), "k": limit, "params": dict(params or {}), "told": allowed is not None}
         )
-        time.sleep(self.delay * len(queries))
+        CLOCK.let_pass(self.delay * len(queries))
         n = len(self.vectors)
         met = min(n, self.beam(int((params or {}).get("ef", 64))))
         rows = np.full((len(queries), limit), -1, np.int64)
@@ -126,7 +150,7 @@ class FakePart:
         step = max(1, min(self.block_rows, max_bytes // (4 * self.matrix.shape[1])))
         for first in range(0, self.vector_count, step):
             self.blocks_read += 1
-            time.sleep(self.block_delay)
+            CLOCK.let_pass(self.block_delay)
             rows = None if self.whole else self.row_of_position[first : first + step]
             yield Block(self.matrix[first : first + step], rows, first)
 

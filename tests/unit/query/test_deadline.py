@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -57,12 +56,11 @@ def _queries(count: int = 1) -> Any:
     return prepared(np.random.default_rng(9).normal(size=(count, DIM)).astype(np.float32), Metric.COSINE)
 
 
-def test_exact_scan_stops_between_blocks(fakes: Any) -> None:
+def test_exact_scan_stops_between_blocks(fakes: Any, clock: Any) -> None:
     part = _part(fakes, block_rows=30)
     part.block_delay = 0.005
-    started = time.monotonic()
     outcome = execute([part], _queries(), SearchSpec(10, allow_partial=True), Deadline.after(0.06))
-    assert time.monotonic() - started < 0.3
+    assert clock.now == pytest.approx(0.06, abs=0.011)
     assert outcome.incomplete_reason == "deadline"
     assert 0.0 < outcome.searched_fraction < 0.6
     assert part.blocks_read < 60
@@ -73,7 +71,7 @@ def test_exact_scan_stops_between_blocks(fakes: Any) -> None:
     assert part.blocks_read - read < 60
 
 
-def test_time_already_over(fakes: Any) -> None:
+def test_time_already_over(fakes: Any, clock: Any) -> None:
     parts = [_part(fakes).indexed(), _part(fakes, "tail", 10)]
     with pytest.raises(DeadlineExceeded):
         execute(parts, _queries(), SearchSpec(10), Deadline.after(0.0))
@@ -84,7 +82,7 @@ def test_time_already_over(fakes: Any) -> None:
     assert parts[0].index.calls == []
 
 
-def test_parts_after_the_deadline_are_skipped(fakes: Any) -> None:
+def test_parts_after_the_deadline_are_skipped(fakes: Any, clock: Any) -> None:
     first, second = _part(fakes, "tail", 300).indexed(delay=0.05), _part(fakes, "s", 600)
     outcome = execute([second, first], _queries(), SearchSpec(10, allow_partial=True), Deadline.after(0.03))
     assert [step.strategy for step in outcome.plan] == ["skipped", "graph"]
@@ -92,7 +90,7 @@ def test_parts_after_the_deadline_are_skipped(fakes: Any) -> None:
     assert len(outcome.winners[0]) == 10
 
 
-def test_a_slow_index_is_left_between_query_slices(fakes: Any) -> None:
+def test_a_slow_index_is_left_between_query_slices(fakes: Any, clock: Any) -> None:
     part = _part(fakes).indexed(delay=0.001)
     outcome = execute([part], _queries(2_000), SearchSpec(5, allow_partial=True), Deadline.after(0.3))
     done = [len(hits) == 5 for hits in outcome.winners]
@@ -136,7 +134,7 @@ def test_a_cancelled_search_raises_even_where_a_partial_answer_is_allowed(fakes:
     assert part.blocks_read < 30
 
 
-def test_an_unfinished_fallback_keeps_what_the_index_found(fakes: Any) -> None:
+def test_an_unfinished_fallback_keeps_what_the_index_found(fakes: Any, clock: Any) -> None:
     part = _part(fakes, block_rows=10).indexed(beam=lambda ef: 5)
     part.block_delay = 0.002
     outcome = execute([part], _queries(), SearchSpec(10, allow_partial=True), Deadline.after(0.05))
