@@ -11,16 +11,36 @@ import asyncio
 import contextlib
 import functools
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sized
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sized,
+)
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from vectordb.api import Collection, Database, build
-from vectordb.api.streams import batch_request, checked_batch_size, iterator_of, rows_counted_from
+from vectordb.api.streams import (
+    SEARCHES_AHEAD,
+    batch_request,
+    checked_batch_size,
+    records_in,
+    rows_counted_from,
+    search_request,
+    vectors_in,
+)
 from vectordb.arguments import collection_name, flag
 from vectordb.metric import Metric
 from vectordb.reports import Erasure
-from vectordb.requests import Backend, OptimizeRequest
+from vectordb.requests import Backend, OptimizeRequest, SearchRequest
+from vectordb.results import SearchResult
 from vectordb.stats import CollectionStats
 from vectordb.types import CollectionConfig, IndexSpec, QuantizationSpec, Record, WriteResult
 
@@ -157,6 +177,51 @@ class AsyncCollection:
                 for record in page:
                     yield record
 
+    def search_stream(
+        self, vectors: Iterable[Any] | AsyncIterable[Any], limit: int = 10, *, batch_size: int = 100, **options: Any
+    ) -> AsyncGenerator[SearchResult, None]:
+        """As ``Collection.search_stream``, for ``async for``; ``vectors`` may be an async iterable too.
+
+        ``aclose`` it when it is left early.
+        """
+        like, size = self._face._stream_request(limit, batch_size, options)
+        source = vectors if isinstance(vectors, AsyncIterable) else vectors_in(vectors)
+        return self._searched(like, _batches(source, size))
+
+    async def _searched(self, like: SearchRequest, batches: Any) -> AsyncGenerator[SearchResult, None]:
+        ahead: deque[tuple[int, asyncio.Future[list[SearchResult]]]] = deque()
+        start = 0
+        failure: Exception | None = None
+        try:
+            while True:
+                try:
+                    batch: list[Any] = await anext(batches, [])
+                    request = (
+                        await asyncio.to_thread(search_request, self.config, like, batch, start) if batch else None
+                    )
+                except Exception as error:
+                    # It shows after the results of what was read before.
+                    failure, request = error, None
+                if request is not None:
+                    ahead.append((start, asyncio.ensure_future(self._backend.search(self.name, request))))
+                    start += len(batch)
+                while ahead and (request is None or len(ahead) > SEARCHES_AHEAD or ahead[0][1].done()):
+                    first, answer = ahead.popleft()
+                    with rows_counted_from(first):
+                        results = await answer
+                    for result in results:
+                        yield result
+                if failure is not None:
+                    raise failure
+                if request is None:
+                    return
+        finally:
+            await batches.aclose()
+            left = [answer for _, answer in ahead]
+            for answer in left:
+                answer.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
     async def bulk_upsert(
         self, records: Iterable[Any] | AsyncIterable[Any], batch_size: int = 1000, progress: bool = True
     ) -> WriteResult:
@@ -170,7 +235,7 @@ class AsyncCollection:
         total = len(records) if isinstance(records, Sized) else None
         read, count, version, ids = 0, 0, 0, []
         writing: asyncio.Future[WriteResult] | None = None
-        batches = _batches(records, batch_size)
+        batches = _batches(records if isinstance(records, AsyncIterable) else records_in(records), batch_size)
         with tqdm(total=total, unit="row", disable=not progress) as bar:
             try:
                 while True:
@@ -201,19 +266,18 @@ class AsyncCollection:
                     await asyncio.gather(writing, return_exceptions=True)
 
 
-async def _batches(records: Iterable[Any] | AsyncIterable[Any], size: int) -> Any:
-    """Lists of ``size`` records, the last one shorter. A synchronous source is read in a worker thread."""
-    if isinstance(records, AsyncIterable):
+async def _batches(source: Iterator[Any] | AsyncIterable[Any], size: int) -> Any:
+    """Lists of ``size``, the last one shorter. A synchronous source is read in a worker thread."""
+    if isinstance(source, AsyncIterable):
         batch: list[Any] = []
-        async for record in records:
-            batch.append(record)
+        async for item in source:
+            batch.append(item)
             if len(batch) == size:
                 yield batch
                 batch = []
         if batch:
             yield batch
         return
-    source = iterator_of(records)
     while taken := await asyncio.to_thread(lambda: list(itertools.islice(source, size))):
         yield taken
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,38 +11,11 @@ import numpy as np
 import pytest
 
 from vectordb import Record, errors
-from vectordb.cli.process import ServerProcess
-from vectordb.engine.database import Engine
-from vectordb.server.app import Server
-from vectordb.server.config import load
 from vectordb_client import connect, connect_async
 from vectordb_client.transport.folder import FolderBackend
 
 DIM = 4
 BATCH = 100
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    folder: Path = tmp_path_factory.mktemp("bulk")
-    servers = {
-        name: Server(lambda: Engine(":memory:"), load({"listen": "127.0.0.1:0", "transport": name}, None, {}))
-        for name in ("native", "grpcio")
-    }
-    with ServerProcess(folder / "shared"):
-        yield {
-            "embedded": str(folder / "own"),
-            "memory": ":memory:",
-            "guest": str(folder / "shared"),
-            **{name: server.start() for name, server in servers.items()},
-        }
-    for server in servers.values():
-        server.stop()
-
-
-@pytest.fixture(params=["embedded", "memory", "guest", "native", "grpcio"])
-def place(request: pytest.FixtureRequest, places: dict[str, str]) -> str:
-    return places[request.param]
 
 
 @pytest.fixture(params=["sync", "async", "async source"])

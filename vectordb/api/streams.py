@@ -1,22 +1,32 @@
-"""Calls that take or give more than is held at a time: records written in batches, scans read page by page."""
+"""Calls that take or give more than is held at a time: records written and vectors searched in batches, scans read page
+by page."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import re
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sized
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from vectordb.api import build
-from vectordb.api.columns import rows_of_table
+from vectordb.api.columns import query_matrix, rows_of_table
 from vectordb.arguments import whole
 from vectordb.errors import InvalidArgument, VectorDBError
-from vectordb.requests import Backend, WriteRequest
+from vectordb.requests import Backend, SearchRequest, WriteRequest
+from vectordb.results import SearchResult
 from vectordb.types import CollectionConfig, Record, WriteResult
 
-_ROW_NUMBERS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\brows? (?P<row>\d+)(?: and \d+)?\b""")
-"""The rows that a message names, and what is quoted, which may be anything and is no row."""
+T = TypeVar("T")
+
+SEARCHES_AHEAD = 2
+"""Batches of a stream that are searched while results are used: one is on its way while a server computes another."""
+_ROW_NUMBERS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(?:rows?|query) (?P<row>\d+)(?: and \d+)?\b""")
+"""The rows, or queries, that a message names, and what is quoted, which may be anything and is no row."""
 
 
 def bulk_upsert(
@@ -26,7 +36,7 @@ def bulk_upsert(
     from tqdm import tqdm
 
     batch_size = checked_batch_size(batch_size)
-    source = iterator_of(records)
+    source = records_in(records)
     total = len(records) if isinstance(records, Sized) else None
     count, version, ids = 0, 0, []
     with tqdm(total=total, unit="row", disable=not progress) as bar:
@@ -37,21 +47,37 @@ def bulk_upsert(
     return WriteResult(count, version, ids)
 
 
-def iterator_of(records: Any) -> Iterator[Any]:
+def records_in(records: Any) -> Iterator[Any]:
     """Records one by one, of a table its rows.
 
     Raises:
         InvalidArgument: They cannot be iterated: a number, or one ``Record`` instead of a list.
     """
     table = rows_of_table(records)
-    if table is not None:
-        return table
+    return iterator_of(records, "records", "Record or dict, or a table") if table is None else table
+
+
+def vectors_in(vectors: Any) -> Iterator[Any]:
+    """Vectors one by one; raises as :func:`records_in`."""
+    return iterator_of(vectors, "vectors", "vectors")
+
+
+def iterator_of(values: Any, field: str, what: str) -> Iterator[Any]:
+    """``values`` one by one.
+
+    Raises:
+        InvalidArgument: They cannot be iterated; says that ``field`` takes an iterable of ``what``.
+    """
     try:
-        return iter(records)
+        return iter(values)
     except TypeError:
-        raise InvalidArgument(
-            f"records is {type(records).__name__}; give an iterable of Record or dict, or a table", field="records"
-        ) from None
+        raise InvalidArgument(f"{field} is {type(values).__name__}; give an iterable of {what}", field=field) from None
+
+
+def batches(source: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size``, the last one shorter."""
+    while batch := list(itertools.islice(source, size)):
+        yield batch
 
 
 def checked_batch_size(batch_size: Any) -> int:
@@ -94,7 +120,7 @@ def _renumbered(error: VectorDBError, row: int, start: int) -> VectorDBError:
 
 def _requests(config: CollectionConfig, source: Iterator[Any], batch_size: int) -> Iterator[WriteRequest]:
     start = 0
-    while batch := list(itertools.islice(source, batch_size)):
+    for batch in batches(source, batch_size):
         yield batch_request(config, batch, start)
         start += len(batch)
 
@@ -111,6 +137,59 @@ def _written(backend: Backend, collection: str, requests: Iterator[WriteRequest]
             result = backend.write(collection, request)
         start += len(request.rows)
         yield result
+
+
+def searched(
+    backend: Backend, collection: str, requests: Iterator[SearchRequest]
+) -> Generator[SearchResult, None, None]:
+    """The results of all queries in order, ``SEARCHES_AHEAD`` requests being carried out meanwhile."""
+    pool = ThreadPoolExecutor(SEARCHES_AHEAD, "vectordb-stream")
+    ahead: deque[tuple[int, Future[list[SearchResult]]]] = deque()
+    start = 0
+    failure: Exception | None = None
+    try:
+        while True:
+            try:
+                request = next(requests, None)
+            except Exception as error:
+                # It shows after the results of what was read before.
+                failure, request = error, None
+            if request is not None:
+                # The caller's context goes along: spans have their parents in it.
+                ahead.append((start, pool.submit(copy_context().run, backend.search, collection, request)))
+                start += queries_in(request)
+            while ahead and (request is None or len(ahead) > SEARCHES_AHEAD or ahead[0][1].done()):
+                first, answer = ahead.popleft()
+                with rows_counted_from(first):
+                    results = answer.result()
+                yield from results
+            if failure is not None:
+                raise failure
+            if request is None:
+                return
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def search_requests(
+    config: CollectionConfig, like: SearchRequest, source: Iterator[Any], batch_size: int
+) -> Iterator[SearchRequest]:
+    """The searches of all vectors of ``source``, each as ``like`` is but for its vectors."""
+    start = 0
+    for batch in batches(source, batch_size):
+        yield search_request(config, like, batch, start)
+        start += len(batch)
+
+
+def search_request(config: CollectionConfig, like: SearchRequest, batch: list[Any], start: int) -> SearchRequest:
+    """One batch of a stream of searches, whose first vector is the stream's number ``start``."""
+    with rows_counted_from(start):
+        vectors = query_matrix(batch, config, single=False)
+    return replace(like, vectors=vectors, texts=tuple(like.texts) * len(batch))
+
+
+def queries_in(request: SearchRequest) -> int:
+    return 0 if request.vectors is None else len(request.vectors)
 
 
 def records_of(pages: Iterator[list[Record]]) -> Generator[Record, None, None]:
