@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -246,6 +248,16 @@ def test_identities(hashing: Callable[..., Any]) -> None:
         lambda texts: nearly.embed_queries(texts) + np.float32(1e-4), nearly.embed_queries, name="hashing", dim=64
     )
     assert one.same_as(identify(shaken))
+
+
+def test_a_cache_that_nobody_has_any_more_is_closed() -> None:
+    cached = CachedEmbedder(hashing())
+    file = cached._db
+    assert file.execute("SELECT count(*) FROM vectors").fetchone() == (0,)
+    del cached
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        file.execute("SELECT 1")
 
 
 def test_minilm_counts_tokens_without_cutting(minilm: Any) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ _KEYS = 500
 
 
 class CachedEmbedder:
-    """An embedder that remembers, by the hash of model, purpose and text. Thread-safe; close it, or use ``with``.
+    """An embedder that remembers, by the hash of model, purpose and text. Thread-safe.
+
+    Its file is closed by ``close``, at the end of a ``with``, or once nobody has the embedder any more.
 
     Re-adding documents reuses vectors without this; it helps where texts come again after they were removed, in other
     knowledge bases, or as questions.
@@ -43,6 +46,8 @@ class CachedEmbedder:
         self.min_score: float | None = getattr(embedder, "min_score", None)
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, check_same_thread=False, timeout=30.0, isolation_level=None)
+        # From Python 3.13 on a connection that is only forgotten is a ResourceWarning.
+        weakref.finalize(self, self._db.close)
         # A cache may lose its last moments in a power cut, not its integrity.
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
