@@ -250,7 +250,7 @@ def test_identities(hashing: Callable[..., Any]) -> None:
     assert one.same_as(identify(shaken))
 
 
-def test_a_cache_that_nobody_has_any_more_is_closed() -> None:
+def test_a_cache_that_nobody_has_any_more_is_closed(hashing: Callable[..., Any]) -> None:
     cached = CachedEmbedder(hashing())
     file = cached._db
     assert file.execute("SELECT count(*) FROM vectors").fetchone() == (0,)
