@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import yaml
 
 from tests.waiting import wait_until
 from vectordb import errors
+from vectordb.cli import open_files
 from vectordb.cli.main import main
 from vectordb.cli.notify import notify
 from vectordb.cli.process import ServerProcess
@@ -109,6 +111,17 @@ def test_health(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["health", server.address, "--timeout", "1"])
     assert ended.value.code == 1
     assert "does not answer" in capsys.readouterr().err
+
+
+def test_a_server_may_open_more_files_than_a_shell_lets_its_programs(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))  # which the server inherits
+    try:
+        with ServerProcess(tmp_path / "db") as server:
+            allowed, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+            assert allowed == (open_files.WANTED if hard == resource.RLIM_INFINITY else min(open_files.WANTED, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_what_docker_compose_runs(tmp_path: Path) -> None:

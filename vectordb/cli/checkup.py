@@ -18,6 +18,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import vectordb
+from vectordb.cli import open_files
 from vectordb.engine.capacity.memory import available_bytes
 from vectordb.errors import DirectoryLocked, VectorDBError
 
@@ -25,7 +26,6 @@ _LIBRARIES = ("faiss-cpu", "rocksdict", "numpy", "grpcio", "protobuf")
 _DISTRIBUTION = "vectordb-engine"
 _OF_EXTRA = re.compile(r"([\w.-]+).*;.*\bextra == ['\"]([\w.-]+)['\"]")
 """A requirement of an extra, as the distribution's metadata has it: the package and the extra."""
-_FILES_WANTED = 4_096
 _FREE_WANTED = 2 << 30
 _MEMORY_WANTED = 1 << 30
 _SLOW_SYNC_MS = 30.0
@@ -127,9 +127,13 @@ def _memory() -> Finding:
 
 def _open_files() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < _FILES_WANTED:
+    if hard != resource.RLIM_INFINITY and hard < open_files.WANTED:
+        return Finding("open files", State.WARN, f"hard limit {hard}", f"raise it: ulimit -n {open_files.WANTED}")
+    if soft != resource.RLIM_INFINITY and soft < open_files.WANTED:
         return Finding(
-            "open files", State.WARN, f"limit {soft}, hard limit {hard}", f"raise it: ulimit -n {_FILES_WANTED}"
+            "open files",
+            State.OK,
+            f"limit {soft}, which vectordb serve raises; in a process of your own do so yourself",
         )
     return Finding("open files", State.OK, f"limit {soft}")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vectordb.cli import open_files
 from vectordb.cli.notify import notify
 from vectordb.errors import InvalidArgument
 from vectordb.server.config import SETTINGS, Config, load
@@ -42,6 +43,7 @@ def command(config: str | None = None, **flags: Any) -> None:
         signal.signal(number, lambda *_: None)
     if settings.api_keys is None and os.environ.get("VECTORDB_API_KEY"):
         log.warning("VECTORDB_API_KEY is a client's; this server has no api_keys and asks nobody for a key")
+    open_files.allow()
     server = _server(settings)
     print(f"listening on {server.start()}", flush=True)
     _tell_systemd("READY=1")
