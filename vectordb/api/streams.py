@@ -23,8 +23,8 @@ from vectordb.types import CollectionConfig, Record, WriteResult
 
 T = TypeVar("T")
 
-SEARCHES_AHEAD = 2
-"""Batches of a stream that are searched while results are used: one is on its way while a server computes another."""
+SEARCHES_AHEAD = 1
+"""Batches of a stream that are searched while results are used. More of them at a time only shared the processors."""
 _ROW_NUMBERS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(?:rows?|query) (?P<row>\d+)(?: and \d+)?\b""")
 """The rows, or queries, that a message names, and what is quoted, which may be anything and is no row."""
 
