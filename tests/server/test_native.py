@@ -15,6 +15,8 @@ import pytest
 
 from tests.waiting import wait_until
 from vectordb.errors import ResourceExhausted
+from vectordb.server import native
+from vectordb.server.arrivals import Arrivals
 from vectordb.server.native_call import Call
 from vectordb.wire.errors import DETAILS_KEY, error_from_status
 
@@ -80,6 +82,46 @@ def test_calls_and_bytes_over_the_caps_are_refused_by_name(handlers: Callable[..
     assert [call.result() for call in calls] == [b""] * 3
     assert served.call(b"free again", timeout=5) == b"free again"
     wait_until(lambda: not served.server._calls and served.server._running == 0)
+
+
+@pytest.fixture
+def computing(handlers: Callable[..., Any]) -> Any:
+    """A server of two processors whose calls compute."""
+    served = handlers()
+    served.server._processors = 2
+    for method in served.server._methods:
+        method.arrivals = Arrivals(100, 10, lambda: 0)
+    return served
+
+
+def test_calls_that_compute_begin_when_others_of_them_end(computing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_TURN", 60.0)
+    go, ran = {data: threading.Event() for data in (b"1", b"2", b"3", b"4")}, []
+    computing.handle = lambda data, _: (ran.append(data), go[data].wait(10), data)[2]
+    calls = {}
+    for data in go:
+        calls[data] = computing.call.future(data, timeout=20)
+        wait_until(lambda: len(ran) + len(computing.server._waiting) == len(calls))
+    assert ran == [b"1", b"2"]
+    go[b"2"].set()
+    assert calls[b"2"].result() == b"2"
+    wait_until(lambda: ran == [b"1", b"2", b"3"])
+    for event in go.values():
+        event.set()
+    assert [call.result() for call in calls.values()] == list(go)
+    wait_until(lambda: not computing.server._calls)
+    assert computing.server._begun == {}
+
+
+def test_calls_that_compute_wait_only_a_moment_for_slow_ones(computing: Any) -> None:
+    go, slow = threading.Event(), []
+    computing.handle = lambda data, _: (data == b"slow" and (slow.append(data), go.wait(20)), data)[1]
+    held = [computing.call.future(b"slow", timeout=30) for _ in range(5)]
+    wait_until(lambda: len(slow) == 5)
+    assert [computing.call(b"quick", timeout=10) for _ in range(20)] == [b"quick"] * 20
+    assert not go.is_set()
+    go.set()
+    assert [call.result() for call in held] == [b"slow"] * 5
 
 
 def test_its_threads_end_with_it(handlers: Callable[..., Any]) -> None:
