@@ -288,7 +288,10 @@ class SearchResult(Sequence[Hit]):
         columns = self._columns()
         if "metadata" in columns:
             columns["metadata"] = [None if m is None else encoding.metadata_to_json(m) for m in columns["metadata"]]
-        return pyarrow.table(columns)
+        text, vector = pyarrow.string(), pyarrow.list_(pyarrow.float32())
+        # An empty answer has the types of any other.
+        types = {"id": text, "score": pyarrow.float64(), "metadata": text, "text": text, "vector": vector}
+        return pyarrow.table(columns, schema=pyarrow.schema([(name, types[name]) for name in columns]))
 
 
 def _all_none(values: Sequence[Any]) -> bool:

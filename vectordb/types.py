@@ -139,6 +139,20 @@ class Record:
     text: str | None = None
     version: int = 0
 
+    def __eq__(self, other: object) -> bool:
+        """Equal fields; vectors are equal where all their numbers are."""
+        if not isinstance(other, Record):
+            return NotImplemented
+        if (self.id, self.metadata, self.text, self.version) != (other.id, other.metadata, other.text, other.version):
+            return False
+        if self.vector is None or other.vector is None:
+            return self.vector is other.vector
+        import numpy as np
+
+        return np.array_equal(self.vector, other.vector)
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True, slots=True)
 class WriteResult(Readable):

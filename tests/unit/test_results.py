@@ -13,6 +13,7 @@ import pytest
 
 from vectordb.reports import Erasure
 from vectordb.results import Hit, HitColumns, Plan, SearchResult, SegmentPlan
+from vectordb.types import Record
 
 PLAN = Plan((), version=3)
 VECTORS = [np.arange(2, dtype=np.float32), None]
@@ -91,6 +92,31 @@ def test_tables_have_the_columns_that_are_there() -> None:
             assert isinstance(table, pandas.DataFrame)
             assert list(table.columns) == names
             assert table["id"].tolist() == ["a", "b"]
+
+
+def test_a_table_of_arrow_has_the_same_types_with_and_without_hits() -> None:
+    full = SearchResult(WHOLE, Plan(()), 1.0).to_arrow()
+    assert [str(kind) for kind in full.schema.types] == ["string", "double", "string", "string", "list<item: float>"]
+    empty = SearchResult(EMPTY, Plan(()), 1.0).to_arrow()
+    assert (empty.num_rows, empty.schema) == (0, full.select(["id", "score"]).schema)
+
+
+def test_records_are_equal_where_all_their_fields_and_numbers_are() -> None:
+    vector = np.array([1, 2], np.float32)
+    record = Record("a", vector, {"n": 1}, "text", 3)
+    assert record == Record("a", vector.copy(), {"n": 1}, "text", 3)
+    assert Record("a") == Record("a")
+    others = [
+        Record("b", vector, {"n": 1}, "text", 3),
+        Record("a", vector + 1, {"n": 1}, "text", 3),
+        Record("a", vector[:1], {"n": 1}, "text", 3),
+        Record("a", None, {"n": 1}, "text", 3),
+        Record("a", vector, {"n": 2}, "text", 3),
+        Record("a", vector, {"n": 1}, None, 3),
+        Record("a", vector, {"n": 1}, "text", 4),
+        "a",
+    ]
+    assert [other for other in others if record == other or other == record] == []
 
 
 def test_plans_of_parts_without_parameters_are_copied_pickled_and_json() -> None:

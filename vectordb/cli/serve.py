@@ -15,7 +15,7 @@ import typer
 from vectordb.cli import open_files
 from vectordb.cli.notify import notify
 from vectordb.errors import InvalidArgument
-from vectordb.server.config import SETTINGS, Config, load
+from vectordb.server.config import SETTINGS, Config, load, misspelt
 from vectordb.server.logs import set_up
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def command(config: str | None = None, **flags: Any) -> None:
         signal.signal(number, lambda *_: None)
     if settings.api_keys is None and os.environ.get("VECTORDB_API_KEY"):
         log.warning("VECTORDB_API_KEY is a client's; this server has no api_keys and asks nobody for a key")
+    for name, meant in misspelt(os.environ):
+        log.warning("the environment variable %s is no setting; did you mean %s?", name, meant)
     open_files.allow()
     server = _server(settings)
     print(f"listening on {server.start()}", flush=True)

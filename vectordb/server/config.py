@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from vectordb.types import Durability
 
 _LEVELS = ("debug", "info", "warning", "error")
 _ENGINE = "engine"
+_PREFIX = "VECTORDB_"
+_CLIENTS = "VECTORDB_API_KEY"
+"""A variable of clients that only looks like one of the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        return "VECTORDB_" + self.name.upper()
+        return _PREFIX + self.name.upper()
 
 
 def _text(value: Any) -> str:
@@ -307,6 +311,19 @@ def load(
             engine[name] = values[name]
     origins.update((f"{_ENGINE}.{name}", f"file {path}") for name in engine if name not in _BY_NAME)
     return Config(values, origins, engine)
+
+
+def misspelt(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables that look like a setting's and are none, and the setting's that was probably meant.
+
+    Others of ours are left alone: clients and other commands have variables of their own.
+    """
+    variables = [setting.variable for setting in SETTINGS]
+    found = []
+    for name in sorted(environment):
+        if name.startswith(_PREFIX) and name not in variables and name != _CLIENTS:
+            found += [(name, meant) for meant in get_close_matches(name, variables, n=1, cutoff=0.9)]
+    return found
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

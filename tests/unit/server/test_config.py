@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vectordb.errors import InvalidArgument
-from vectordb.server.config import SETTINGS, load
+from vectordb.server.config import SETTINGS, load, misspelt
 
 
 @pytest.fixture
@@ -113,3 +113,19 @@ def test_every_default_is_a_value_that_may_be_given():
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::1]:50051", "db.example.org:443", "unix:/run/vectordb.sock"])
 def test_addresses(listen):
     assert load({"listen": listen}, environment={}).listen == listen
+
+
+def test_variables_that_were_meant_for_a_setting_are_found():
+    environment = {
+        "VECTORDB_MAX_WORKER": "3",
+        "VECTORDB_LISTENS": "0.0.0.0:1",
+        "VECTORDB_LISTEN": "127.0.0.1:0",
+        "VECTORDB_API_KEY": "a client's",
+        "VECTORDB_DEMO_DATA": "another command's",
+        "MAX_WORKERS": "anybody's",
+    }
+    assert misspelt(environment) == [
+        ("VECTORDB_LISTENS", "VECTORDB_LISTEN"),
+        ("VECTORDB_MAX_WORKER", "VECTORDB_MAX_WORKERS"),
+    ]
+    assert misspelt({setting.variable: "" for setting in SETTINGS}) == []
