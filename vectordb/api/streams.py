@@ -81,10 +81,10 @@ def batches(source: Iterator[T], size: int) -> Iterator[list[T]]:
 
 
 def checked_batch_size(batch_size: Any) -> int:
-    """Raises ``InvalidArgument`` where it is no positive number: with none in a batch nothing would be written."""
+    """Raises ``InvalidArgument`` where it is no positive number: with none in a batch nothing would be done."""
     size = whole(batch_size, "batch_size")
     if size < 1:
-        raise InvalidArgument(f"batch_size is a positive number of records, got {size}", field="batch_size")
+        raise InvalidArgument(f"batch_size is a positive number, got {size}", field="batch_size")
     return size
 
 
