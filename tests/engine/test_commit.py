@@ -319,3 +319,28 @@ def test_a_get_waits_for_a_commit_no_longer_than_it_has(monkeypatch: pytest.Monk
             docs.get(["a"], timeout=0.01)
         assert [record.id for record in docs.get(["a"], timeout=5.0)] == ["a"]
         assert [record.id for record in docs.get(["a"])] == ["a"]
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_who_reads_while_a_collection_is_deleted_is_told_and_gets_no_half_of_it(folder: bool, tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path if folder else ":memory:") as db:
+        docs = db.create_collection("docs", 4)
+        docs.upsert(["a", "b"], np.eye(4)[:2], [{"n": 1}, {"n": 2}], texts=["one", "two"])
+        told: list[Any] = []
+
+        def look() -> None:
+            for read in (
+                lambda: docs.get(["a"], include=["vector"]),
+                lambda: docs.search(np.ones(4), include=["vector"]),
+                lambda: docs.search_batch(np.ones((2, 4)), include=["vector"]),
+                lambda: docs.search(np.ones(4), include=["text"]),
+                lambda: list(docs.scan(include=["vector"])),
+            ):
+                try:
+                    told.append(read())
+                except errors.CollectionNotFound as error:
+                    told.append(error)
+
+        with failpoints.armed("delete.written", look):
+            db.delete_collection("docs")
+        assert [type(answer) for answer in told] == [errors.CollectionNotFound] * 5

@@ -80,11 +80,21 @@ def test_caps_may_be_raised_and_lie_within_what_the_formats_hold() -> None:
     with vectordb.Database(":memory:", max_limit=20_000, max_metadata_bytes=4 * MIB) as db:
         collection = db.create_collection("c", 2)
         collection.upsert(["a"], [[1, 0]], [{f"k{i}": "x" * 200_000 for i in range(8)}])
+        assert collection.update_metadata(["a"], set={"year": 2026}) == 1
         assert len(collection.search([1, 0], limit=20_000)) == 1
     with pytest.raises(errors.InvalidArgument, match="max_id_bytes"):
         vectordb.Database(":memory:", max_id_bytes=513)
     with pytest.raises(errors.InvalidArgument, match="unknown option 'max_nonsense'"):
         vectordb.Database(":memory:", max_nonsense=1)
+
+
+def test_a_record_does_not_grow_beyond_its_cap_by_updates() -> None:
+    with vectordb.Database(":memory:", max_metadata_bytes=64) as db:
+        collection = db.create_collection("c", 2)
+        collection.upsert(["a"], [[1, 0]], [{"one": "x" * 40}])
+        with pytest.raises(errors.InvalidArgument, match=r"'a' would become invalid.*max_metadata_bytes"):
+            collection.update_metadata(["a"], set={"two": "x" * 40})
+        assert collection.get(["a"])[0].metadata == {"one": "x" * 40}
 
 
 @pytest.fixture

@@ -110,6 +110,7 @@ class UpdateMetadata:
         if not targets:
             return 0, draft.effects.version
         payloads = _payloads(draft, [entry for _, entry in targets])
+        collection, most = draft.collection, draft.collection.limits.max_metadata_bytes
         changed = []
         for row, ((id_, entry), payload) in enumerate(zip(targets, payloads, strict=True)):
             metadata = decode_metadata(payload.metadata)
@@ -117,7 +118,7 @@ class UpdateMetadata:
             for path in self.unset:
                 _remove_path(metadata, path.split("."))
             try:
-                check_metadata(metadata, draft.collection.config.fields, row=row)
+                check_metadata(metadata, collection.config.fields, row=row, max_bytes=most)
             except InvalidArgument as error:
                 raise InvalidArgument(
                     f"record {id_.decode()!r} would become invalid: {error.message}",

@@ -216,6 +216,8 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
             timeout=request.timeout,
         )
     snapshot, entries = seen
+    if None in entries:
+        live.check_open()  # a collection that is being deleted has no ids, and others than it had are no answer
     found = [(id_, entry) for id_, entry in zip(wanted, entries, strict=True) if entry is not None]
     records: list[Record] = []
     for start in range(0, len(found), _GET_SLICE):

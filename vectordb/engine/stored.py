@@ -129,7 +129,8 @@ class Stored:
     """The columns of rows that a request includes; ``None`` for the others.
 
     Payloads are read from storage only where texts are asked for, or metadata that the parts do not have. Whatever
-    reads them raises ``Corruption`` where one is missing.
+    reads them raises ``Corruption`` where one is missing, and whatever reads storage ``CollectionNotFound`` where the
+    collection was deleted meanwhile.
     """
 
     def __init__(
@@ -176,6 +177,8 @@ class Stored:
             return None
         number, offsets = self._live.number, self._located.offsets
         found = self._live.storage.get_many(Family.VECTORS, keys.vector_keys_at(number, offsets))
+        if None in found:
+            self._live.check_open()  # of a collection that is being deleted no row has one
         return [None if data is None else np.frombuffer(data, "<f4") for data in found]
 
     def records(self) -> Iterator[Record]:
