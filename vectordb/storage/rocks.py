@@ -1,4 +1,4 @@
-"""RocksDB behind the storage seam. Only this file and ``rocks_options.py`` import rocksdict.
+"""RocksDB behind the storage seam. Only this file, ``rocks_options.py`` and ``rocks_threads.py`` import rocksdict.
 
 Facts that shape it (rocksdict 0.3.29):
 
@@ -30,13 +30,13 @@ import rocksdict
 
 from vectordb import failpoints
 from vectordb.errors import FailedPrecondition, Internal, VectorDBError, os_errors_told
-from vectordb.storage import forked
+from vectordb.storage import forked, rocks_threads
 from vectordb.storage.base import Batch, Family
 from vectordb.storage.batch import Delete, DeleteRange, Put, PutMany, RecordedBatch
 from vectordb.storage.cursor import Cursor
 from vectordb.storage.gate import Gate
 from vectordb.storage.log_records import disarm
-from vectordb.storage.rocks_errors import holds_data, no_more_writes, translated
+from vectordb.storage.rocks_errors import holds_data, no_more_writes, threads_missing, translated
 from vectordb.storage.rocks_options import DEFAULT_CACHE_BYTES, WRITE_BUFFER_BYTES, common, family_options
 from vectordb.storage.stall import Stall
 
@@ -94,7 +94,7 @@ class RocksStorage:
         try:
             if create:
                 self.path.mkdir(exist_ok=True)
-            self._db = rocksdict.Rdict(str(self.path), options, others, access)
+            self._db = rocks_threads.opened(lambda: rocksdict.Rdict(str(self.path), options, others, access))
             self._families: dict[Family, Any] = {
                 f: self._db if f is Family.META else self._db.get_column_family(f.value) for f in Family
             }
@@ -136,6 +136,8 @@ class RocksStorage:
                 except Exception as error:
                     if _STALLED not in str(error):
                         raise self._failed(error) from error
+            if rocks_threads.are_missing():
+                raise self._failed(threads_missing(self.path))
             stall = stall or Stall(self.path, lambda: self._hurried)
             stall.pause()
 
@@ -246,6 +248,7 @@ class RocksStorage:
 
     def compact(self, family: Family, start: bytes, end: bytes) -> None:
         """See :meth:`Storage.compact`. Given up silently when the storage is closed meanwhile."""
+        rocks_threads.need(self.path)
         options = rocksdict.CompactOptions()
         options.set_exclusive_manual_compaction(False)
         options.set_bottommost_level_compaction(rocksdict.BottommostLevelCompaction.force_optimized())
@@ -263,6 +266,7 @@ class RocksStorage:
 
     def checkpoint(self, path: Path | str) -> None:
         """Makes an openable copy as of now at ``path`` (must not exist; hard links where it can). Holds the GIL."""
+        rocks_threads.need(self.path, self._families.values())
         with self._gate:
             try:
                 rocksdict.Checkpoint(self._db).create_checkpoint(str(path))
@@ -271,6 +275,7 @@ class RocksStorage:
 
     def flush(self) -> None:
         """Writes what is only in memory and in the log to tables, so that the log begins anew. Releases the GIL."""
+        rocks_threads.need(self.path, self._families.values())
         with self._gate:
             try:
                 for rdict in self._families.values():
@@ -330,11 +335,16 @@ class RocksStorage:
 
     def _close_native(self, interrupted: bool) -> None:
         db, families = self._db, list(self._families.values())
-        self._db = None
-        self._families = {}
-        self._handles = {}
+        handles, self._handles = self._handles, {}
+        self._db, self._families = None, {}
         failure: Exception | None = None
         steps = [] if self.read_only else [lambda: db.flush_wal(True)]
+        if steps and rocks_threads.would_wait(families):
+            # The synced log holds it all. Without the lock file others can open the folder.
+            db.flush_wal(True)
+            (self.path / "LOCK").unlink(missing_ok=True)
+            forked.keep((db, families, handles, self._cache))
+            return
         steps += [rdict.close for rdict in families if rdict is not db]
         # Each of them, whatever became of the others: a handle left open would keep the folder locked.
         for step in [*steps, db.close]:
@@ -342,6 +352,8 @@ class RocksStorage:
                 step()
             except Exception as error:
                 failure = failure or error
+        if failure is None or interrupted:
+            rocks_threads.closed()
         # Where background work was cancelled, closing cannot flush the memtables, which the synced WAL holds as well.
         if failure is not None and not interrupted:
             raise translated(failure, self.path) from failure
