@@ -335,24 +335,23 @@ class RocksStorage:
 
     def _close_native(self, interrupted: bool) -> None:
         db, families = self._db, list(self._families.values())
-        handles, self._handles = self._handles, {}
         self._db, self._families = None, {}
         failure: Exception | None = None
         steps = [] if self.read_only else [lambda: db.flush_wal(True)]
         if steps and rocks_threads.would_wait(families):
             # The synced log holds it all. Without the lock file others can open the folder.
-            db.flush_wal(True)
-            (self.path / "LOCK").unlink(missing_ok=True)
-            forked.keep((db, families, handles, self._cache))
-            return
-        steps += [rdict.close for rdict in families if rdict is not db]
+            forked.keep((db, families, self._handles, self._cache))
+            steps.append((self.path / "LOCK").unlink)
+        else:
+            steps += [*(rdict.close for rdict in families if rdict is not db), db.close]
+        self._handles = {}
         # Each of them, whatever became of the others: a handle left open would keep the folder locked.
-        for step in [*steps, db.close]:
+        for step in steps:
             try:
                 step()
             except Exception as error:
                 failure = failure or error
-        if failure is None or interrupted:
+        if failure is None:
             rocks_threads.closed()
         # Where background work was cancelled, closing cannot flush the memtables, which the synced WAL holds as well.
         if failure is not None and not interrupted:

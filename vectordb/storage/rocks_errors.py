@@ -68,7 +68,7 @@ def threads_missing(path: Path) -> FailedPrecondition:
     """For what would have to be done in the background, in a process that was forked beside an open database."""
     return FailedPrecondition(
         f"'{path}' is open in a process that was forked while its parent had a database open, and RocksDB has no "
-        "threads here to write its tables: start the process by 'spawn' or 'forkserver', close databases before forking, "
-        "or connect to a server",
+        "threads here to write its tables: start it by 'spawn' or 'forkserver', close databases before forking, or "
+        "connect to a server",
         path=str(path),
     )
