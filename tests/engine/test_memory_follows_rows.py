@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +124,32 @@ def test_keys_of_calls_whose_time_is_over_are_forgotten_as_fast_as_they_come() -
         assert [optimizer._sweep(live) for _ in range(5)] == [True, True, True, True, False]
         assert live.results.take_expired(1) == []
         assert live.results.get("fresh") is not None
+
+
+def test_the_files_of_a_deleted_collection_leave_the_disk_without_pythons_collector(tmp_path: Path) -> None:
+    def held() -> list[str]:
+        links = (_target(path) for path in Path("/proc/self/fd").iterdir())
+        return [link for link in links if str(tmp_path) in link and "/segments/" in link]
+
+    gc.collect()
+    gc.disable()
+    try:
+        with vectordb.Database(tmp_path, memory_limit="64 MiB") as db:
+            for name in ("one", "two"):
+                docs = db.create_collection(name, 2, index="hnsw")
+                docs.upsert(["a", "b"], [[1, 0], [0, 1]], [{"n": 1}, {"n": 2}], texts=["one", "two"])
+                docs.optimize()
+                docs.search([1, 0], where=col("n") == 1)
+            assert held()
+            for name in ("one", "two"):
+                db.delete_collection(name)
+            until(lambda: not held())
+    finally:
+        gc.enable()
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except OSError:  # the one that lists them
+        return ""

@@ -82,7 +82,7 @@ class LiveCollection:
         self.segments: tuple[Segment, ...] = ()  # guarded by self.lock
         self.tail: Tail = contents.tail  # guarded by self.lock
         self.sweep = contents.sweep
-        self.wake: Callable[[], None] = lambda: None
+        self.wake: Callable[[], None] = _nothing
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()  # guarded by self.lock
         self._gone: str | None = None
         self.target: Target | None = None
@@ -92,7 +92,7 @@ class LiveCollection:
         self.limits: Limits = DEFAULTS
         self.seal_most = self.answers_most = 1 << 50
         self.pressed = False
-        self.indexable: Callable[[Segment], bool] = lambda segment: True
+        self.indexable: Callable[[Segment], bool] = _always
         self._serve(contents.segments)
         self.snapshot = self._show()
 
@@ -189,6 +189,10 @@ class LiveCollection:
     def end(self, why: str) -> None:
         """``"deleted"`` or ``"closed"``: nothing works from now on."""
         self._gone = why
+        # They refer to it: in a cycle it would keep its files open, and their disk space taken, until Python's
+        # collector happens to come by.
+        self.wake = _nothing
+        self.indexable = _always
 
     @contextmanager
     def deleting(self) -> Iterator[None]:
@@ -249,6 +253,14 @@ class LiveCollection:
         """What a running reindex has built, by the name of the segment."""
         target = self.target
         return {} if target is None else target.shadows
+
+
+def _nothing() -> None:
+    """Nobody is to be woken."""
+
+
+def _always(segment: Segment) -> bool:
+    return True
 
 
 class Contents:

@@ -179,19 +179,24 @@ class Optimizer:
     def _run(self, name: str, step: Callable[[Work], bool]) -> None:
         lower_priority()
         while not self._closing:
-            with self._changed:
-                works = list(self._works.values())
-            busy = False
-            for work in works:
-                if work.live.is_gone:
-                    self._forget(work)
-                elif not self._closing and not work.waits(name):
-                    busy |= self._attempt(name, step, work)
-            del works
+            busy = self._round(name, step)
             if not busy:
                 with self._changed:
                     if not self._closing and not self._has_work():
                         self._changed.wait(_IDLE_SECONDS)
+
+    def _round(self, name: str, step: Callable[[Work], bool]) -> bool:
+        """Looks at each collection once; whether one gave something to do."""
+        # A frame of its own: a waiting thread must not keep a deleted collection's files open.
+        with self._changed:
+            works = list(self._works.values())
+        busy = False
+        for work in works:
+            if work.live.is_gone:
+                self._forget(work)
+            elif not self._closing and not work.waits(name):
+                busy |= self._attempt(name, step, work)
+        return busy
 
     def _has_work(self) -> bool:
         """Whether a request came in since the works were looked at (under self._changed)."""

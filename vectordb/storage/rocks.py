@@ -351,8 +351,7 @@ class RocksStorage:
                 step()
             except Exception as error:
                 failure = failure or error
-        if failure is None:
-            rocks_threads.closed()
+        rocks_threads.closed()
         # Where background work was cancelled, closing cannot flush the memtables, which the synced WAL holds as well.
         if failure is not None and not interrupted:
             raise translated(failure, self.path) from failure

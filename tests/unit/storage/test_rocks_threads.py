@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,11 +39,18 @@ def _ends(child: Callable[[], None]) -> int | None:
 
 
 def test_after_closing_a_child_uses_storage_as_anybody(tmp_path: Path) -> None:
-    fill(storage := RocksStorage(tmp_path / "db"), 1000)
+    # In a process of its own: other tests may have something open in this one.
+    program = [sys.executable, "-c", "import sys, tests.unit.storage.test_rocks_threads as t; t.forks(sys.argv[1])"]
+    subprocess.run([*program, str(tmp_path / "db")], check=True, timeout=120)
+
+
+def forks(path: str) -> None:
+    storage = RocksStorage(path)
+    fill(storage, 1000)
     storage.close()
 
     def child() -> None:
-        own = RocksStorage(tmp_path / "db")
+        own = RocksStorage(path)
         fill(own, 2000)
         own.flush()
         fill(own, 3000)
@@ -51,7 +60,7 @@ def test_after_closing_a_child_uses_storage_as_anybody(tmp_path: Path) -> None:
 
     for _ in range(2):
         assert _ends(child) == 7
-    storage = RocksStorage(tmp_path / "db")
+    storage = RocksStorage(path)
     fill(storage, 4000)
     storage.flush()
     assert len(list(storage.scan(Family.ROWS, b"", LAST))) == 4000
