@@ -21,7 +21,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -337,7 +337,7 @@ class RocksStorage:
         db, families = self._db, list(self._families.values())
         self._db, self._families = None, {}
         failure: Exception | None = None
-        steps = [] if self.read_only else [lambda: db.flush_wal(True)]
+        steps: list[Callable[[], object]] = [] if self.read_only else [lambda: db.flush_wal(True)]
         if steps and rocks_threads.would_wait(families):
             # The synced log holds it all. Without the lock file others can open the folder.
             forked.keep((db, families, self._handles, self._cache))
