@@ -105,6 +105,20 @@ def test_a_failed_commit_makes_it_read_only_until_opened_again(
         again["c"].upsert(["c"], ONES)
 
 
+def test_of_a_collection_that_could_not_be_deleted_reads_go_on(tmp_path: Path) -> None:
+    with vectordb.Database(tmp_path) as db:
+        collection = db.create_collection("c", 4)
+        collection.upsert(["a"], ONES)
+        collection.upsert([{"id": "b"}])
+        with (
+            failpoints.armed("storage.write", failpoints.fail(errno.ENOSPC)),
+            pytest.raises(errors.ResourceExhausted, match="outcome is unknown"),
+        ):
+            db.delete_collection("c")
+        assert [r.id for r in collection.scan(include=["vector"])] == ["a", "b"]
+        assert [r.id for r in collection.get(["a", "b", "c"], include=["vector"])] == ["a", "b"]
+
+
 @pytest.mark.parametrize("place", ["storage.write", "storage.sync"])
 @pytest.mark.parametrize("what", ["creating", "deleting"])
 def test_a_failed_change_of_the_catalogue_is_told_and_nothing_is_written_after(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -32,7 +32,8 @@ from vectordb.errors import Closed, CollectionNotFound, Corruption, VectorDBErro
 from vectordb.limits import DEFAULTS, Limits
 from vectordb.segments.snapshot import Snapshot
 from vectordb.stats import ScrubStats
-from vectordb.storage.base import Storage
+from vectordb.storage import keys
+from vectordb.storage.base import Family, Storage
 from vectordb.storage.codec import IdEntry, State
 from vectordb.types import CollectionConfig
 
@@ -196,10 +197,17 @@ class LiveCollection:
 
     @contextmanager
     def deleting(self) -> Iterator[None]:
-        """Ends it, and holds what may see nothing half done meanwhile."""
+        """Ends it, and holds what may see nothing half done meanwhile. Where that fails before anything was written,
+        reads go on."""
         self.end("deleted")
         with self.commit_gate, self.manifest_lock:
-            yield
+            try:
+                yield
+            except VectorDBError:
+                with suppress(VectorDBError):
+                    if self.storage.get(Family.META, keys.state_key(self.number)) is not None:
+                        self._gone = None
+                raise
 
     def missing_payload(self, offset: int, payload_version: int) -> Corruption | CollectionNotFound | Closed:
         """The error for a row whose payload storage does not have."""
