@@ -104,7 +104,7 @@ def closed() -> None:
 
 
 def _are_there() -> bool:
-    for task in _TASKS.iterdir():
+    for task in _TASKS.iterdir() if _TASKS.is_dir() else ():
         try:
             if (task / "comm").read_text().startswith(_NAMES):
                 return True
