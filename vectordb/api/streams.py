@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 SEARCHES_AHEAD = 1
 """Batches of a stream that are searched while results are used. More of them at a time only shared the processors."""
+_ARROW_ROWS = 1_000
 _ROW_NUMBERS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(?:rows?|query) (?P<row>\d+)(?: and \d+)?\b""")
 """The rows, or queries, that a message names, and what is quoted, which may be anything and is no row."""
 
@@ -58,8 +59,35 @@ def records_in(records: Any) -> Iterator[Any]:
 
 
 def vectors_in(vectors: Any) -> Iterator[Any]:
-    """Vectors one by one; raises as :func:`records_in`."""
+    """Vectors one by one, of a column its rows.
+
+    Raises:
+        InvalidArgument: They cannot be iterated, or are text or a table.
+    """
+    column = _rows_of_column(vectors)
+    if column is not None:
+        return column
+    # These can be iterated, but not to vectors.
+    if isinstance(vectors, str | bytes | Mapping) or hasattr(vectors, "column_names"):
+        raise _not_iterable(vectors, "vectors", "vectors")
     return iterator_of(vectors, "vectors", "vectors")
+
+
+def _rows_of_column(vectors: Any) -> Iterator[Any] | None:
+    """The vectors of an arrow or pandas column or frame, some at a time; ``None`` where it is neither."""
+    if hasattr(vectors, "combine_chunks") and hasattr(vectors, "chunks"):  # arrow ChunkedArray
+        return itertools.chain.from_iterable(map(_rows_of_array, vectors.chunks))
+    if hasattr(vectors, "to_pylist") and hasattr(vectors, "null_count"):  # arrow array
+        return _rows_of_array(vectors)
+    if hasattr(vectors, "to_numpy"):  # pandas Series of arrays, or DataFrame of numbers
+        rows: Iterator[Any] = iter(vectors.to_numpy())
+        return rows
+    return None
+
+
+def _rows_of_array(array: Any) -> Iterator[Any]:
+    for start in range(0, len(array), _ARROW_ROWS):
+        yield from array.slice(start, _ARROW_ROWS).to_numpy(zero_copy_only=False)
 
 
 def iterator_of(values: Any, field: str, what: str) -> Iterator[Any]:
@@ -71,7 +99,11 @@ def iterator_of(values: Any, field: str, what: str) -> Iterator[Any]:
     try:
         return iter(values)
     except TypeError:
-        raise InvalidArgument(f"{field} is {type(values).__name__}; give an iterable of {what}", field=field) from None
+        raise _not_iterable(values, field, what) from None
+
+
+def _not_iterable(values: Any, field: str, what: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} is {type(values).__name__}; give an iterable of {what}", field=field)
 
 
 def batches(source: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -143,7 +175,7 @@ def searched(
     backend: Backend, collection: str, requests: Iterator[SearchRequest]
 ) -> Generator[SearchResult, None, None]:
     """The results of all queries in order, ``SEARCHES_AHEAD`` requests being carried out meanwhile."""
-    pool = ThreadPoolExecutor(SEARCHES_AHEAD, "vectordb-stream")
+    pool = ThreadPoolExecutor(SEARCHES_AHEAD, "vectordb-ahead")
     ahead: deque[tuple[int, Future[list[SearchResult]]]] = deque()
     start = 0
     failure: Exception | None = None
