@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -211,3 +214,21 @@ def test_only_a_few_batches_are_read_ahead(place: str) -> None:
         for thread in left:
             thread.join(10.0)
             assert not thread.is_alive()
+
+
+def test_a_thread_that_runs_on_after_the_main_one_searches_too() -> None:
+    code = """
+import threading
+from vectordb_client import connect
+docs = connect(":memory:").create_collection("docs", 2)
+docs.upsert(["a"], [[1.0, 0.0]])
+def late():
+    threading.main_thread().join()
+    print([found.ids for found in docs.search_stream([[1.0, 1.0]] * 3, batch_size=1)])
+threading.Thread(target=late).start()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[['a'], ['a'], ['a']]\n", "")

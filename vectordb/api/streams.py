@@ -7,10 +7,11 @@ import contextlib
 import itertools
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from vectordb.api import build
@@ -188,7 +189,7 @@ def searched(
                 failure, request = error, None
             if request is not None:
                 # The caller's context goes along: spans have their parents in it.
-                ahead.append((start, pool.submit(copy_context().run, backend.search, collection, request)))
+                ahead.append((start, _begun(pool, partial(copy_context().run, backend.search, collection, request))))
                 start += queries_in(request)
             while ahead and (request is None or len(ahead) > SEARCHES_AHEAD or ahead[0][1].done()):
                 first, answer = ahead.popleft()
@@ -201,6 +202,22 @@ def searched(
                 return
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begun(pool: ThreadPoolExecutor, search: Callable[[], T]) -> Future[T]:
+    """The search, which the pool carries out; where that has no thread for it any more, this one does at once.
+
+    Other threads may run on after the main one, and from its end on pools take no work.
+    """
+    try:
+        return pool.submit(search)
+    except RuntimeError:
+        done: Future[T] = Future()
+        try:
+            done.set_result(search())
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
 
 def search_requests(
