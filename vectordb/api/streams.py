@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 from vectordb.api import build
 from vectordb.api.columns import query_matrix, rows_of_table
 from vectordb.arguments import whole
-from vectordb.errors import InvalidArgument, VectorDBError
+from vectordb.errors import Closed, InvalidArgument, VectorDBError
 from vectordb.requests import Backend, SearchRequest, WriteRequest
 from vectordb.results import SearchResult
 from vectordb.types import CollectionConfig, Record, WriteResult
@@ -178,7 +179,7 @@ def searched(
     """The results of all queries in order, ``SEARCHES_AHEAD`` requests being carried out meanwhile."""
     pool = ThreadPoolExecutor(SEARCHES_AHEAD, "vectordb-ahead")
     ahead: deque[tuple[int, Future[list[SearchResult]]]] = deque()
-    start = 0
+    start, process = 0, os.getpid()
     failure: Exception | None = None
     try:
         while True:
@@ -196,6 +197,9 @@ def searched(
                 with rows_counted_from(first):
                     results = answer.result()
                 yield from results
+                if os.getpid() != process:
+                    # What is under way is so in the parent's thread: here nobody would end the wait for it.
+                    raise Closed("the stream of searches was begun before a fork; begin it anew in this process")
             if failure is not None:
                 raise failure
             if request is None:
