@@ -62,7 +62,8 @@ class VectorDBError(Exception):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self).__name__, self.message, dict(self.fields))
+        state = None if self.request_id is None else {"request_id": self.request_id}
+        return _rebuild, (type(self).__name__, self.message, dict(self.fields)), state
 
 
 class InvalidArgument(VectorDBError):

@@ -14,7 +14,9 @@ import pytest
 
 from tests.waiting import wait_until
 from vectordb import errors
+from vectordb.requests import SearchRequest
 from vectordb_client import Record, col, connect
+from vectordb_client.transport import calls
 from vectordb_client.transport.calls import GRACE, PARTIAL_GRACE
 
 VECTORS = np.eye(4, dtype=np.float32)
@@ -277,3 +279,10 @@ def test_status_without_our_details(server: Any, code: grpc.StatusCode, kind: ty
             db.list_collections()
         assert type(caught.value) is kind
         assert db.list_collections() == []
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"\x0a\x00"])
+def test_an_answer_that_is_none_of_a_search_is_the_servers_fault(answer: bytes | None) -> None:
+    call = calls.search("docs", SearchRequest(np.ones((2, 3), np.float32)))
+    with pytest.raises(errors.Internal, match=r"no message|with \d results|not well formed"):
+        call.answer(answer)

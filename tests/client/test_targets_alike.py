@@ -190,12 +190,25 @@ def test_after_close_and_after_a_fork_every_call_says_closed(target: str) -> Non
             lambda: c.bulk_upsert([{"id": "x", "vector": VECTORS[0]}] * 3, batch_size=1, progress=False),
             lambda: list(c.scan()),
             lambda: c.search(VECTORS[0]),
+            lambda: list(c.search_stream(VECTORS)),
             c.optimize,
         ]
         for call in calls:
             with pytest.raises(errors.Closed, match=match):
                 call()
 
+    c.upsert(IDS, VECTORS)
+    begun = c.search_stream(VECTORS, batch_size=10)
+    next(begun)
+
+    def goes_on() -> None:
+        # What was under way is so in a thread that is not there: it was waited for without end.
+        with pytest.raises(errors.Closed, match="begun before a fork"):
+            list(begun)
+
+    assert in_child(goes_on) == 0
+    assert len(list(begun)) == 299
+    c.delete(IDS)
     assert in_child(lambda: refused("before a fork")) == 0
     assert c.count() == 0
     db.delete_collection("closed")

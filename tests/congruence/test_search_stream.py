@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from vectordb import col, errors
@@ -98,6 +103,41 @@ def test_words_are_the_same_for_all(streamed: Streamed) -> None:
     assert error.field == "text"
 
 
+ARRAY = pa.FixedSizeListArray.from_arrays(pa.array(QUERIES.ravel()), DIM)
+LISTS = pa.array(QUERIES.tolist(), pa.list_(pa.float64()))
+COLUMNS = {
+    "array": ARRAY,
+    "lists": LISTS,
+    "chunks": pa.chunked_array([ARRAY[:30], ARRAY[30:]]),
+    "frame": pd.DataFrame(QUERIES),
+    "series": pd.Series(list(QUERIES)),
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_columns_are_taken_as_a_batch_takes_them(places: dict[str, str], column: str) -> None:
+    with connect(places["embedded"]) as db:
+        docs = db.create_collection(f"c{uuid4().hex}", DIM)
+        docs.upsert([f"r{i}" for i in range(ROWS)], VECTORS)
+        expected = _answers(docs.search_batch(COLUMNS[column], limit=3))
+        assert _answers(list(docs.search_stream(COLUMNS[column], limit=3, batch_size=BATCH))) == expected
+
+        async def main() -> None:
+            async with await connect_async(places["embedded"]) as adb:
+                found = (await adb[docs.name]).search_stream(COLUMNS[column], limit=3, batch_size=BATCH)
+                assert _answers([result async for result in found]) == expected
+
+        asyncio.run(main())
+
+
+def test_a_row_of_a_column_without_a_vector_is_named(places: dict[str, str]) -> None:
+    with connect(places["embedded"]) as db:
+        docs = db.create_collection(f"c{uuid4().hex}", DIM)
+        found = docs.search_stream(pa.concat_arrays([LISTS, pa.array([None], LISTS.type)]), batch_size=10)
+        with pytest.raises(errors.InvalidArgument, match="query in row 100 is None"):
+            list(found)
+
+
 def test_no_vectors_no_results(streamed: Streamed) -> None:
     assert streamed([]) == ([], None)
     assert streamed(iter(())) == ([], None)
@@ -138,7 +178,7 @@ def test_an_error_of_the_source_comes_after_the_results_of_what_was_read(streame
 def test_what_is_no_stream_of_vectors_is_refused_at_once(place: str) -> None:
     with connect(place) as db:
         docs = db.create_collection(f"c{uuid4().hex}", DIM)
-        for vectors in (7, None):
+        for vectors in (7, None, "abcd", b"abcd", {"a": QUERIES[0]}, pa.table({"vector": [[1.0] * DIM]})):
             with pytest.raises(errors.InvalidArgument, match="give an iterable of vectors"):
                 docs.search_stream(vectors)
         for options in ({"batch_size": 0}, {"limit": "5"}, {"where": {"field": "a", "op": "~", "value": 1}}):
@@ -170,7 +210,25 @@ def test_only_a_few_batches_are_read_ahead(place: str) -> None:
             if number == 50:
                 break
         results.close()
-        left = [thread for thread in threading.enumerate() if thread.name.startswith("vectordb-stream")]
+        left = [thread for thread in threading.enumerate() if thread.name.startswith("vectordb-ahead")]
         for thread in left:
             thread.join(10.0)
             assert not thread.is_alive()
+
+
+def test_a_thread_that_runs_on_after_the_main_one_searches_too() -> None:
+    code = """
+import threading
+from vectordb_client import connect
+docs = connect(":memory:").create_collection("docs", 2)
+docs.upsert(["a"], [[1.0, 0.0]])
+def late():
+    threading.main_thread().join()
+    print([found.ids for found in docs.search_stream([[1.0, 1.0]] * 3, batch_size=1)])
+threading.Thread(target=late).start()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[['a'], ['a'], ['a']]\n", "")

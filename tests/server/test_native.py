@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -12,12 +14,15 @@ from typing import Any
 
 import grpc
 import pytest
+from pygrpc_native import EVENT_CALL
 
 from tests.waiting import wait_until
 from vectordb.errors import ResourceExhausted
 from vectordb.server import native
 from vectordb.server.arrivals import Arrivals
+from vectordb.server.config import load
 from vectordb.server.native_call import Call
+from vectordb.server.transports import CallBounds
 from vectordb.wire.errors import DETAILS_KEY, error_from_status
 
 
@@ -122,6 +127,55 @@ def test_calls_that_compute_wait_only_a_moment_for_slow_ones(computing: Any) -> 
     assert not go.is_set()
     go.set()
     assert [call.result() for call in held] == [b"slow"] * 5
+
+
+class Batches:
+    """A front that gives calls in batches that are made here."""
+
+    def __init__(self) -> None:
+        self._batches: queue.Queue[list[Any]] = queue.Queue()
+        self._number = itertools.count()
+
+    def come(self, *messages: bytes) -> None:
+        self._batches.put([(EVENT_CALL, next(self._number), 0, data, None, ((), "", None)) for data in messages])
+
+    def recv_batch_details(self, _: int, milliseconds: int) -> list[Any]:
+        try:
+            return self._batches.get(timeout=milliseconds / 1000)
+        except queue.Empty:
+            return []
+
+    def respond(self, *_: Any) -> None:
+        """Nobody waits for it."""
+
+
+def test_who_waits_for_a_turn_is_looked_after_when_all_others_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the threads that receive waits for long, since no call waited when it began to."""
+    monkeypatch.setattr(native, "_WAIT_MS", 4_000)
+    go, ran = threading.Event(), list[bytes]()
+    handler = grpc.unary_unary_rpc_method_handler(
+        lambda data, _: (ran.append(data), data == b"quick" or go.wait(20), data)[2]
+    )
+    server = native.NativeServer({"/a": handler}, Any, CallBounds(20, 100), load({}, environment={}))
+    server._front, server._processors = front, _ = Batches(), 2
+    server._methods[0].arrivals = Arrivals(100, 10, lambda: 0)
+    for _ in range(2):
+        server._add_thread()
+    try:
+        for data in (b"slow", b"slow", b"quick"):
+            before = len(ran)
+            front.come(data)
+            wait_until(lambda before=before: len(ran) > before)
+        wait_until(lambda: server._receiving == 2)
+        time.sleep(0.01)  # those that run are slow ones by now
+        ran.clear()
+        began = time.monotonic()
+        front.come(b"1", b"2", b"3")
+        wait_until(lambda: len(ran) == 3)
+        assert time.monotonic() - began < 2
+    finally:
+        go.set()
+        server._closed = True
 
 
 def test_its_threads_end_with_it(handlers: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -76,6 +77,7 @@ def test_errors_carry_their_request_id(serve_engine: Serve) -> None:
                 db["missing"]
             ids.append(caught.value.request_id)
             assert "request_id" not in caught.value.fields
+            assert pickle.loads(pickle.dumps(caught.value)).request_id == ids[-1]
     assert len(set(ids)) == 2
     assert all(ids)
     with connect(":memory:") as db, pytest.raises(errors.CollectionNotFound) as caught:

@@ -292,3 +292,24 @@ def test_overload_for_long(tmp_path: Path) -> None:
         slope = float(np.polyfit(np.linspace(0, 0.75 * SECONDS / 60, len(settled)), settled, 1)[0])
         print(f"{dict(outcomes)}; memory grew by {slope / 2**20:+.3f} MiB a minute at {max(settled) / 2**20:.0f} MiB")
         assert max(settled) < 1.1 * min(settled)
+
+
+def test_a_system_without_further_threads_keeps_calls_waiting_and_no_longer_than_that(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = prepared(serve())
+    slowed(served, 0.01)
+    start, scarce = threading.Thread.start, [True]
+
+    def started(thread: threading.Thread) -> None:
+        if scarce[0] and thread.name.startswith("vectordb-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", started)
+    for scarce[0] in (True, False):
+        calls = [served.stub.Search.future(a_search(), timeout=20) for _ in range(8)]
+        calls += [served.stub.ListCollections.future(pb.ListCollectionsRequest(), timeout=20) for _ in range(8)]
+        calls += [served.stub.Optimize.future(pb.OptimizeRequest(collection="docs"), timeout=20) for _ in range(3)]
+        for call in calls:
+            call.result()

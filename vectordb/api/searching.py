@@ -106,7 +106,7 @@ class Searching:
     def search_stream(
         self, vectors: Iterable[Any], limit: int = 10, *, batch_size: int = 100, **options: Any
     ) -> Generator[SearchResult, None, None]:
-        """One result a vector, in their order, of any number of vectors, e.g. from a generator or a file.
+        """One result a vector, in their order, of any number of vectors, e.g. from a generator, a file or a column.
 
         They are searched in batches, some of which are under way while the results of one are used: at least as fast
         as :meth:`search_batch`, and only a few batches are held at a time. Close it when it is left early.

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from vectordb.api import build
 from vectordb.api.columns import query_matrix, rows_of_table
 from vectordb.arguments import whole
-from vectordb.errors import InvalidArgument, VectorDBError
+from vectordb.errors import Closed, InvalidArgument, VectorDBError
 from vectordb.requests import Backend, SearchRequest, WriteRequest
 from vectordb.results import SearchResult
 from vectordb.types import CollectionConfig, Record, WriteResult
@@ -25,6 +27,7 @@ T = TypeVar("T")
 
 SEARCHES_AHEAD = 1
 """Batches of a stream that are searched while results are used. More of them at a time only shared the processors."""
+_ARROW_ROWS = 1_000
 _ROW_NUMBERS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(?:rows?|query) (?P<row>\d+)(?: and \d+)?\b""")
 """The rows, or queries, that a message names, and what is quoted, which may be anything and is no row."""
 
@@ -58,8 +61,35 @@ def records_in(records: Any) -> Iterator[Any]:
 
 
 def vectors_in(vectors: Any) -> Iterator[Any]:
-    """Vectors one by one; raises as :func:`records_in`."""
+    """Vectors one by one, of a column its rows.
+
+    Raises:
+        InvalidArgument: They cannot be iterated, or are text or a table.
+    """
+    column = _rows_of_column(vectors)
+    if column is not None:
+        return column
+    # These can be iterated, but not to vectors.
+    if isinstance(vectors, str | bytes | Mapping) or hasattr(vectors, "column_names"):
+        raise _not_iterable(vectors, "vectors", "vectors")
     return iterator_of(vectors, "vectors", "vectors")
+
+
+def _rows_of_column(vectors: Any) -> Iterator[Any] | None:
+    """The vectors of an arrow or pandas column or frame, some at a time; ``None`` where it is neither."""
+    if hasattr(vectors, "combine_chunks") and hasattr(vectors, "chunks"):  # arrow ChunkedArray
+        return itertools.chain.from_iterable(map(_rows_of_array, vectors.chunks))
+    if hasattr(vectors, "to_pylist") and hasattr(vectors, "null_count"):  # arrow array
+        return _rows_of_array(vectors)
+    if hasattr(vectors, "to_numpy"):  # pandas Series of arrays, or DataFrame of numbers
+        rows: Iterator[Any] = iter(vectors.to_numpy())
+        return rows
+    return None
+
+
+def _rows_of_array(array: Any) -> Iterator[Any]:
+    for start in range(0, len(array), _ARROW_ROWS):
+        yield from array.slice(start, _ARROW_ROWS).to_numpy(zero_copy_only=False)
 
 
 def iterator_of(values: Any, field: str, what: str) -> Iterator[Any]:
@@ -71,7 +101,11 @@ def iterator_of(values: Any, field: str, what: str) -> Iterator[Any]:
     try:
         return iter(values)
     except TypeError:
-        raise InvalidArgument(f"{field} is {type(values).__name__}; give an iterable of {what}", field=field) from None
+        raise _not_iterable(values, field, what) from None
+
+
+def _not_iterable(values: Any, field: str, what: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} is {type(values).__name__}; give an iterable of {what}", field=field)
 
 
 def batches(source: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -143,9 +177,9 @@ def searched(
     backend: Backend, collection: str, requests: Iterator[SearchRequest]
 ) -> Generator[SearchResult, None, None]:
     """The results of all queries in order, ``SEARCHES_AHEAD`` requests being carried out meanwhile."""
-    pool = ThreadPoolExecutor(SEARCHES_AHEAD, "vectordb-stream")
+    pool = ThreadPoolExecutor(SEARCHES_AHEAD, "vectordb-ahead")
     ahead: deque[tuple[int, Future[list[SearchResult]]]] = deque()
-    start = 0
+    start, process = 0, os.getpid()
     failure: Exception | None = None
     try:
         while True:
@@ -156,19 +190,38 @@ def searched(
                 failure, request = error, None
             if request is not None:
                 # The caller's context goes along: spans have their parents in it.
-                ahead.append((start, pool.submit(copy_context().run, backend.search, collection, request)))
+                ahead.append((start, _begun(pool, partial(copy_context().run, backend.search, collection, request))))
                 start += queries_in(request)
             while ahead and (request is None or len(ahead) > SEARCHES_AHEAD or ahead[0][1].done()):
                 first, answer = ahead.popleft()
                 with rows_counted_from(first):
                     results = answer.result()
                 yield from results
+                if os.getpid() != process:
+                    # What is under way is so in the parent's thread: here nobody would end the wait for it.
+                    raise Closed("the stream of searches was begun before a fork; begin it anew in this process")
             if failure is not None:
                 raise failure
             if request is None:
                 return
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begun(pool: ThreadPoolExecutor, search: Callable[[], T]) -> Future[T]:
+    """The search, which the pool carries out; where that has no thread for it any more, this one does at once.
+
+    Other threads may run on after the main one, and from its end on pools take no work.
+    """
+    try:
+        return pool.submit(search)
+    except RuntimeError:
+        done: Future[T] = Future()
+        try:
+            done.set_result(search())
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
 
 def search_requests(

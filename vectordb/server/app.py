@@ -122,6 +122,9 @@ class Server:
         started = False
         try:
             self.address = _bound(self._server, self._config.listen, self._credentials())
+            for pool in (self._pool, self._computing, self._long_pool):
+                # One thread each from the beginning: where the system has no more, calls wait for those that there are.
+                pool.submit(_nothing)
             self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
             self._server.start()
             started = True
@@ -224,6 +227,10 @@ class Server:
                 self._streams.expire()
             except Exception:
                 log.exception("releasing idle scans failed")
+
+
+def _nothing() -> None:
+    """What a thread is begun with that nothing needs yet."""
 
 
 def _metrics() -> Metrics:

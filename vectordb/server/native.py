@@ -32,6 +32,7 @@ from vectordb.errors import ResourceExhausted, Unavailable, VectorDBError
 from vectordb.server.arrivals import HERE, ArrivalPool, Arrivals
 from vectordb.server.config import Config
 from vectordb.server.native_call import Abortion, Call
+from vectordb.server.pools import tell_of_no_threads
 from vectordb.server.transports import CallBounds, Transport
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
 
@@ -104,6 +105,7 @@ class NativeServer:
         self._running = 0  # guarded by self._lock
         self._begun: dict[int, float] = {}  # guarded by self._lock; when those of them that compute began, by number
         self._receiving = 0  # guarded by self._lock
+        self._minding = 0  # guarded by self._lock; of them those that come back soon, for calls that wait for a turn
         self._idle = 0  # guarded by self._lock; threads that wait at self._parked
         # Guarded by self._lock: threads that will look for a call in a moment. One that is about to answer counts: its
         # client may send the next call before it gets the GIL again, and a thread more would only make that harder.
@@ -163,7 +165,13 @@ class NativeServer:
             self._threads += 1
             self._coming += 1
             number = self._threads
-        threading.Thread(target=self._work, name=f"vectordb-rpc_{number}").start()
+        try:
+            threading.Thread(target=self._work, name=f"vectordb-rpc_{number}").start()
+        except RuntimeError:
+            with self._lock:
+                self._threads -= 1
+                self._coming -= 1
+            tell_of_no_threads()
 
     def stop(self, grace: float | None) -> threading.Event:
         """Refuses new calls; what runs has ``grace`` seconds. The event is set when all has ended."""
@@ -203,13 +211,17 @@ class NativeServer:
                 waiting = bool(self._waiting)
                 found = self._begin(self._waiting.popleft()) if waiting and self._places() > 0 else None
                 # Calls that wait for a turn are looked after by one that receives, and comes back soon.
-                enough = self._receiving >= _RECEIVERS and not waiting
+                enough, missing = self._receiving >= _RECEIVERS and not waiting, 0
                 if found is not None:
-                    pass
+                    if self._waiting and not (self._minding or self._coming):
+                        missing = self._wake(1)
                 elif enough:
                     self._idle += 1
                 else:
                     self._receiving += 1
+                    self._minding += waiting
+            for _ in range(missing):
+                self._add_thread()
             if found is None:
                 if enough:
                     self._parked.get()
@@ -217,7 +229,7 @@ class NativeServer:
                 events = receive(_BATCH, _TURN_MS if waiting else _WAIT_MS)
                 if not events:
                     look = 0
-                found = self._received(events or ())
+                found = self._received(events or (), waiting)
             if found is not None:
                 self._run(*found, self._ended)
         for _ in range(self._threads):
@@ -245,13 +257,23 @@ class NativeServer:
             self._begun.pop(number, None)
             self._coming += 1
 
-    def _received(self, events: Sequence[Any]) -> tuple[_Method, Call] | None:
+    def _wake(self, needed: int) -> int:
+        """Has so many threads look for calls; how many of them there are not. Called under the lock."""
+        wake = min(self._idle, needed)
+        self._idle -= wake
+        self._coming += wake
+        for _ in range(wake):
+            self._parked.put(None)
+        return needed - wake
+
+    def _received(self, events: Sequence[Any], minding: bool) -> tuple[_Method, Call] | None:
         """Refuses what is refused at once; for the rest there are threads afterwards. The call that this one is to
         carry out itself, if it is clear by now; otherwise it looks for one."""
         taken: list[tuple[_Method, Call]] = []
         taken += [call for event in events if (call := self._handle(*event)) is not None]
         with self._lock:
             self._receiving -= 1
+            self._minding -= minding
             waiting, places = len(self._waiting) + len(taken), self._places()
             if waiting == len(taken) == 1 and self._receiving + self._coming and places > 0:
                 # As mostly: nobody has to be woken.
@@ -259,13 +281,8 @@ class NativeServer:
             self._coming += 1
             self._waiting.extend(taken)
             # For each call that may begin one thread, and another to receive where nobody does.
-            needed = max(0, min(waiting, places) + (self._receiving == 0) - self._coming)
-            wake = min(self._idle, needed)
-            self._idle -= wake
-            self._coming += wake
-        for _ in range(wake):
-            self._parked.put(None)
-        for _ in range(needed - wake):
+            missing = self._wake(max(0, min(waiting, places) + (self._receiving == 0) - self._coming))
+        for _ in range(missing):
             self._add_thread()
         return None
 

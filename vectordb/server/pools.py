@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Thread
 from typing import Any
+
+log = logging.getLogger("vectordb.server")
+
+_TOLD_EVERY = 60.0
+
+
+class _Told:
+    """When it was last told that there are no more threads; guarded by nothing: twice does no harm."""
+
+    at: float | None = None
+
+
+def tell_of_no_threads() -> None:
+    """Notes that the system gave no thread for a call, once a minute."""
+    now = time.monotonic()
+    if _Told.at is None or now - _Told.at >= _TOLD_EVERY:
+        _Told.at = now
+        log.warning(
+            "the system gives no more threads, and calls wait for those that there are: raise the limit of processes "
+            "(ulimit -u, pids, TasksMax), or lower max_pending_calls"
+        )
 
 
 class CallPool(ThreadPoolExecutor):
@@ -13,6 +36,7 @@ class CallPool(ThreadPoolExecutor):
 
     From then on ``concurrent.futures`` takes no work, although other threads of the program may run on for as long as
     they like: whoever else uses their folder would wait for answers in vain. Each call then has a thread of its own.
+    Where the system has no thread for a call, it waits for one of those that there are.
     """
 
     _ended = False
@@ -29,6 +53,14 @@ class CallPool(ThreadPoolExecutor):
         # The process does not wait for it: when it ends the caller finds another owner.
         Thread(target=_carry_out, args=(future, fn, args, kwargs), name="vectordb-late", daemon=True).start()
         return future
+
+    def _adjust_thread_count(self) -> None:
+        # The executor's own, called once the call is in its queue. An error would end the thread of grpcio that takes
+        # up calls, and with it the server for all time.
+        try:
+            super()._adjust_thread_count()  # type: ignore[misc,unused-ignore]
+        except RuntimeError:
+            tell_of_no_threads()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As of ``ThreadPoolExecutor``."""

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vectordb.arguments import utf8, whole
-from vectordb.errors import ResourceExhausted
+from vectordb.errors import Internal, ResourceExhausted
 from vectordb.wire import requests as wire
 from vectordb.wire.answer import answer_from_bytes
 from vectordb.wire.config import config_from_message
@@ -96,6 +96,17 @@ class Call(Generic[T]):
     def whole(self) -> Any:
         """The request as grpc takes it: in one piece."""
         return b"".join(self.message) if self.rpc in PATHS else self.message
+
+    def answer(self, message: Any) -> T:
+        """What :attr:`read` makes of a response message.
+
+        Raises:
+            Internal: It is not well formed, or there is none.
+        """
+        if message is None:
+            # So grpc has a success without a message; no server of this protocol sends one.
+            raise Internal(f"the server's answer to {self.rpc} has no message; does something else answer for it?")
+        return self.read(message)
 
     def settle(self) -> Call[T]:
         """Copies what the request still shares with the caller, who may change it; gives the call back."""
@@ -245,10 +256,20 @@ def close_scan(cursor: str) -> Call[None]:
 
 
 def search(collection: str, request: SearchRequest) -> Call[list[SearchResult]]:
+    queries = len(request.texts) if request.vectors is None else len(request.vectors)
+
+    def read(data: bytes) -> list[SearchResult]:
+        results = answer_from_bytes(data, request.include)
+        if len(results) != queries:
+            raise Internal(
+                f"the server answered {queries} queries with {len(results)} results; are both of one release?"
+            )
+        return results
+
     return Call(
         "Search",
         search_to_parts(collection, request),
-        lambda data: answer_from_bytes(data, request.include),
+        read,
         request.timeout,
         grace=PARTIAL_GRACE if request.allow_partial else GRACE,
     )

@@ -99,7 +99,7 @@ class GrpcBackend(ForkGuarded):
             message = self._asked(call, clock)
         except (grpc.RpcError, ValueError) as error:
             raise self.error(error, call.timeout) from None
-        return call.read(message)
+        return call.answer(message)
 
     def _asked(self, call: Call[T], clock: Clock) -> Any:
         """The answer's message."""

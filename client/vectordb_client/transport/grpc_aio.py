@@ -104,7 +104,7 @@ class AioBackend(ForkGuarded):
             if self._gone is not None:
                 raise self._gone(self.options.address) from None
             raise to_error(error, self.options.address, call.timeout) from None
-        return call.read(message)
+        return call.answer(message)
 
     # AsyncBackend
 
