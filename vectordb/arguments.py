@@ -5,7 +5,9 @@ Types are judged here, before a request goes anywhere; ranges, which depend on c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vectordb.errors import InvalidArgument
@@ -30,6 +32,15 @@ def whole(value: Any, field: str, bits: int = 64) -> int:
     if not -(1 << bits - 1) <= number < 1 << bits - 1:
         raise InvalidArgument(f"{field} is a whole number of {bits} bits, got {number}", field=field)
     return int(number)
+
+
+def folder(path: str | os.PathLike[str]) -> Path:
+    """An absolute path of a user's folder, ``~`` as the home.
+
+    Not shortened over ``..``: after a symbolic link the system goes up from where that leads. And not by
+    ``Path.expanduser``, which fails at the home of nobody; such a ``~name`` is a folder of that name.
+    """
+    return Path(os.path.expanduser(path)).absolute()
 
 
 def version(value: Any, field: str = "if_version") -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vectordb import arguments
 from vectordb.errors import InvalidArgument, NotFound
 
 _COLUMNS = (
@@ -100,7 +101,7 @@ def require_database(target: str) -> None:
     """
     from vectordb_client.targets import Kind, parse_target
 
-    if parse_target(target).kind is Kind.FOLDER and not (Path(target) / "FORMAT").is_file():
+    if parse_target(target).kind is Kind.FOLDER and not (arguments.folder(target) / "FORMAT").is_file():
         raise NotFound(f"there is no database in the folder {target!r}", path=target)
 
 
@@ -112,7 +113,7 @@ def require_folder(given: Path, command: str) -> None:
     """
     from vectordb_client.targets import Kind, parse_target
 
-    if not given.exists() and parse_target(str(given)).kind is Kind.SERVER:
+    if not arguments.folder(given).exists() and parse_target(str(given)).kind is Kind.SERVER:
         raise InvalidArgument(
             f"{str(given)!r} is a server, and {command} is about a folder of this machine; of a server there are info, "
             f"verify and repair (a folder of this name has to be there)",

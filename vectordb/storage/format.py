@@ -38,7 +38,7 @@ def check_format(folder: Path, *, create: bool = True) -> bool:
         Corruption: The FORMAT file cannot be read.
     """
     if folder.exists() and not folder.is_dir():
-        raise FailedPrecondition(f"'{folder}' is a file; name a folder for the database", path=str(folder))
+        raise _file(folder)
     if (folder / FORMAT_FILE).exists():
         _check(folder, read_format(folder))
         return False
@@ -76,7 +76,7 @@ def read_format(folder: Path) -> int:
     """The format version of a database's folder.
 
     Raises:
-        FailedPrecondition: There is no FORMAT file.
+        FailedPrecondition: There is no FORMAT file, or no folder.
         Corruption: It cannot be read.
     """
     path = folder / FORMAT_FILE
@@ -85,6 +85,8 @@ def read_format(folder: Path) -> int:
         version = value["vectordb"]
         if type(version) is not int or version < 1:
             raise ValueError(f"format version {version!r}")
+    except NotADirectoryError:
+        raise _file(folder) from None
     except FileNotFoundError:
         raise FailedPrecondition(f"'{folder}' holds no database: it has no FORMAT file", path=str(folder)) from None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -94,6 +96,10 @@ def read_format(folder: Path) -> int:
             path=str(path),
         ) from error
     return int(version)
+
+
+def _file(path: Path) -> FailedPrecondition:
+    return FailedPrecondition(f"'{path}' is a file; name a folder for the database", path=str(path))
 
 
 def _check(folder: Path, version: int) -> None:

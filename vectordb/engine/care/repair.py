@@ -20,7 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import vectordb
-from vectordb import failpoints
+from vectordb import arguments, failpoints
 from vectordb.engine.care.damaged import DamagedStore
 from vectordb.engine.care.erase import QUARANTINE
 from vectordb.engine.care.salvage import Salvage
@@ -72,7 +72,7 @@ def repair_folder(path: Path, *, dry_run: bool = False, accept_loss: bool = Fals
         DirectoryLocked: Somebody has it open. FailedPrecondition: There is no database, or one of another format.
         Corruption: Nothing can be read.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = arguments.folder(path)
     _check_is_database(folder)
     lock = DirectoryLock(folder)
     try:

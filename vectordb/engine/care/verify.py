@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vectordb import arguments
 from vectordb.engine.care.unfinished import Settled
 from vectordb.engine.care.verify_records import Records, check_records
 from vectordb.engine.care.verify_searches import check_searches
@@ -46,7 +47,7 @@ def verify(path: Path, searches: int = SAMPLE_SEARCHES) -> VerifyReport:
         DirectoryLocked: Somebody has it open. FailedPrecondition: It is not a database of this format.
         Corruption: Storage cannot be opened at all. ResourceExhausted: There are no files or memory to look with.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = arguments.folder(path)
     check_format(folder, create=False)
     acked = read_acked(folder / "ACKED")
     with _owned(folder), _opened(folder, acked) as (storage, damage):
