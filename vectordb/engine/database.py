@@ -106,7 +106,7 @@ class Engine(Care):
         self._directory_lock: DirectoryLock | None = None
         self._acked: AckedPage | None = None
         self._segments: SegmentStore | None = None
-        if os.fspath(path) == MEMORY:
+        if str(path) == MEMORY:
             self._storage: Storage = MemoryStorage()
             self._catalogue = Catalogue(self._storage)
         else:

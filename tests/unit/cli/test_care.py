@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +99,15 @@ def test_every_command_finds_the_folder_that_connect_made(
         code, text = command(name, target)
         assert code == 0, text
     assert (tmp_path / "elsewhere" / "beside").is_dir()
+
+
+def test_names_that_the_terminals_locale_does_not_know_are_written_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "数据"
+    connect(folder).close()
+    command = [sys.executable, "-m", "vectordb.cli.main", "verify", str(folder)]
+    told = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    line = f"{tmp_path}/\\u6570\\u636e: every checksum and every cross-check holds"
+    assert (told.returncode, told.stdout.splitlines()[-1]) == (0, line)
 
 
 @pytest.mark.parametrize("name", ["verify", "repair", "upgrade"])
