@@ -56,7 +56,11 @@ def examine(folder: Path) -> list[Finding]:
     """Every finding, in the order of reading."""
     folder = arguments.folder(folder)
     findings = [_releases(), _extras(), _processor(), _memory(), _open_files()]
-    findings += _place(folder)
+    try:
+        findings += _place(folder)
+    except OSError as error:
+        told = f"{folder} cannot be looked into: {error.strerror or error}"
+        findings.append(Finding("folder", State.FAIL, told, "name another, or change its owner or its mode"))
     return findings
 
 

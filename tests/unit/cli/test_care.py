@@ -110,6 +110,15 @@ def test_names_that_the_terminals_locale_does_not_know_are_written_all_the_same(
     assert (told.returncode, told.stdout.splitlines()[-1]) == (0, line)
 
 
+@pytest.mark.parametrize("name", ["info", "verify", "repair", "upgrade", "doctor", "export"])
+def test_a_folder_that_the_system_refuses_is_named(command: Run, tmp_path: Path, name: str) -> None:
+    """As one that another user made, which root would be let into: here by a name longer than names can be."""
+    code, text = command(
+        name, tmp_path / ("x" * 300), *(["docs", tmp_path / "docs.parquet"] if name == "export" else [])
+    )
+    assert (code, "File name too long" in text, "Traceback" in text) == (1, True, False)
+
+
 @pytest.mark.parametrize("name", ["verify", "repair", "upgrade"])
 def test_a_file_is_no_folder_of_a_database(command: Run, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()

@@ -27,7 +27,7 @@ from vectordb.engine.care.salvage import Salvage
 from vectordb.engine.care.verify import verify
 from vectordb.engine.database import Engine
 from vectordb.engine.locking import DirectoryLock
-from vectordb.errors import Corruption, FailedPrecondition
+from vectordb.errors import Corruption, FailedPrecondition, os_errors_told
 from vectordb.metric import Metric
 from vectordb.reports import Lost, Problem, RepairReport
 from vectordb.requests import OptimizeRequest
@@ -73,7 +73,8 @@ def repair_folder(path: Path, *, dry_run: bool = False, accept_loss: bool = Fals
         Corruption: Nothing can be read.
     """
     folder = arguments.folder(path)
-    _check_is_database(folder)
+    with os_errors_told(f"folder {folder} cannot be opened", path=str(folder)):
+        _check_is_database(folder)
     lock = DirectoryLock(folder)
     try:
         done, format_lost = _finish(folder, dry_run), _format_is_lost(folder)

@@ -22,7 +22,7 @@ from vectordb.engine.care.verify_searches import check_searches
 from vectordb.engine.care.verify_segments import Looked, check_segments
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.locking import DirectoryLock
-from vectordb.errors import Corruption, ResourceExhausted, VectorDBError
+from vectordb.errors import Corruption, ResourceExhausted, VectorDBError, os_errors_told
 from vectordb.reports import CheckedCollection, Problem, VerifyReport
 from vectordb.requests import SAMPLE_SEARCHES
 from vectordb.segments.store import SegmentStore, split
@@ -77,7 +77,8 @@ def _opened(folder: Path, acked: Acked) -> Iterator[tuple[RocksStorage, VectorDB
     """The storage, and the damage of its log behind which nothing was read; see :func:`~.opening.open_storage`."""
     damage: VectorDBError | None = None
     try:
-        storage = RocksStorage(folder / "rocksdb", read_only=True)
+        with os_errors_told(f"folder {folder} cannot be opened", path=str(folder)):
+            storage = RocksStorage(folder / "rocksdb", read_only=True)
     except Corruption as error:
         if not acked.known:
             raise
