@@ -10,6 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import pandas
+import pyarrow
 import pytest
 
 from vectordb import col, errors
@@ -75,6 +77,18 @@ async def _in_turn(vectors: Any) -> AsyncIterator[Any]:
 
 def _answers(results: list[Any]) -> list[Any]:
     return [[(hit.id, hit.score, hit.metadata, hit.text) for hit in result] for result in results]
+
+
+def test_columns_and_frames_are_vectors_too() -> None:
+    with connect(":memory:") as db:
+        docs = db.create_collection("docs", DIM)
+        docs.upsert([f"r{i}" for i in range(ROWS)], VECTORS)
+        wanted = _answers(docs.search_batch(QUERIES, limit=3))
+        lists = pyarrow.array(list(QUERIES), pyarrow.list_(pyarrow.float32()))
+        frame = pandas.DataFrame(QUERIES)
+        for vectors in (lists, pyarrow.chunked_array([lists]), frame, pandas.Series(list(QUERIES))):
+            assert _answers(docs.search_batch(vectors, limit=3)) == wanted
+            assert _answers(list(docs.search_stream(vectors, limit=3))) == wanted
 
 
 @pytest.mark.parametrize("batch", [1, BATCH, 100, 1_000])

@@ -1,10 +1,13 @@
-"""Values of arrow arrays and tables as Python's, where arrow alone would refuse some of them."""
+"""Values of arrow's arrays and tables as Python's, also those that arrow alone has no form for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from vectordb.errors import InvalidArgument
+
+_ROWS = 1_000
 
 
 def values_of(column: Any, field: str) -> list[Any]:
@@ -21,6 +24,19 @@ def values_of(column: Any, field: str) -> list[Any]:
         except (ValueError, OverflowError, NotImplementedError, ImportError):
             fix = "; datetimes are of the years 1 to 9999" if isinstance(error, OverflowError) else ""
             raise InvalidArgument(f"{field} cannot be read from arrow: {error}{fix}", field=field) from None
+
+
+def rows_of_column(column: Any) -> Iterator[Any] | None:
+    """The values of an arrow column, some at a time, or the rows of a pandas frame of numbers; ``None`` of all else.
+
+    What iterating these gives, arrow's scalars and the names of the frame's columns, are no vectors.
+    """
+    if hasattr(column, "to_pylist") and hasattr(column, "slice"):
+        starts = range(0, len(column), _ROWS)
+        return (value for start in starts for value in values_of(column.slice(start, _ROWS), "vectors"))
+    if hasattr(column, "to_numpy") and hasattr(column, "columns"):
+        return iter(column.to_numpy())
+    return None
 
 
 def _coarser(column: Any) -> Any:

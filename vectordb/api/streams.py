@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from vectordb.api import build
+from vectordb.api.arrow import rows_of_column
 from vectordb.api.columns import query_matrix, rows_of_table
 from vectordb.arguments import whole
 from vectordb.errors import InvalidArgument, VectorDBError
@@ -58,8 +59,9 @@ def records_in(records: Any) -> Iterator[Any]:
 
 
 def vectors_in(vectors: Any) -> Iterator[Any]:
-    """Vectors one by one; raises as :func:`records_in`."""
-    return iterator_of(vectors, "vectors", "vectors")
+    """Vectors one by one, of columns and frames as ``search_batch`` reads them; raises as :func:`records_in`."""
+    column = rows_of_column(vectors)
+    return column if column is not None else iterator_of(vectors, "vectors", "vectors")
 
 
 def iterator_of(values: Any, field: str, what: str) -> Iterator[Any]:
