@@ -35,7 +35,7 @@ def rows_of_column(column: Any) -> Iterator[Any] | None:
         starts = range(0, len(column), _ROWS)
         return (value for start in starts for value in values_of(column.slice(start, _ROWS), "vectors"))
     if hasattr(column, "to_numpy") and hasattr(column, "columns"):
-        return iter(column.to_numpy())
+        return (row for row in column.to_numpy())
     return None
 
 
