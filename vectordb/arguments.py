@@ -5,7 +5,9 @@ Types are judged here, before a request goes anywhere; ranges, which depend on c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vectordb.errors import InvalidArgument
@@ -30,6 +32,31 @@ def whole(value: Any, field: str, bits: int = 64) -> int:
     if not -(1 << bits - 1) <= number < 1 << bits - 1:
         raise InvalidArgument(f"{field} is a whole number of {bits} bits, got {number}", field=field)
     return int(number)
+
+
+def folder(path: str | os.PathLike[str]) -> Path:
+    """An absolute path of a user's folder, ``~`` as the home.
+
+    Not shortened over ``..``: after a symbolic link the system goes up from where that leads. And not by
+    ``Path.expanduser``, which fails at the home of nobody; such a ``~name`` is a folder of that name.
+
+    Raises:
+        InvalidArgument: It is empty or no path, holds a zero byte, or is no text in UTF-8, as which storage opens it.
+    """
+    if not isinstance(path, str | os.PathLike) or not (path := os.fspath(path)) or not isinstance(path, str):
+        raise InvalidArgument(f"a folder's path is text that is not empty, got {path!r:.60}", field="path")
+    full = Path(os.path.expanduser(path)).absolute()
+    if "\0" in str(full):
+        raise InvalidArgument(f"a folder's path cannot hold a zero byte: {str(path)!r:.200}", field="path")
+    try:
+        str(full).encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(
+            f"the path {str(full)!r:.200} is no text in UTF-8; rename the folder, or, where it is only the locale that "
+            "knows no such letters, set PYTHONUTF8=1",
+            field="path",
+        ) from None
+    return full
 
 
 def version(value: Any, field: str = "if_version") -> int:

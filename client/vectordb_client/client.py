@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vectordb.api import Database
-from vectordb.arguments import flag, real, whole
+from vectordb.arguments import flag, folder, real, whole
 from vectordb.errors import InvalidArgument
 from vectordb_client.targets import Kind, Target, parse_target
 from vectordb_client.transport.channel import ServerOptions, Tls, checked_api_key
@@ -145,4 +145,5 @@ def _local(place: Target, api_key: str | None, tls: Tls | None, timeout: float |
         return open_local(place.address, options)
     from vectordb_client.transport.folder import open_folder
 
-    return open_folder(place.address, options, timeout)
+    # Whole: Path(":memory:") is a folder of that name.
+    return open_folder(str(folder(place.address)), options, timeout)

@@ -8,6 +8,7 @@
     "host:port", "[::1]:port" (port in digits)        a server
     any other "scheme://..." of two or more letters   InvalidArgument
     "host:http", a port that is no number             InvalidArgument
+    " host:port", blanks around a server's address    InvalidArgument
     every other string                                a folder ("data", "./a:1", "C:\\x", "host:")
 
 A folder whose name looks like ``host:port`` is reached with a path before it: ``"./data:1"``.
@@ -81,6 +82,13 @@ def parse_target(target: str | os.PathLike[str]) -> Target:
         return _from_scheme(target, found["scheme"], found["rest"])
     if found := _ADDRESS.fullmatch(target):
         return Target(Kind.SERVER, _checked(target, found["host"], found["port"]))
+    if target != target.strip() and parse_target(target.strip() or ".").kind is not Kind.FOLDER:
+        # As a line of a file is read: a folder of that name would be made in silence.
+        raise InvalidArgument(
+            f"target {target!r} has blanks around it; write {target.strip()!r}, or './{target}' for a "
+            "folder of that name",
+            target=target,
+        )
     if _BARE_IPV6.fullmatch(target):
         host, _, port = target.rpartition(":")
         raise InvalidArgument(f"target {target!r} is ambiguous; write '[{host}]:{port}'", target=target)

@@ -39,6 +39,8 @@ from vectordb_client.targets import Kind, Target, parse_target
         ("C:x", Kind.FOLDER, "C:x", None),
         ("my data:1", Kind.FOLDER, "my data:1", None),
         ("localhost", Kind.FOLDER, "localhost", None),
+        (" localhost ", Kind.FOLDER, " localhost ", None),
+        (" ", Kind.FOLDER, " ", None),
         (Path("localhost:50051"), Kind.FOLDER, "localhost:50051", None),
         (Path(":memory:"), Kind.FOLDER, ":memory:", None),
     ],
@@ -56,6 +58,8 @@ def test_target(target: str | Path, kind: Kind, address: str, tls: bool | None) 
         (None, "got NoneType"),
         (b"data", "got bytes"),
         ("http://localhost:50051", "unknown scheme 'http://'"),
+        ("localhost:50051\n", "blanks around it; write 'localhost:50051'"),
+        (" unix:/tmp/a.sock", "blanks around it"),
         ("https://localhost:50051", "unknown scheme"),
         ("file:///srv/data", "unknown scheme"),
         ("grpc://localhost", "not of the form 'grpc://host:port'"),
@@ -81,3 +85,10 @@ def test_numbers_of_numpy_are_numbers() -> None:
         assert (db._timeout, type(db._timeout)) == (3.0, float)
     with connect(":memory:", timeout=np.float32(2.5)) as db:  # type: ignore[arg-type]
         assert db._timeout == 2.5
+
+
+def test_a_path_is_a_folder_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (":memory:", "localhost:50051"):
+        with connect(Path(name)) as db:
+            assert db.info().path == str(tmp_path / name)

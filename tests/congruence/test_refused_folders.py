@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,3 +56,14 @@ def test_foreign_and_newer_folders_are_refused_untouched(tmp_path: Path) -> None
     (newer / "FORMAT").write_text("nonsense")
     with pytest.raises(errors.Corruption, match="FORMAT"):
         vectordb.Database(newer)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\udcff", "", b"bytes", 5, None])
+def test_what_is_no_folders_path_is_told_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for opener in (connect, vectordb.Database):
+        with pytest.raises(errors.InvalidArgument):
+            opener(path)
+    assert list(tmp_path.iterdir()) == []

@@ -107,6 +107,13 @@ def test_health(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:
             main(["health", server.address])
         assert (ended.value.code, capsys.readouterr().out) == (0, "serving\n")
+        with pytest.raises(SystemExit) as ended:
+            main(["health", f"grpc://{server.address}"])
+        assert (ended.value.code, capsys.readouterr().out) == (0, "serving\n")
+    for no_server in ("./data", ":memory:", "http://localhost:1", "localhost:99999"):
+        with pytest.raises(SystemExit) as ended:
+            main(["health", no_server])
+        assert (ended.value.code, "InvalidArgument" in capsys.readouterr().err) == (1, True)
     with pytest.raises(SystemExit) as ended:
         main(["health", server.address, "--timeout", "1"])
     assert ended.value.code == 1

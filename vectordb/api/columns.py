@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vectordb.api.arrow import values_of
 from vectordb.encoding import encode_metadata, refusal
 from vectordb.errors import DimensionMismatch, InvalidArgument
 from vectordb.ids import as_id, as_ids, generated_ids
@@ -93,7 +94,8 @@ def _refuse_vectors(ids: Any) -> None:
 def rows_of_table(table: Any) -> Iterator[Any] | None:
     """The rows of a pandas or arrow table as dicts, some at a time; ``None`` where it is no table."""
     if hasattr(table, "to_pylist") and hasattr(table, "schema"):
-        return (row for start in range(0, len(table), _ROWS) for row in table.slice(start, _ROWS).to_pylist())
+        starts = range(0, len(table), _ROWS)
+        return (row for start in starts for row in values_of(table.slice(start, _ROWS), "records"))
     if hasattr(table, "to_dict") and hasattr(table, "iloc") and hasattr(table, "columns"):
         starts = range(0, len(table), _ROWS)
         return (row for start in starts for row in table.iloc[start : start + _ROWS].to_dict("records"))
@@ -310,11 +312,11 @@ def _wrong_dim(config: CollectionConfig, got: int, row: int) -> DimensionMismatc
 
 def _as_maps(metadata: Any) -> list[Any]:
     if hasattr(metadata, "column_names") and hasattr(metadata, "to_pylist"):  # arrow table
-        return metadata.to_pylist()  # type: ignore[no-any-return]
+        return values_of(metadata, "metadata")
     if hasattr(metadata, "to_dict") and hasattr(metadata, "columns"):  # pandas DataFrame, NaN meaning missing
         return [{k: v for k, v in row.items() if not _missing(v)} for row in metadata.to_dict("records")]
     if hasattr(metadata, "to_pylist"):
-        return metadata.to_pylist()  # type: ignore[no-any-return]
+        return values_of(metadata, "metadata")
     if isinstance(metadata, Mapping):
         raise InvalidArgument("metadata is one map a row: give a list of dicts", field="metadata")
     return _listed(metadata, "metadata", "dicts, one a row")

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from vectordb.api import build
+from vectordb.api.arrow import rows_of_column
 from vectordb.api.columns import query_matrix, rows_of_table
 from vectordb.arguments import whole
 from vectordb.errors import Closed, InvalidArgument, VectorDBError
@@ -27,7 +28,6 @@ T = TypeVar("T")
 
 SEARCHES_AHEAD = 1
 """Batches of a stream that are searched while results are used. More of them at a time only shared the processors."""
-_ARROW_ROWS = 1_000
 _ROW_NUMBERS = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(?:rows?|query) (?P<row>\d+)(?: and \d+)?\b""")
 """The rows, or queries, that a message names, and what is quoted, which may be anything and is no row."""
 
@@ -66,30 +66,13 @@ def vectors_in(vectors: Any) -> Iterator[Any]:
     Raises:
         InvalidArgument: They cannot be iterated, or are text or a table.
     """
-    column = _rows_of_column(vectors)
+    column = rows_of_column(vectors)
     if column is not None:
         return column
     # These can be iterated, but not to vectors.
     if isinstance(vectors, str | bytes | Mapping) or hasattr(vectors, "column_names"):
         raise _not_iterable(vectors, "vectors", "vectors")
     return iterator_of(vectors, "vectors", "vectors")
-
-
-def _rows_of_column(vectors: Any) -> Iterator[Any] | None:
-    """The vectors of an arrow or pandas column or frame, some at a time; ``None`` where it is neither."""
-    if hasattr(vectors, "combine_chunks") and hasattr(vectors, "chunks"):  # arrow ChunkedArray
-        return itertools.chain.from_iterable(map(_rows_of_array, vectors.chunks))
-    if hasattr(vectors, "to_pylist") and hasattr(vectors, "null_count"):  # arrow array
-        return _rows_of_array(vectors)
-    if hasattr(vectors, "to_numpy"):  # pandas Series of arrays, or DataFrame of numbers
-        rows: Iterator[Any] = iter(vectors.to_numpy())
-        return rows
-    return None
-
-
-def _rows_of_array(array: Any) -> Iterator[Any]:
-    for start in range(0, len(array), _ARROW_ROWS):
-        yield from array.slice(start, _ARROW_ROWS).to_numpy(zero_copy_only=False)
 
 
 def iterator_of(values: Any, field: str, what: str) -> Iterator[Any]:

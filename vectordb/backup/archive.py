@@ -22,7 +22,7 @@ import xxhash
 
 from vectordb import failpoints
 from vectordb.backup.places import Place
-from vectordb.errors import Corruption, NotFound
+from vectordb.errors import Corruption, NotFound, os_errors_told
 from vectordb.stats import BackupInfo
 
 _FORMAT = 1
@@ -95,23 +95,28 @@ def store(place: Place, facts: Listing, files: Mapping[str, Path], progress: Cal
 
 
 def listings(place: Place) -> list[Listing]:
-    """All backups, oldest first. Raises Corruption."""
-    return [load(place, name.removesuffix(".json")) for name in place.names(_LISTS) if name.endswith(".json")]
+    """All backups, oldest first. Raises Corruption, and FailedPrecondition where they cannot be read."""
+    return [load(place, name) for name in _known(place)]
+
+
+def _known(place: Place) -> list[str]:
+    with os_errors_told(f"the backups at {place} cannot be read"):
+        return [name.removesuffix(".json") for name in place.names(_LISTS) if name.endswith(".json")]
 
 
 def load(place: Place, backup: str | None = None) -> Listing:
     """A backup's list, by its id; the newest without one.
 
     Raises:
-        NotFound: There is none (of this id). Corruption: The list is damaged.
+        NotFound: There is none (of this id). Corruption: The list is damaged. FailedPrecondition: It cannot be read.
     """
-    known = [name.removesuffix(".json") for name in place.names(_LISTS) if name.endswith(".json")]
+    known = _known(place)
     if not known or (backup is not None and backup not in known):
         there = ", ".join(known[-5:]) or "none"
         which = "no backup" if backup is None else f"no backup {backup!r}"
         raise NotFound(f"there is {which} at {place}; there are: {there}", backup=backup)
     name = backup or known[-1]
-    with place.read(f"{_LISTS}/{name}.json") as file:
+    with os_errors_told(f"the backups at {place} cannot be read"), place.read(f"{_LISTS}/{name}.json") as file:
         data = file.read()
     try:
         whole = json.loads(data)

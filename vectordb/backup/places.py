@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from uuid import uuid4
 
+from vectordb import arguments
 from vectordb.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -59,7 +60,7 @@ def place_of(destination: str | os.PathLike[str]) -> Place:
         raise InvalidArgument(f"the destination of a backup cannot hold a zero byte: {text!r:.80}", field="destination")
     if text.startswith("file://"):
         return Folder(Path(text.removeprefix("file://")))
-    return Remote(text) if _URL.match(text) else Folder(Path(text).expanduser().absolute())
+    return Remote(text) if _URL.match(text) else Folder(arguments.folder(text))
 
 
 class Folder:

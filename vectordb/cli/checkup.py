@@ -18,6 +18,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import vectordb
+from vectordb import arguments
 from vectordb.cli import open_files
 from vectordb.engine.capacity.memory import available_bytes
 from vectordb.errors import DirectoryLocked, VectorDBError
@@ -53,9 +54,13 @@ class Finding(NamedTuple):
 
 def examine(folder: Path) -> list[Finding]:
     """Every finding, in the order of reading."""
-    folder = Path(folder).expanduser().absolute()
+    folder = arguments.folder(folder)
     findings = [_releases(), _extras(), _processor(), _memory(), _open_files()]
-    findings += _place(folder)
+    try:
+        findings += _place(folder)
+    except OSError as error:
+        told = f"{folder} cannot be looked into: {error.strerror or error}"
+        findings.append(Finding("folder", State.FAIL, told, "name another, or change its owner or its mode"))
     return findings
 
 
@@ -142,7 +147,10 @@ def _place(folder: Path) -> Iterator[Finding]:
     there = folder
     while not there.exists():
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    if not there.is_dir():
+        yield Finding("folder", State.FAIL, f"{there} is a file", "name a folder for the database")
+        return
+    if not os.access(there, os.W_OK | os.X_OK):
         yield Finding("folder", State.FAIL, f"{there} cannot be written by this user", "change its owner or its mode")
         return
     yield _permissions(folder)

@@ -16,10 +16,18 @@ def command(
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from vectordb.errors import Unavailable
+    from vectordb.errors import InvalidArgument, Unavailable
+    from vectordb_client.targets import Kind, parse_target
     from vectordb_client.transport.channel import credentials
 
-    channel = grpc.insecure_channel(address) if tls is None else grpc.secure_channel(address, credentials(tls))
+    target = parse_target(address)
+    if target.kind is not Kind.SERVER:
+        raise InvalidArgument(f"{address!r} is no server; write 'localhost:50051' or 'unix:/path'", field="address")
+    authority = tls or target.tls
+    if authority:
+        channel = grpc.secure_channel(target.address, credentials(authority))
+    else:
+        channel = grpc.insecure_channel(target.address)
     with channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)

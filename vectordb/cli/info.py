@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vectordb.errors import InvalidArgument, NotFound
+from vectordb import arguments
+from vectordb.errors import InvalidArgument, NotFound, os_errors_told
 
 _COLUMNS = (
     "collection", "rows", "deleted", "dim", "metric", "index", "indexed", "tail", "segments", "memory", "disk", "state",
@@ -96,11 +98,16 @@ def require_database(target: str) -> None:
     """So that no command makes a database by a slip of the finger.
 
     Raises:
-        NotFound: ``target`` is a folder without a database in it.
+        NotFound: ``target`` is a folder without a database in it. FailedPrecondition: This user may not look into it.
     """
     from vectordb_client.targets import Kind, parse_target
 
-    if parse_target(target).kind is Kind.FOLDER and not (Path(target) / "FORMAT").is_file():
+    if parse_target(target).kind is not Kind.FOLDER:
+        return
+    folder = arguments.folder(target)
+    with os_errors_told(f"folder {folder} cannot be opened", path=str(folder)):
+        found = (folder / "FORMAT").is_file()
+    if not found:
         raise NotFound(f"there is no database in the folder {target!r}", path=target)
 
 
@@ -112,7 +119,7 @@ def require_folder(given: Path, command: str) -> None:
     """
     from vectordb_client.targets import Kind, parse_target
 
-    if not given.exists() and parse_target(str(given)).kind is Kind.SERVER:
+    if not os.path.exists(arguments.folder(given)) and parse_target(str(given)).kind is Kind.SERVER:
         raise InvalidArgument(
             f"{str(given)!r} is a server, and {command} is about a folder of this machine; of a server there are info, "
             f"verify and repair (a folder of this name has to be there)",

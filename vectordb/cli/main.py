@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 
@@ -50,6 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         SystemExit: Always.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # Under a locale of few letters a name, or an answer, in others is written with escapes instead of not at all.
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else arguments
     name, rest = (given[0], given[1:]) if given else ("", [])
     if name in ("--help", "-h", "help"):

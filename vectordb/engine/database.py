@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import vectordb
-from vectordb import failpoints
+from vectordb import arguments, failpoints
 from vectordb.api.database import Database as _Face
 from vectordb.engine import checks, reads, writes
 from vectordb.engine.capacity.resources import Resources, settled
@@ -106,11 +106,11 @@ class Engine(Care):
         self._directory_lock: DirectoryLock | None = None
         self._acked: AckedPage | None = None
         self._segments: SegmentStore | None = None
-        if os.fspath(path) == MEMORY:
+        if str(path) == MEMORY:
             self._storage: Storage = MemoryStorage()
             self._catalogue = Catalogue(self._storage)
         else:
-            self._folder = Path(path).expanduser().absolute()
+            self._folder = arguments.folder(path)
             with os_errors_told(f"folder {self._folder} cannot be opened", path=str(self._folder)):
                 self._open_folder(self._folder, demands.storage_sizes(cache_bytes), accept_loss)
         self.resources = Resources(demands, self._folder, self._storage, self._lives)

@@ -22,6 +22,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vectordb import arguments
 from vectordb.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def open_shared(folder: str | os.PathLike[str], **options: Any) -> Engine:
     engine = Engine(folder, **options)
     if os.fspath(folder) != MEMORY and options.get("shared"):
         try:
-            Door(engine, Path(folder).expanduser().absolute())
+            Door(engine, arguments.folder(folder))
         except FailedPrecondition as error:
             # A folder without a door is a folder all the same: other processes get DirectoryLocked.
             _log.warning("%s", error.message)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vectordb.errors import Corruption, FailedPrecondition
+from vectordb.errors import Corruption, FailedPrecondition, os_errors_told, refused
 from vectordb.storage.keys import FORMAT_VERSION
 
 FORMAT_FILE = "FORMAT"
@@ -33,12 +33,17 @@ def check_format(folder: Path, *, create: bool = True) -> bool:
         Whether there is no database yet.
 
     Raises:
-        FailedPrecondition: A newer or older format, a folder that is something else, or (without ``create``) no
-            database.
+        FailedPrecondition: A newer or older format, a folder that is something else, one that the system lets this user
+            not look into, or (without ``create``) no database.
         Corruption: The FORMAT file cannot be read.
     """
+    with os_errors_told(f"folder {folder} cannot be opened", path=str(folder)):
+        return _check_folder(folder, create)
+
+
+def _check_folder(folder: Path, create: bool) -> bool:
     if folder.exists() and not folder.is_dir():
-        raise FailedPrecondition(f"'{folder}' is a file; name a folder for the database", path=str(folder))
+        raise _file(folder)
     if (folder / FORMAT_FILE).exists():
         _check(folder, read_format(folder))
         return False
@@ -76,7 +81,7 @@ def read_format(folder: Path) -> int:
     """The format version of a database's folder.
 
     Raises:
-        FailedPrecondition: There is no FORMAT file.
+        FailedPrecondition: There is no FORMAT file, or no folder, or this user may not read it.
         Corruption: It cannot be read.
     """
     path = folder / FORMAT_FILE
@@ -85,6 +90,10 @@ def read_format(folder: Path) -> int:
         version = value["vectordb"]
         if type(version) is not int or version < 1:
             raise ValueError(f"format version {version!r}")
+    except NotADirectoryError:
+        raise _file(folder) from None
+    except PermissionError as error:
+        raise refused(f"'{path}' cannot be read", error, path=str(path)) from None
     except FileNotFoundError:
         raise FailedPrecondition(f"'{folder}' holds no database: it has no FORMAT file", path=str(folder)) from None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -94,6 +103,10 @@ def read_format(folder: Path) -> int:
             path=str(path),
         ) from error
     return int(version)
+
+
+def _file(path: Path) -> FailedPrecondition:
+    return FailedPrecondition(f"'{path}' is a file; name a folder for the database", path=str(path))
 
 
 def _check(folder: Path, version: int) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from vectordb import arguments
 from vectordb.errors import Closed, FailedPrecondition, InvalidArgument
 from vectordb.row_policy import PolicyBackend
 from vectordb_client.targets import MEMORY
@@ -298,5 +299,5 @@ def open_local(folder: str, options: Mapping[str, Any]) -> LocalBackend:
                 field=name,
             )
     if folder != MEMORY:
-        folder = os.path.abspath(os.path.expanduser(folder))
+        folder = str(arguments.folder(folder))
     return LocalBackend(_registry, folder, options)

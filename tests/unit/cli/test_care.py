@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +60,7 @@ def test_export_and_import(command: Run, folder: Path, tmp_path: Path) -> None:
     assert "no JSON" in command("export", folder, "docs", path, "--where", "{")[1]
     assert "1 records in copy" in command("import", tmp_path / "other", path, "--collection", "copy")[1]
     assert "CollectionNotFound" in command("export", folder, "nope", path)[1]
+    assert "InvalidArgument: path names a file" in command("export", folder, "docs", ".")[1]
 
 
 def test_no_database_is_made_for_a_file_that_cannot_be_imported(command: Run, folder: Path, tmp_path: Path) -> None:
@@ -82,6 +85,47 @@ def test_doctor_finds_nothing_wrong_here(command: Run, folder: Path) -> None:
         assert "in use" in command("doctor", folder)[1]
 
 
+@pytest.mark.parametrize("name", ["info", "verify", "repair", "upgrade", "doctor"])
+def test_every_command_finds_the_folder_that_connect_made(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "elsewhere" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "inner")
+    monkeypatch.chdir(tmp_path)
+    for target in ("~/at home", "link/../beside", "~nobody-of-this-name"):
+        with connect(target) as db:
+            db.create_collection("docs", 2)
+        code, text = command(name, target)
+        assert code == 0, text
+    assert (tmp_path / "elsewhere" / "beside").is_dir()
+
+
+def test_names_that_the_terminals_locale_does_not_know_are_written_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "数据"
+    connect(folder).close()
+    command = [sys.executable, "-m", "vectordb.cli.main", "verify", str(folder)]
+    told = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    line = f"{tmp_path}/\\u6570\\u636e: every checksum and every cross-check holds"
+    assert (told.returncode, told.stdout.splitlines()[-1]) == (0, line)
+
+
+@pytest.mark.parametrize("name", ["info", "verify", "repair", "upgrade", "doctor", "export"])
+def test_a_folder_that_the_system_refuses_is_named(command: Run, tmp_path: Path, name: str) -> None:
+    """As one that another user made, which root would be let into: here by a name longer than names can be."""
+    code, text = command(
+        name, tmp_path / ("x" * 300), *(["docs", tmp_path / "docs.parquet"] if name == "export" else [])
+    )
+    assert (code, "File name too long" in text, "Traceback" in text) == (1, True, False)
+
+
+@pytest.mark.parametrize("name", ["verify", "repair", "upgrade"])
+def test_a_file_is_no_folder_of_a_database(command: Run, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    code, text = command(name, tmp_path / "file")
+    assert (code, "is a file; name a folder for the database" in text) == (1, True)
+
+
 def test_doctor_names_what_is_wrong(command: Run, folder: Path, tmp_path: Path) -> None:
     os.chmod(folder, 0o755)
     assert "chmod 700" in command("doctor", folder)[1]
@@ -89,8 +133,9 @@ def test_doctor_names_what_is_wrong(command: Run, folder: Path, tmp_path: Path) 
     code, text = command("doctor", folder)
     assert (code, "fail" in text, "999" in text) == (1, True, True)
     (tmp_path / "file").touch()
-    code, text = command("doctor", tmp_path / "file" / "db")
-    assert (code, "cannot be written" in text) == (1, True)
+    for given in (tmp_path / "file", tmp_path / "file" / "db"):
+        code, text = command("doctor", given)
+        assert (code, f"{tmp_path / 'file'} is a file" in text) == (1, True)
 
 
 def test_doctor_tells_who_can_read_the_secrets(command: Run, folder: Path, tmp_path: Path) -> None:

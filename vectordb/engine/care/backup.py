@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import vectordb
-from vectordb import failpoints
+from vectordb import arguments, failpoints
 from vectordb.backup import archive
 from vectordb.backup.archive import Listing
 from vectordb.backup.places import Place, place_of
@@ -158,7 +158,7 @@ def restore(
         Corruption: The backup is damaged; nothing is left behind. FailedPrecondition: It is of a newer format, or the
             system refuses the folder. ResourceExhausted: The disk is full; likewise.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = arguments.folder(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AlreadyExists(
             f"'{folder}' exists and is not empty; restore into a new folder, or move it away", path=str(folder)

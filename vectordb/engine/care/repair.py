@@ -20,14 +20,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import vectordb
-from vectordb import failpoints
+from vectordb import arguments, failpoints
 from vectordb.engine.care.damaged import DamagedStore
 from vectordb.engine.care.erase import QUARANTINE
 from vectordb.engine.care.salvage import Salvage
 from vectordb.engine.care.verify import verify
 from vectordb.engine.database import Engine
 from vectordb.engine.locking import DirectoryLock
-from vectordb.errors import Corruption, FailedPrecondition
+from vectordb.errors import Corruption, FailedPrecondition, os_errors_told
 from vectordb.metric import Metric
 from vectordb.reports import Lost, Problem, RepairReport
 from vectordb.requests import OptimizeRequest
@@ -72,8 +72,9 @@ def repair_folder(path: Path, *, dry_run: bool = False, accept_loss: bool = Fals
         DirectoryLocked: Somebody has it open. FailedPrecondition: There is no database, or one of another format.
         Corruption: Nothing can be read.
     """
-    folder = Path(path).expanduser().absolute()
-    _check_is_database(folder)
+    folder = arguments.folder(path)
+    with os_errors_told(f"folder {folder} cannot be opened", path=str(folder)):
+        _check_is_database(folder)
     lock = DirectoryLock(folder)
     try:
         done, format_lost = _finish(folder, dry_run), _format_is_lost(folder)

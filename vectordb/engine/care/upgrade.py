@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import vectordb
+from vectordb import arguments
 from vectordb.engine.locking import DirectoryLock
 from vectordb.errors import FailedPrecondition
 from vectordb.storage.format import (
@@ -65,7 +66,7 @@ def upgrade(
         FailedPrecondition: It is no database, of a newer format, or of one that no step leads away from.
         DirectoryLocked: Somebody has it open. Corruption: FORMAT cannot be read.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = arguments.folder(path)
     found = read_format(folder)
     marker = read_marker(folder)
     if marker is not None and marker.get("command") != _COMMAND:

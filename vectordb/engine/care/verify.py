@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vectordb import arguments
 from vectordb.engine.care.unfinished import Settled
 from vectordb.engine.care.verify_records import Records, check_records
 from vectordb.engine.care.verify_searches import check_searches
 from vectordb.engine.care.verify_segments import Looked, check_segments
 from vectordb.engine.catalogue import Catalogue
 from vectordb.engine.locking import DirectoryLock
-from vectordb.errors import Corruption, ResourceExhausted, VectorDBError
+from vectordb.errors import Corruption, ResourceExhausted, VectorDBError, os_errors_told
 from vectordb.reports import CheckedCollection, Problem, VerifyReport
 from vectordb.requests import SAMPLE_SEARCHES
 from vectordb.segments.store import SegmentStore, split
@@ -46,7 +47,7 @@ def verify(path: Path, searches: int = SAMPLE_SEARCHES) -> VerifyReport:
         DirectoryLocked: Somebody has it open. FailedPrecondition: It is not a database of this format.
         Corruption: Storage cannot be opened at all. ResourceExhausted: There are no files or memory to look with.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = arguments.folder(path)
     check_format(folder, create=False)
     acked = read_acked(folder / "ACKED")
     with _owned(folder), _opened(folder, acked) as (storage, damage):
@@ -76,7 +77,8 @@ def _opened(folder: Path, acked: Acked) -> Iterator[tuple[RocksStorage, VectorDB
     """The storage, and the damage of its log behind which nothing was read; see :func:`~.opening.open_storage`."""
     damage: VectorDBError | None = None
     try:
-        storage = RocksStorage(folder / "rocksdb", read_only=True)
+        with os_errors_told(f"folder {folder} cannot be opened", path=str(folder)):
+            storage = RocksStorage(folder / "rocksdb", read_only=True)
     except Corruption as error:
         if not acked.known:
             raise
