@@ -1,4 +1,4 @@
-"""Sources that are not what they seem: folders that cannot be listed, pipes, texts in place of paths."""
+"""Sources that are not what they seem: folders that cannot be listed, pipes, documents that cannot be stored."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vectordb_client import Database
-from vectordb_client.rag import AddReport, KnowledgeBase
+from vectordb_client.rag import AddReport, Document, KnowledgeBase, Section, WholeDocument
 
 
 @pytest.fixture
@@ -76,3 +77,39 @@ def test_a_path_that_may_not_be_seen_is_said_to_be_closed(
     assert [one.reason for one in report.failed] == [
         "cannot be opened: Permission denied; what is known of it is kept"
     ]
+
+
+def test_a_file_that_cannot_be_chunked_is_told_each_time(
+    memory: Database, hashing: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "long.txt").write_text("word " * 100)
+    rows = "".join(f'{{"id": "{name}", "text": "{name * times}"}}\n' for name, times in (("a", 200), ("b", 1)))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    (tmp_path / "short.txt").write_text("word")
+    kb = KnowledgeBase(memory, "kb", hashing(max_tokens=40), chunker=WholeDocument("error"))
+    first, second = (kb.add(tmp_path, progress=False) for _ in range(2))
+    assert first.added == ("rows.jsonl#b", "short.txt")
+    assert sorted(second.unchanged) == ["rows.jsonl#b", "short.txt"]
+    for report in (first, second):
+        assert [one.source for one in report.failed] == ["long.txt", "rows.jsonl#a"]
+
+
+def test_a_chunk_beyond_what_a_record_holds_fails_alone(memory: Database, hashing: Callable[..., Any]) -> None:
+    kb = KnowledgeBase(memory, "kb", hashing(max_tokens=None), chunker=WholeDocument())
+    documents = [Document("small", "A text."), Document("large", "\u00e4" * (9 << 20)), Document("other", "A text too.")]
+    report = kb.add(documents, progress=False)
+    assert report.added == ("small", "other")
+    assert [str(one) for one in report.failed] == [
+        "large has a chunk of 18874368 bytes, at most 16777216 are allowed; split it"
+    ]
+
+
+def test_sections_may_hold_instants(kb: KnowledgeBase, hashing: Callable[..., Any]) -> None:
+    told = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    document = Document("talk", "What was said.", {"day": told}, (Section(0, {"told": told, "by": {"at": [told]}}),))
+    assert kb.add(document, progress=False).added == ("talk",)
+    assert kb.document("talk") == document
+    assert kb.retrieve("What was said?")[0].metadata == {"day": told, "told": told, "by": {"at": [told]}}
+    assert kb.add(document, progress=False).unchanged == ("talk",)
+    kb.migrate(hashing(name="other"), progress=False)
+    assert kb.document("talk") == document

@@ -21,6 +21,7 @@ from vectordb_client.rag.migration import Migration, MigrationReport, MigrationR
 from vectordb_client.rag.parts import (
     check_answering,
     check_chunker,
+    check_config,
     check_database,
     check_embedder,
     check_llm,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_FILE_BYTES = 64 << 20
 _MAX_NAME = 200
+_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{_MAX_NAME}}}")
 _RESERVED = re.compile(r"(?<=.)\.(?:answers|documents|state|g\d+)$")
 
 
@@ -62,7 +64,7 @@ class KnowledgeBase:
         reranker: A second model that reorders what was found.
         guards: Checks of questions and answers; by default :func:`~vectordb_client.rag.guards.default_guards`.
         answering: How answers are checked, kept and traced.
-        config: Further options of the chunks' collection, such as ``{"index": "hnsw"}``.
+        config: Further options of the chunks' collection, such as ``{"index": "hnsw"}``; its metric is cosine.
 
     Raises:
         InvalidArgument: The name cannot be one, or a part is none: a function becomes an embedder by
@@ -83,8 +85,12 @@ class KnowledgeBase:
         answering: AnswerConfig | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
-            raise InvalidArgument(f"name is a string of 1 to {_MAX_NAME} characters, got {name!r:.250}", field="name")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidArgument(
+                f"name is a string of 1 to {_MAX_NAME} characters, each a letter of A to Z, a digit, '_', '-' or '.', "
+                f"got {name!r:.250}",
+                field="name",
+            )
         if (reserved := _RESERVED.search(name)) is not None:
             raise InvalidArgument(
                 f"name {name!r} ends in {reserved[0]!r}, which is what knowledge base {name[: reserved.start()]!r} "
@@ -101,10 +107,7 @@ class KnowledgeBase:
         ):
             if part is not None:
                 check(part)
-        if config is not None and not isinstance(config, Mapping):
-            raise InvalidArgument(
-                f'config is a mapping, such as {{"index": "hnsw"}}, got {config!r:.60}', field="config"
-            )
+        check_config({} if config is None else config)
         self.db, self.name = db, name
         self.llm, self.reranker = llm, reranker
         self.guards: Sequence[Guard] | None = None if guards is None else checked_guards(guards)
