@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
@@ -19,10 +20,12 @@ def number(name: str, value: Any, what: str, least: float = -math.inf, most: flo
     Raises:
         InvalidArgument: It is no number, not a number (NaN), or out of range.
     """
-    # NaN compares with nothing: it is in no range.
-    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) <= most:
-        raise InvalidArgument(f"{name} {what}, got {value!r:.100}", field=name)
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, Real):
+        with contextlib.suppress(OverflowError):  # an integer beyond all floats
+            # NaN compares with nothing: it is in no range.
+            if least <= (found := float(value)) <= most:
+                return found
+    raise InvalidArgument(f"{name} {what}, got {value!r:.100}", field=name)
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
@@ -58,8 +61,22 @@ def question_text(value: Any) -> str:
     """A question.
 
     Raises:
-        InvalidArgument: It is no string, or empty.
+        InvalidArgument: It is no string, empty, or none that UTF-8 can hold.
     """
     if not isinstance(value, str) or not value.strip():
         raise InvalidArgument(f"question is a text that is not empty, got {value!r:.60}", field="question")
+    if (place := lone_surrogate(value)) is not None:
+        raise InvalidArgument(
+            f"question holds a lone surrogate at {place}, which is no text in UTF-8; decode it with errors='replace'",
+            field="question",
+        )
     return value
+
+
+def lone_surrogate(text: str) -> int | None:
+    """Where a text holds half a character, which no UTF-8 can, or ``None``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
