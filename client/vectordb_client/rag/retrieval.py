@@ -230,7 +230,7 @@ class _Run:
     def _embedded(self, queries: list[str]) -> NDArray[np.float32]:
         with self._stage("embed") as details:
             details["model"] = self._embedder.name
-            return embedded_queries(self._embedder, queries)
+            return embedded_queries(self._embedder, queries, self._clock.remaining())
 
     def _found(self, queries: list[str], vectors: NDArray[np.float32]) -> list[_Candidate]:
         with self._stage("search") as details:

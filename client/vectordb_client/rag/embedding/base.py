@@ -38,7 +38,10 @@ class Embedder(Protocol):
         ...
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of texts to search with, in their order: float32[n, dim]. Many models prefix them differently."""
+        """Vectors of texts to search with, in their order: float32[n, dim]. Many models prefix them differently.
+
+        One that may have to be waited for can take ``timeout: float | None = None``, the seconds that are left.
+        """
         ...
 
 

@@ -44,15 +44,28 @@ def embedded_documents(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.f
         InvalidArgument: The embedder returned something else.
         DimensionMismatch: It returned another length than it promised.
     """
-    return _promised(embedder, vectors_of(embedder.embed_documents(texts), len(texts), embedder.name))
+    return promised(embedder, vectors_of(embedder.embed_documents(texts), len(texts), embedder.name))
 
 
-def embedded_queries(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
+def embedded_queries(embedder: Embedder, texts: Sequence[str], timeout: float | None = None) -> NDArray[np.float32]:
     """The vectors of texts to search with; errors as :func:`embedded_documents`."""
-    return _promised(embedder, vectors_of(embedder.embed_queries(texts), len(texts), embedder.name))
+    return promised(embedder, vectors_of(queries_within(embedder, texts, timeout), len(texts), embedder.name))
 
 
-def _promised(embedder: Embedder, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def queries_within(embedder: Embedder, texts: Sequence[str], timeout: float | None) -> Any:
+    """What ``embed_queries`` returns, told ``timeout`` where it takes one, as models behind a network do."""
+    embed: Any = embedder.embed_queries
+    if timeout is not None and "timeout" in inspect.signature(embed).parameters:
+        return embed(texts, timeout=timeout)
+    return embed(texts)
+
+
+def promised(embedder: Embedder, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors, where they have the embedder's length.
+
+    Raises:
+        DimensionMismatch: They have another.
+    """
     if vectors.shape[1] != embedder.dim:
         raise DimensionMismatch(
             f"embedder {embedder.name!r} returned shape {vectors.shape} for {len(vectors)} texts, "
