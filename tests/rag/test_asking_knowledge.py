@@ -102,6 +102,38 @@ def test_replay(kb: KnowledgeBase, endpoint: Any, endpoints: ModuleType) -> None
     assert not kb.replay(answer.id).same_configuration
 
 
+def test_replay_retrieves_as_it_was_asked(memory: Database, hashing: Callable[..., Any]) -> None:
+    model = FunctionLLM(lambda _: "The tower is 330 metres high [1].", name="canned")
+
+    def rewrite(question: str) -> list[str]:
+        return ["a river"]
+
+    for defaults, asked, same in (
+        ({}, {"mode": "hybrid", "neighbours": 1, "diversity": 0.5}, True),
+        ({"mode": "text"}, {"mode": "vector", "min_score": None}, True),
+        ({"rewrite": rewrite, "fusion": {"weights": [0.5, 0.5]}}, {}, True),
+        ({}, {"rewrite": rewrite}, False),  # a function cannot be kept
+    ):
+        answering = AnswerConfig(options={"retrieval": defaults})
+        base = KnowledgeBase(memory, "kb", hashing(256), model, WholeDocument(), answering=answering)
+        base.add([TOWER, RIVER, SOUP], progress=False)
+        given = {"retrieval": asked} if asked else {}
+        replay = base.replay(base.ask("How high is the tower?", **given).id)
+        assert replay.same_configuration == same
+
+
+def test_a_row_policy_that_hides_the_state_is_told(memory: Database, hashing: Callable[..., Any]) -> None:
+    bound = memory.with_policy(col("kind") == "food")
+    assert KnowledgeBase(bound, "kb", hashing()).retrieve("soup") == []
+    KnowledgeBase(memory, "kb", hashing()).add(SOUP, progress=False)
+    base = KnowledgeBase(bound, "kb", hashing())
+    for call in (lambda: base.retrieve("soup"), base.documents, lambda: base.add(SOUP, progress=False)):
+        with pytest.raises(errors.FailedPrecondition, match=r"a row policy hides it; .* by where="):
+            call()
+    seen = KnowledgeBase(memory.with_policy(col("kind") != "water"), "kb", hashing())
+    assert [passage.document_id for passage in seen.retrieve("soup")] == ["soup"]
+
+
 def test_nothing_is_kept_unless_wanted(memory: Database, hashing: Callable[..., Any], llm: Any) -> None:
     base = KnowledgeBase(memory, "kb", hashing(), llm, guards=(), answering=AnswerConfig(keep=False))
     base.add([TOWER], progress=False)

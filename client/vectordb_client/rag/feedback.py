@@ -192,6 +192,14 @@ def as_dict(answer: Answer) -> dict[str, Any]:
     }
 
 
+def replayed_retrieval(kept: Mapping[str, Any], configured: Mapping[str, Any]) -> dict[str, Any]:
+    """The kept options of a retrieval. Functions and filters are kept as their text only: those are as configured."""
+    plain = {
+        name: value for name, value in kept.items() if not isinstance(value, str) or name == "mode" or value == "rrf"
+    }
+    return {name: configured[name] for name in kept if name in configured} | plain
+
+
 def compared(before: Mapping[str, Any], answer: Answer) -> Replay:
     """What is the same in a stored answer and a new one."""
     return Replay(

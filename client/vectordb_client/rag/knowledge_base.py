@@ -55,7 +55,8 @@ class KnowledgeBase:
     after a migration ``NAME.g2``, ... Nothing is created before something is added.
 
     Args:
-        db: From :func:`vectordb_client.connect`: embedded or served.
+        db: From :func:`vectordb_client.connect`: embedded or served. Not bound by a row policy that hides the
+            knowledge base's own records; ``where`` bounds a question.
         name: Up to 200 of letters, digits, ``_``, ``-``, ``.``; without one of those endings.
         embedder: By default the one that wrote it where it is installed, else sentence-transformers' all-MiniLM-L6-v2
             (extra ``embed``), else the same model as ONNX (extra ``minilm``); loaded when it is first needed.
@@ -112,6 +113,7 @@ class KnowledgeBase:
         self.llm, self.reranker = llm, reranker
         self.guards: Sequence[Guard] | None = None if guards is None else checked_guards(guards)
         self.chunker: Chunker = chunker if chunker is not None else TokenChunker()
+        self._previous_chunker: Chunker | None = None
         self._live = Live(db, name, embedder, config or {})
         self._desk = AnswerDesk(self, answering if answering is not None else AnswerConfig())
 
@@ -340,14 +342,14 @@ class KnowledgeBase:
             report = migration.run(state, request)
             if report.switched:
                 self._live.replace_embedder(embedder, identity)
-                self.chunker = chosen
+                self._previous_chunker, self.chunker = self.chunker, chosen
             return report
 
     def rollback(self) -> None:
         """Returns to the generation before the last migration, as it was then; what was added since is not in it.
 
-        The embedder becomes the one that was in use before, where this object did the migration; else give the old
-        one to a new :class:`KnowledgeBase`.
+        Embedder and chunker become those that were in use before, where this object did the migration; else give the
+        old ones to a new :class:`KnowledgeBase`.
 
         Raises:
             FailedPrecondition: There is no earlier generation.
@@ -358,6 +360,8 @@ class KnowledgeBase:
                 raise FailedPrecondition(f"knowledge base {self.name!r} has no earlier generation to return to")
             self._live.states.write(replace(state, live=state.previous, previous=state.live))
             self._live.return_embedder()
+            if self._previous_chunker is not None:
+                self.chunker, self._previous_chunker = self._previous_chunker, self.chunker
 
     def discard_previous(self) -> None:
         """Deletes the generation that :meth:`rollback` would return to, and frees its space."""
