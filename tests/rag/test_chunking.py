@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -75,6 +76,34 @@ _TEXT = st.text(st.sampled_from("ab .\n#-`\u00e9\u3042\u0416\U0001f600\u200b\t'1
 @given(text=_TEXT)
 def test_any_text(chunker: Chunker, text: str) -> None:
     _check(Document("d", text), chunker, Pieces(32))
+
+
+@pytest.mark.parametrize("chunker", STRATEGIES, ids=lambda chunker: chunker.name)
+def test_what_is_no_token_stays_with_its_letter(chunker: Chunker, model: MiniLM) -> None:
+    """The tokenizer leaves accents out that are characters of their own, as file names and some editors have them."""
+    for text in ("Un cafe\u0301", "un cafe\u0301 " * 60 + "cafe\u0301", "\u0301a " + "word " * 300 + "e\u0301"):
+        _check(Document("d", text), chunker, model)
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: TokenChunker("200"), "size"),  # type: ignore[arg-type]
+        (lambda: TokenChunker(2.5), "size"),  # type: ignore[arg-type]
+        (lambda: TokenChunker(True), "size"),
+        (lambda: TokenChunker(0), "size"),
+        (lambda: TokenChunker(10, 0.5), "overlap"),  # type: ignore[arg-type]
+        (lambda: TokenChunker(10, 6), "overlap"),
+        (lambda: SentenceChunker(10, "1"), "overlap"),  # type: ignore[arg-type]
+        (lambda: SentenceChunker(10, -1), "overlap"),
+        (lambda: HeadingChunker("x"), "size"),  # type: ignore[arg-type]
+        (lambda: SemanticChunker(-1), "size"),
+    ],
+)
+def test_settings_that_are_none_are_refused(make: Callable[[], Any], field: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        make()
+    assert caught.value.field == field
 
 
 @settings(max_examples=60, deadline=None)

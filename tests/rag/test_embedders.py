@@ -286,7 +286,9 @@ def test_a_cache_does_not_remember_what_is_no_vector() -> None:
 def test_a_cache_whose_file_fails_says_so(tmp_path: Path, hashing: Callable[..., Any]) -> None:
     (tmp_path / "text.db").write_bytes(b"This is no database. " * 100)
     for path in (tmp_path / "text.db", tmp_path / "nowhere" / "vectors.db"):
-        with pytest.raises(errors.FailedPrecondition, match=f"cache of vectors {path} cannot be used: .*; give another"):
+        with pytest.raises(
+            errors.FailedPrecondition, match=f"cache of vectors {path} cannot be used: .*; give another"
+        ):
             CachedEmbedder(hashing(), path)
     with CachedEmbedder(hashing(), tmp_path / "vectors.db") as cached:
         cached.embed_documents(["a"])

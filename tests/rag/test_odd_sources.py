@@ -74,9 +74,7 @@ def test_a_path_that_may_not_be_seen_is_said_to_be_closed(
 
     monkeypatch.setattr(Path, "exists", exists)
     report = kb.add(tmp_path / "a.txt", progress=False)
-    assert [one.reason for one in report.failed] == [
-        "cannot be opened: Permission denied; what is known of it is kept"
-    ]
+    assert [one.reason for one in report.failed] == ["cannot be opened: Permission denied; what is known of it is kept"]
 
 
 def test_a_file_that_cannot_be_chunked_is_told_each_time(
@@ -96,7 +94,11 @@ def test_a_file_that_cannot_be_chunked_is_told_each_time(
 
 def test_a_chunk_beyond_what_a_record_holds_fails_alone(memory: Database, hashing: Callable[..., Any]) -> None:
     kb = KnowledgeBase(memory, "kb", hashing(max_tokens=None), chunker=WholeDocument())
-    documents = [Document("small", "A text."), Document("large", "\u00e4" * (9 << 20)), Document("other", "A text too.")]
+    documents = [
+        Document("small", "A text."),
+        Document("large", "\u00e4" * (9 << 20)),
+        Document("other", "A text too."),
+    ]
     report = kb.add(documents, progress=False)
     assert report.added == ("small", "other")
     assert [str(one) for one in report.failed] == [

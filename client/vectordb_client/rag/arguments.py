@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from vectordb.errors import InvalidArgument
 
 
@@ -55,6 +57,27 @@ def strings(name: str, values: Any) -> list[str]:
         if not isinstance(value, str):
             raise InvalidArgument(f"{name}[{place}] is a string, got {value!r:.100}", field=name, row=place)
     return found
+
+
+def scores_of(who: str, found: Any, count: int) -> list[float]:
+    """What a model of the caller's own says about ``count`` texts: as many numbers.
+
+    Raises:
+        InvalidArgument: It is something else. NaN too: below no threshold and above none, it would pass for any.
+    """
+    try:
+        array = np.asarray(found)
+        numbers = array.astype(np.float64).reshape(-1).tolist() if array.dtype.kind in "fiub" else []
+    except Exception:  # ragged lists, arrays on another device, ...
+        numbers = []
+    if len(numbers) != count or any(math.isnan(one) for one in numbers):
+        raise InvalidArgument(
+            f"{who} returned {type(found).__name__} {found!r:.60} for {count} texts; it returns a list of {count} "
+            "numbers",
+            expected=count,
+            got=len(numbers),
+        )
+    return numbers
 
 
 def question_text(value: Any) -> str:

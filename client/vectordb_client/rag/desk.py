@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vectordb.arguments import flag
-from vectordb.errors import FailedPrecondition
+from vectordb.errors import FailedPrecondition, VectorDBError
 from vectordb_client.rag.answering import Answerer
 from vectordb_client.rag.arguments import whole
 from vectordb_client.rag.asking import AnswerConfig, Event, Options
@@ -132,8 +132,17 @@ class AnswerDesk:
             return self._guards
 
     def _keep(self, answer: Answer) -> None:
-        if self._config.keep:
+        if not self._config.keep:
+            return
+        try:
             self.store.keep(answer)
+        except VectorDBError as error:
+            # What a model was paid for must not be lost with it.
+            raise type(error)(
+                f"the answer, which is in error.answer, cannot be kept: {error.message}; "
+                "AnswerConfig(keep=False) keeps none",
+                **{**error.fields, "answer": answer},
+            ) from error
 
     def _kept(self, events: Iterator[Event]) -> Iterator[Event]:
         for event in events:

@@ -177,7 +177,8 @@ def as_question(given: Any, place: int = 0) -> EvaluationQuestion:
 
 
 def _is_grade(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and value <= _MAX_GRADE
+    number: Any = value
+    return isinstance(value, Real) and not isinstance(number, bool) and bool(number <= _MAX_GRADE)
 
 
 def _as_question(given: Any, place: int) -> EvaluationQuestion:

@@ -60,8 +60,10 @@ class AnswerStore:
 
     def keep(self, answer: Answer) -> None:
         """Stores an answer, durably."""
-        if self._collection is None:
-            self._collection = self._db.create_collection(self._name, dim=1, fields=_FIELDS, exist_ok=True)
+        collection = self._existing()
+        if collection is None:  # to make it takes an administrator's key, to write to it does not
+            collection = self._db.create_collection(self._name, dim=1, fields=_FIELDS, exist_ok=True)
+            self._collection = collection
         metadata = {
             "kind": "answer",
             "created": answer.trace.created,
@@ -77,7 +79,7 @@ class AnswerStore:
         else:  # whole documents as passages: more than metadata may hold
             parts = [body[start : start + _PART] for start in range(0, len(body), _PART)]
             metadata["parts"] = len(parts)
-        self._collection.upsert(
+        collection.upsert(
             [answer.id, *_part_ids(answer.id, len(parts))],
             metadata=[metadata, *({"kind": "part"} for _ in parts)],
             texts=[answer.question, *parts],

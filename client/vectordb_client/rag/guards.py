@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from vectordb.errors import InvalidArgument
+from vectordb_client.rag.arguments import number, scores_of, whole
 from vectordb_client.rag.extras import load
 from vectordb_client.rag.trace import Action, Verdict
 
@@ -55,9 +56,7 @@ class MaxLength:
     stages = (QUESTION,)
 
     def __init__(self, limit: int = MAX_QUESTION) -> None:
-        if limit < 1:
-            raise InvalidArgument(f"limit is in characters and at least 1, got {limit}", field="limit")
-        self._limit = limit
+        self._limit = whole("limit", limit, 1)
 
     @property
     def name(self) -> str:
@@ -92,7 +91,7 @@ class Toxicity:
         self._classifier = _Lazily(_profanity) if classifier is None else classifier
         if classifier is None and not have_profanity_check():
             load("profanity_check", "guards", "the toxicity guard")
-        self._threshold = threshold
+        self._threshold = number("threshold", threshold, "is a probability, a number")
 
     @property
     def name(self) -> str:
@@ -100,7 +99,7 @@ class Toxicity:
 
     def check(self, stage: str, text: str) -> Verdict:
         """Refuses what reaches the threshold."""
-        score = float(self._classifier([text])[0])
+        (score,) = scores_of(f"classifier {self._label!r}", self._classifier([text]), 1)
         if score < self._threshold:
             return Verdict(self.name, stage, score=score)
         return Verdict(self.name, stage, Action.REFUSE, f"the {stage} reads as offensive", score)

@@ -138,10 +138,13 @@ class Writer:
         try:
             chunks = self._chunker.chunk(document, self._tokens)
         except InvalidArgument as error:
-            return self._fail(item, f"cannot be chunked: {error.message}")
-        if size := max((len(chunk.text.encode()) for chunk in chunks if len(chunk.text) > _MAX_CHUNK // 4), default=0):
-            if size > _MAX_CHUNK:
-                return self._fail(item, f"has a chunk of {size} bytes, at most {_MAX_CHUNK} are allowed; split it")
+            self._fail(item, f"cannot be chunked: {error.message}")
+            return None
+        # Characters have at most four bytes: few chunks are encoded to be counted.
+        size = max((len(chunk.text.encode()) for chunk in chunks if len(chunk.text) > _MAX_CHUNK // 4), default=0)
+        if size > _MAX_CHUNK:
+            self._fail(item, f"has a chunk of {size} bytes, at most {_MAX_CHUNK} are allowed; split it")
+            return None
         extent = max(len(chunks), known.extent if known else 0)
         parts = known.parts if known else 1
         return _Work(item, Entry(document.id, content, len(chunks), extent, parts, item.path), chunks, known)

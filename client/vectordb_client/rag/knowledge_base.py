@@ -211,6 +211,7 @@ class KnowledgeBase:
             FailedPrecondition: There is no language model.
             Unavailable, DeadlineExceeded, ResourceExhausted, ...: The model failed; what was found is in
                 ``error.passages``, what happened in ``error.trace``.
+            PermissionDenied, ...: The answer cannot be kept; it is in ``error.answer``.
         """
         return self._desk.ask(question, options)
 

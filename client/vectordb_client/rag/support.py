@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from vectordb_client.rag.arguments import scores_of
 from vectordb_client.rag.chunking.sentences import sentence_spans
 from vectordb_client.rag.embedding.vectors import embedded_documents
 from vectordb_client.rag.llm.calls import completed
@@ -227,7 +228,11 @@ class NLIJudge:
 
     def scores(self, question: str, pairs: Sequence[Pair], timeout: float | None = None) -> list[float]:
         """The model's probabilities."""
-        return [float(p) for p in self._entails([(pair.passage, pair.claim) for pair in pairs])] if pairs else []
+        if not pairs:
+            return []
+        return scores_of(
+            f"judge {self.name!r}", self._entails([(pair.passage, pair.claim) for pair in pairs]), len(pairs)
+        )
 
 
 def _coverage(claim: dict[str, str], passage: dict[str, str], asked: dict[str, str]) -> float:

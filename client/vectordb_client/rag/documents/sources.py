@@ -39,7 +39,7 @@ class Sources:
         folders: Absolute paths of added folders: what vanished from them is removed.
         skipped: Files of unknown kinds.
         missing: Paths that do not exist.
-        unreadable: Folders that could not be listed, each with the reason: nothing below them is known to have vanished.
+        unreadable: Folders that could not be listed, and why: of what is below them nothing is known to have vanished.
     """
 
     files: list[FileSource] = field(default_factory=list)

@@ -122,7 +122,7 @@ class CachedEmbedder:
             found = promised(self, vectors_of(embed([texts[row] for row in rows]), len(rows), self.name))
             computed = {keys[row]: vector.tobytes() for row, vector in zip(rows, found, strict=True)}
             # What is no vector today may be one tomorrow: it must not be remembered.
-            sound = np.isfinite(found).all(axis=1)
+            sound: list[bool] = np.isfinite(found).all(axis=1).tolist()
             self._store({keys[row]: computed[keys[row]] for row, good in zip(rows, sound, strict=True) if good})
             known |= computed
         for row, key in enumerate(keys):
