@@ -122,8 +122,8 @@ class CachedEmbedder:
             found = promised(self, vectors_of(embed([texts[row] for row in rows]), len(rows), self.name))
             computed = {keys[row]: vector.tobytes() for row, vector in zip(rows, found, strict=True)}
             # What is no vector today may be one tomorrow: it must not be remembered.
-            sound: list[bool] = np.isfinite(found).all(axis=1).tolist()
-            self._store({keys[row]: computed[keys[row]] for row, good in zip(rows, sound, strict=True) if good})
+            sound = np.flatnonzero(np.isfinite(found).all(axis=1))
+            self._store({keys[rows[place]]: computed[keys[rows[place]]] for place in sound})
             known |= computed
         for row, key in enumerate(keys):
             vectors[row] = np.frombuffer(known[key], dtype=np.float32)
