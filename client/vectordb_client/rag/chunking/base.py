@@ -135,8 +135,11 @@ def windows(text: str, within: Span, spans: NDArray[np.int64], size: int, overla
     to that of a word.
     """
     starts, count = spans[:, 0], len(spans)
-    space = np.isin(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32), _SPACE)
-    opens = space[starts] | space[starts - 1] | (starts == 0)
+    # Of the stretch alone: of a long text without words many are cut again, each in a call of its own.
+    stretch = text[within.start : within.end].encode("utf-32-le", "surrogatepass")
+    space = np.isin(np.frombuffer(stretch, dtype=np.uint32), _SPACE)
+    places = starts - within.start
+    opens = space[places] | space[places - 1] | (places == 0)
     first = 0
     while first < count:
         last = min(first + size, count)
