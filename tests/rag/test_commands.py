@@ -94,6 +94,12 @@ def test_a_conversation(asked: tuple[str, list[str]], tmp_path: Path) -> None:
     assert [(said["rating"], said["comment"]) for said in kept[0]["feedback"]] == [(-1.0, "it is painted")]
 
 
+def test_an_empty_path_is_not_this_folder(tmp_path: Path) -> None:
+    told = run("ingest", str(tmp_path / "db"), "")
+    assert told.returncode == 1
+    assert told.stderr.startswith('InvalidArgument: sources[0] is an empty path; write "." for this folder')
+
+
 def test_a_key_that_only_reads_is_answered_though_nothing_is_kept(
     asked: tuple[str, list[str]], tmp_path: Path, endpoint: Any
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vectordb_client import Database
+from vectordb_client import Database, connect
 from vectordb_client.rag import AddReport, Document, KnowledgeBase, Section, WholeDocument
 
 
@@ -75,6 +75,14 @@ def test_a_path_that_may_not_be_seen_is_said_to_be_closed(
     monkeypatch.setattr(Path, "exists", exists)
     report = kb.add(tmp_path / "a.txt", progress=False)
     assert [one.reason for one in report.failed] == ["cannot be opened: Permission denied; what is known of it is kept"]
+
+
+def test_a_database_in_the_folder_is_no_document(hashing: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("A text.")
+    with connect(tmp_path / "data") as db:
+        report = KnowledgeBase(db, "kb", hashing()).add(tmp_path, progress=False)
+        assert list((tmp_path / "data" / "rocksdb").glob("*.log"))
+    assert (report.added, report.failed, report.skipped) == (("text.txt",), (), ())
 
 
 def test_a_file_that_cannot_be_chunked_is_told_each_time(

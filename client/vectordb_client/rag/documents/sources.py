@@ -134,11 +134,17 @@ def _located(source: str | os.PathLike[str], found: Sources) -> Path | None:
 
 
 def _walk(folder: Path, found: Sources) -> Iterator[Path]:
-    """All files below a folder, without following links to folders; a folder that cannot be listed is noted."""
+    """All files below a folder, without following links to folders; a folder that cannot be listed is noted.
+
+    The folders of databases are left out: their logs are no documents.
+    """
 
     def note(error: OSError) -> None:
         found.unreadable.append((Path(error.filename), error.strerror or str(error)))
 
     for root, folders, names in os.walk(folder, onerror=note):
+        if "FORMAT" in names and "rocksdb" in folders:
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
