@@ -22,6 +22,7 @@ from vectordb_client.rag import (
     Document,
     Embedder,
     FunctionEmbedder,
+    FunctionLLM,
     KnowledgeBase,
     MiniLM,
     OpenAIEmbedder,
@@ -222,6 +223,21 @@ def test_a_question_waits_no_longer_for_an_endpoint_than_it_may(endpoint: Endpoi
     with pytest.raises(errors.DeadlineExceeded, match=r"did not finish within 0\.\d+ s"):
         kb.retrieve("another question", timeout=0.3)
     assert time.monotonic() - began < 3.0
+
+
+def test_checking_an_answer_waits_no_longer_for_an_endpoint_than_it_may(endpoint: Endpoint, memory: Database) -> None:
+    def write(messages: Any) -> str:
+        endpoint.pause = 4.0
+        return "Some words say so [1]."
+
+    model = FunctionLLM(write, name="canned")
+    kb = KnowledgeBase(memory, "kb", OpenAIEmbedder("m", base_url=endpoint.url, timeout=20.0), model, guards=())
+    kb.add(Document("d", "some words"), progress=False)
+    began = time.monotonic()
+    with pytest.raises(errors.DeadlineExceeded) as caught:
+        kb.ask("What do some words say?", timeout=2.0)
+    assert time.monotonic() - began < 3.9
+    assert [passage.document_id for passage in caught.value.passages] == ["d"]
 
 
 def test_a_knowledge_base_on_an_endpoint(endpoint: Endpoint, memory: Database) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from vectordb.errors import Closed, FailedPrecondition
 from vectordb_client.rag.batches import batched
 from vectordb_client.rag.embedding.tokens import tokens_of
-from vectordb_client.rag.embedding.vectors import promised, queries_within, vectors_of
+from vectordb_client.rag.embedding.vectors import embedded_within, promised, vectors_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,13 +90,13 @@ class CachedEmbedder:
     def token_spans(self, text: str) -> NDArray[np.int64]:
         return self._tokens.token_spans(text)
 
-    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of texts that are searched: float32[n, dim]."""
-        return self._embed("document", self._embedder.embed_documents, texts)
+    def embed_documents(self, texts: Sequence[str], timeout: float | None = None) -> NDArray[np.float32]:
+        """Vectors of texts that are searched: float32[n, dim]; ``timeout`` is for the embedder that takes one."""
+        return self._embed("document", lambda new: embedded_within(self._embedder.embed_documents, new, timeout), texts)
 
     def embed_queries(self, texts: Sequence[str], timeout: float | None = None) -> NDArray[np.float32]:
-        """Vectors of texts to search with: float32[n, dim]; ``timeout`` is for the embedder that takes one."""
-        return self._embed("query", lambda missing: queries_within(self._embedder, missing, timeout), texts)
+        """Vectors of texts to search with: float32[n, dim]; likewise."""
+        return self._embed("query", lambda new: embedded_within(self._embedder.embed_queries, new, timeout), texts)
 
     def close(self) -> None:
         """Closes the file."""

@@ -111,15 +111,15 @@ class OpenAIEmbedder:
         """The spans of the text's tokens, or of pieces: int64[n, 2]."""
         return self._pieces.token_spans(text) if self._tokenizer is None else self._tokenizer(text)
 
-    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of texts that are searched: float32[n, dim]."""
-        return self._embed(texts, self._prompts[0])
+    def embed_documents(self, texts: Sequence[str], timeout: float | None = None) -> NDArray[np.float32]:
+        """Vectors of texts that are searched: float32[n, dim]; within ``timeout`` seconds, retries included."""
+        return self._embed(texts, self._prompts[0], timeout)
 
     def embed_queries(self, texts: Sequence[str], timeout: float | None = None) -> NDArray[np.float32]:
-        """Vectors of texts to search with: float32[n, dim]; within ``timeout`` seconds, retries included."""
+        """Vectors of texts to search with: float32[n, dim]; likewise."""
         return self._embed(texts, self._prompts[1], timeout)
 
-    def _embed(self, texts: Sequence[str], prompt: str, timeout: float | None = None) -> NDArray[np.float32]:
+    def _embed(self, texts: Sequence[str], prompt: str, timeout: float | None) -> NDArray[np.float32]:
         """Batches of texts of similar length, so that an endpoint that pads wastes little; in the order given."""
         clock = Clock(timeout)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)

@@ -37,24 +37,25 @@ def vectors_of(answer: Any, count: int, name: str) -> NDArray[np.float32]:
     return array.astype(np.float32, copy=False)
 
 
-def embedded_documents(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
+def embedded_documents(embedder: Embedder, texts: Sequence[str], timeout: float | None = None) -> NDArray[np.float32]:
     """The vectors of texts that are searched: float32[n, dim].
 
     Raises:
         InvalidArgument: The embedder returned something else.
         DimensionMismatch: It returned another length than it promised.
     """
-    return promised(embedder, vectors_of(embedder.embed_documents(texts), len(texts), embedder.name))
+    found = embedded_within(embedder.embed_documents, texts, timeout)
+    return promised(embedder, vectors_of(found, len(texts), embedder.name))
 
 
 def embedded_queries(embedder: Embedder, texts: Sequence[str], timeout: float | None = None) -> NDArray[np.float32]:
     """The vectors of texts to search with; errors as :func:`embedded_documents`."""
-    return promised(embedder, vectors_of(queries_within(embedder, texts, timeout), len(texts), embedder.name))
+    found = embedded_within(embedder.embed_queries, texts, timeout)
+    return promised(embedder, vectors_of(found, len(texts), embedder.name))
 
 
-def queries_within(embedder: Embedder, texts: Sequence[str], timeout: float | None) -> Any:
-    """What ``embed_queries`` returns, told ``timeout`` where it takes one, as models behind a network do."""
-    embed: Any = embedder.embed_queries
+def embedded_within(embed: Any, texts: Sequence[str], timeout: float | None) -> Any:
+    """What a method of an embedder returns, told ``timeout`` where it takes one, as models behind a network do."""
     if timeout is not None and "timeout" in inspect.signature(embed).parameters:
         return embed(texts, timeout=timeout)
     return embed(texts)
