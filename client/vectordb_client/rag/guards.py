@@ -118,6 +118,9 @@ class PersonalData:
         patterns: Regular expressions by the name that replaces what they find; by default e-mail addresses, phone
             numbers with a country code, card numbers (by their check digit) and IBANs.
         action: ``replace`` puts ``[EMAIL]`` and the like in place; ``refuse`` and ``mark`` leave the text alone.
+
+    Raises:
+        InvalidArgument: A pattern is no regular expression, the action none of these, or a stage not known.
     """
 
     def __init__(
@@ -127,7 +130,20 @@ class PersonalData:
         stages: Sequence[str] = STAGES,
     ) -> None:
         self.stages = _checked(stages)
-        self._patterns = {name: re.compile(pattern) for name, pattern in patterns.items()}
+        if not isinstance(patterns, Mapping):
+            raise InvalidArgument(
+                f'patterns is a mapping, such as {{"EMAIL": EMAIL}}, got {patterns!r:.60}', field="patterns"
+            )
+        self._patterns: dict[str, re.Pattern[str]] = {}
+        for name, pattern in patterns.items():
+            try:
+                self._patterns[name] = re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise InvalidArgument(
+                    f"patterns[{name!r}] is no regular expression: {error}", field="patterns", pattern=name
+                ) from error
+        if action not in list(Action):
+            raise InvalidArgument(f"action is one of {', '.join(Action)}, got {action!r:.60}", field="action")
         self._action = Action(action)
 
     @property
