@@ -56,8 +56,13 @@ def embedded_queries(embedder: Embedder, texts: Sequence[str], timeout: float | 
 
 def embedded_within(embed: Any, texts: Sequence[str], timeout: float | None) -> Any:
     """What a method of an embedder returns, told ``timeout`` where it takes one, as models behind a network do."""
-    if timeout is not None and "timeout" in inspect.signature(embed).parameters:
-        return embed(texts, timeout=timeout)
+    if timeout is not None:
+        try:
+            takes = "timeout" in inspect.signature(embed).parameters
+        except (TypeError, ValueError):  # a function of C need not tell
+            takes = False
+        if takes:
+            return embed(texts, timeout=timeout)
     return embed(texts)
 
 
