@@ -311,6 +311,13 @@ def test_only_as_many_passages_as_the_model_takes(endpoint: Any, endpoints: Modu
         parts(model, (TOWER, 0.8)).answer("why " * 1000, Options())
 
 
+@pytest.mark.parametrize("user", ["{{ 1 + question }}", "{% for one in range(10**9) %}x{% endfor %}", "{{ 1 / 0 }}"])
+def test_a_template_that_fails_is_named(user: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match="prompt template 'mine': ") as caught:
+        PromptTemplate("mine", 1, "", user).messages(question="Why?", passages=(), mark="", no_answer="")
+    assert caught.value.field == "template"
+
+
 def test_templates_cannot_be_broken_out_of(llm: OpenAICompatible) -> None:
     question = "{{ 7 * 7 }} {% raw %} {{ ''.__class__ }}"
     prompt = build(TEMPLATE, question, [], llm, max_tokens=10, seed=0)

@@ -66,6 +66,13 @@ def kb(memory: Database, hashing: Callable[..., Any]) -> KnowledgeBase:
         ({"answering": AnswerConfig(options=5)}, "options is a mapping"),  # type: ignore[arg-type]
         ({"answering": AnswerConfig(options={"tempo": 1})}, "asking has no option 'tempo'"),
         ({"config": "hnsw"}, "config is a mapping"),
+        ({"config": {"metric": "l2"}}, "config has 'metric'; a knowledge base compares by cosine"),
+        ({"config": {"dim": 5}}, "config has 'dim'; it is the embedder's"),
+        ({"config": {"name": "x"}}, "config has 'name'"),
+        ({"name": "my notes"}, r"name is a string of 1 to 200 characters, .* got 'my notes'"),
+        ({"name": "K\u00f6ln"}, "name is a string"),
+        ({"name": "a" * 201}, "name is a string"),
+        ({"name": ""}, "name is a string"),
         ({"db": "./kb"}, r"db is what connect\(\) returns"),
     ],
 )
@@ -94,9 +101,15 @@ def test_names_that_a_knowledge_base_gives_its_own_collections_are_refused(memor
     assert caught.value.field == "name"
 
 
-@pytest.mark.parametrize("name", ["answers", "documents", "g2", "k.answered", "k-state", "k.g", "my.notes"])
+@pytest.mark.parametrize("name", ["answers", "documents", "g2", "k.answered", "k-state", "k.g", "my.notes", "a" * 200])
 def test_other_names_are_free(memory: Database, name: str) -> None:
     assert KnowledgeBase(memory, name).name == name
+
+
+def test_a_filter_of_documents_may_be_json(kb: KnowledgeBase) -> None:
+    kb.add(Document("old", "The old bridge.", {"year": 1607}), progress=False)
+    for where in (col("year") < 1700, {"field": "year", "op": "<", "value": 1700}, '{"field": "year", "op": "exists"}'):
+        assert [entry.id for entry in kb.documents(where)] == ["old"]
 
 
 # Lists and strings

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vectordb import errors
 from vectordb_client import Database, col
-from vectordb_client.rag import Document, KnowledgeBase, WholeDocument
+from vectordb_client.rag import Document, FunctionLLM, KnowledgeBase, WholeDocument
 from vectordb_client.rag.asking import AnswerConfig
 from vectordb_client.rag.evaluate import EvaluationQuestion
 from vectordb_client.rag.telemetry import Telemetry
@@ -100,6 +102,38 @@ def test_replay(kb: KnowledgeBase, endpoint: Any, endpoints: ModuleType) -> None
     assert not kb.replay(answer.id).same_configuration
 
 
+def test_replay_retrieves_as_it_was_asked(memory: Database, hashing: Callable[..., Any]) -> None:
+    model = FunctionLLM(lambda _: "The tower is 330 metres high [1].", name="canned")
+
+    def rewrite(question: str) -> list[str]:
+        return ["a river"]
+
+    for defaults, asked, same in (
+        ({}, {"mode": "hybrid", "neighbours": 1, "diversity": 0.5}, True),
+        ({"mode": "text"}, {"mode": "vector", "min_score": None}, True),
+        ({"rewrite": rewrite, "fusion": {"weights": [0.5, 0.5]}}, {}, True),
+        ({}, {"rewrite": rewrite}, False),  # a function cannot be kept
+    ):
+        answering = AnswerConfig(options={"retrieval": defaults})
+        base = KnowledgeBase(memory, "kb", hashing(256), model, WholeDocument(), answering=answering)
+        base.add([TOWER, RIVER, SOUP], progress=False)
+        given = {"retrieval": asked} if asked else {}
+        replay = base.replay(base.ask("How high is the tower?", **given).id)
+        assert replay.same_configuration == same
+
+
+def test_a_row_policy_that_hides_the_state_is_told(memory: Database, hashing: Callable[..., Any]) -> None:
+    bound = memory.with_policy(col("kind") == "food")
+    assert KnowledgeBase(bound, "kb", hashing()).retrieve("soup") == []
+    KnowledgeBase(memory, "kb", hashing()).add(SOUP, progress=False)
+    base = KnowledgeBase(bound, "kb", hashing())
+    for call in (lambda: base.retrieve("soup"), base.documents, lambda: base.add(SOUP, progress=False)):
+        with pytest.raises(errors.FailedPrecondition, match=r"a row policy hides it; .* by where="):
+            call()
+    seen = KnowledgeBase(memory.with_policy(col("kind") != "water"), "kb", hashing())
+    assert [passage.document_id for passage in seen.retrieve("soup")] == ["soup"]
+
+
 def test_nothing_is_kept_unless_wanted(memory: Database, hashing: Callable[..., Any], llm: Any) -> None:
     base = KnowledgeBase(memory, "kb", hashing(), llm, guards=(), answering=AnswerConfig(keep=False))
     base.add([TOWER], progress=False)
@@ -185,3 +219,71 @@ def test_spans_hold_content_only_when_asked(
         everything = json.dumps([dict(span.attributes or {}) for span in spans.values()])
         assert ("How high" in everything) is content
         assert (answer.text in everything) is content
+
+
+def test_an_answer_from_whole_documents_is_kept(db: Database, hashing: Callable[..., Any]) -> None:
+    """Its passages are more than the metadata of one record may hold."""
+    model = FunctionLLM(lambda _: "The tower is 330 metres high [1].", name="canned", context_tokens=10_000_000)
+    base = KnowledgeBase(db, "long", hashing(64, max_tokens=None), model, WholeDocument(), guards=())
+    long = [Document(f"d{n}", "The tower is 330 metres high. " * 20_000 + str(n)) for n in range(4)]
+    base.add([*long, TOWER], progress=False)
+    answer = base.ask("How high is the tower?", where=col("kind").is_null())
+    short = base.ask("How high is the tower?", where=col("kind") == "building")
+    assert len(answer.passages) == 4
+    base.feedback(answer.id, np.float32(1))
+    kept = list(base.answers())
+    assert [one["id"] for one in kept] == [answer.id, short.id]
+    assert [one["rating"] for one in kept[0]["feedback"]] == [1.0]
+    assert [one["text"] for one in kept[0]["passages"]] == [passage.text for passage in answer.passages]
+    assert base.replay(answer.id).same_text
+
+
+def test_half_characters_do_not_cost_the_answer(memory: Database, hashing: Callable[..., Any]) -> None:
+    model = FunctionLLM(lambda _: "The tower is 330 metres \ud83d high [1].", name="canned")
+    base = KnowledgeBase(memory, "kb", hashing(256), model, WholeDocument(), guards=())
+    base.add(TOWER, progress=False)
+    assert base.ask("How high is the tower?").text == "The tower is 330 metres \ufffd high [1]."
+    events = list(base.ask_stream("How high is the tower?"))
+    assert events[-1].answer is not None
+    assert events[-1].answer.text == "The tower is 330 metres \ufffd high [1]."
+    assert len(list(base.answers())) == 2
+    for call in (base.ask, base.retrieve):
+        with pytest.raises(errors.InvalidArgument, match="question holds a lone surrogate at 5") as caught:
+            call("High \ud83d?")
+        assert caught.value.field == "question"
+
+
+@pytest.mark.parametrize("rating", [float("nan"), float("inf"), 10**400, True, "5"])
+def test_a_rating_that_is_no_number_is_refused(memory: Database, hashing: Callable[..., Any], rating: Any) -> None:
+    base = KnowledgeBase(memory, "kb", hashing(), FunctionLLM(lambda _: "It is.", name="canned"))
+    answer = base.ask("How high is the tower?")
+    with pytest.raises(errors.InvalidArgument, match="rating is a number"):
+        base.feedback(answer.id, rating)
+
+
+def test_what_the_model_alone_answers_is_not_measured_as_faithful(
+    memory: Database, hashing: Callable[..., Any]
+) -> None:
+    pytest.importorskip("ir_measures")
+    base = KnowledgeBase(memory, "kb", hashing(), FunctionLLM(lambda _: "It is blue.", name="canned"))
+    base.add(TOWER, progress=False)
+    found = base.evaluate(["What is blue?"], below="fallback_llm", min_score=1.0, progress=False)
+    assert found.answers.keys() == {"answered", "grounded", "most_sources_a_sentence", "median_ms"}
+
+
+def test_grades_of_nothing_are_no_answers(memory: Database, hashing: Callable[..., Any]) -> None:
+    """Judgements list by 0 what was looked at and does not answer; by hand: of ranks 1 to 3 only the second counts."""
+    pytest.importorskip("ir_measures")
+    base = KnowledgeBase(memory, "kb", hashing(256), chunker=WholeDocument())
+    texts = {"a": "tower tower tower", "b": "tower tower river", "c": "soup"}
+    base.add([Document(name, text) for name, text in texts.items()], progress=False)
+    judged = {"text": "tower", "relevant": {"a": 0, "b": 2, "c": -1}}
+    found = base.evaluate([judged, {"text": "soup", "relevant": {"c": 0}}], progress=False)
+    assert [row.question.relevant for row in found.rows] == [{"b": 2}, {}]
+    assert found.rows[0].documents == ("a", "b", "c")
+    assert found.retrieval["RR@10"] == pytest.approx(0.5)
+    assert found.retrieval["nDCG@10"] == pytest.approx(1 / math.log2(3))
+    assert (found.retrieval["R@1"], found.retrieval["R@5"]) == (0.0, 1.0)
+    for grade in (float("nan"), float("inf"), 10**400, 1e9, True, "1"):
+        with pytest.raises(errors.InvalidArgument, match=r"as a grade of relevant; grades are numbers up to 1000"):
+            base.evaluate([{"text": "tower", "relevant": {"a": grade}}], progress=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +24,7 @@ from vectordb_client.rag import (
     TokenChunker,
     WholeDocument,
 )
+from vectordb_client.rag.chunking import base
 from vectordb_client.rag.chunking.sentences import sentence_spans
 from vectordb_client.rag.chunking.strategies import markdown_sections
 from vectordb_client.rag.embedding import Tokens
@@ -75,6 +78,44 @@ _TEXT = st.text(st.sampled_from("ab .\n#-`\u00e9\u3042\u0416\U0001f600\u200b\t'1
 @given(text=_TEXT)
 def test_any_text(chunker: Chunker, text: str) -> None:
     _check(Document("d", text), chunker, Pieces(32))
+
+
+@pytest.mark.parametrize("chunker", STRATEGIES, ids=lambda chunker: chunker.name)
+def test_what_is_no_token_stays_with_its_letter(chunker: Chunker, model: MiniLM) -> None:
+    """The tokenizer leaves accents out that are characters of their own, as file names and some editors have them."""
+    for text in ("Un cafe\u0301", "un cafe\u0301 " * 60 + "cafe\u0301", "\u0301a " + "word " * 300 + "e\u0301"):
+        _check(Document("d", text), chunker, model)
+
+
+def test_only_the_stretch_that_is_cut_again_is_looked_at(model: MiniLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text without words, such as base64, has pieces that are more tokens alone than in their place."""
+    looked, real = list[int](), np.isin
+    monkeypatch.setattr(base.np, "isin", lambda codes, among: looked.append(len(codes)) or real(codes, among))
+    text = base64.b64encode(np.random.default_rng(0).bytes(300_000)).decode()
+    TokenChunker().chunk(Document("d", text), model)
+    assert len(looked) > 10
+    assert sum(looked) < 3 * len(text)
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: TokenChunker("200"), "size"),  # type: ignore[arg-type]
+        (lambda: TokenChunker(2.5), "size"),  # type: ignore[arg-type]
+        (lambda: TokenChunker(True), "size"),
+        (lambda: TokenChunker(0), "size"),
+        (lambda: TokenChunker(10, 0.5), "overlap"),  # type: ignore[arg-type]
+        (lambda: TokenChunker(10, 6), "overlap"),
+        (lambda: SentenceChunker(10, "1"), "overlap"),  # type: ignore[arg-type]
+        (lambda: SentenceChunker(10, -1), "overlap"),
+        (lambda: HeadingChunker("x"), "size"),  # type: ignore[arg-type]
+        (lambda: SemanticChunker(-1), "size"),
+    ],
+)
+def test_settings_that_are_none_are_refused(make: Callable[[], Any], field: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        make()
+    assert caught.value.field == field
 
 
 @settings(max_examples=60, deadline=None)

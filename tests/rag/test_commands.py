@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.server.credentials import keys_file
+from vectordb.cli.process import ServerProcess
+from vectordb_client import connect, errors
+from vectordb_client.rag import KnowledgeBase, MiniLM, OpenAICompatible
+
 
 def run(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vectordb.cli.main", *arguments]
@@ -83,13 +88,47 @@ def test_a_conversation(asked: tuple[str, list[str]], tmp_path: Path) -> None:
     assert "generate" in shown
     assert "thank you" in shown
     assert "Nothing here is close enough" in shown
-    from vectordb_client import connect
-    from vectordb_client.rag import KnowledgeBase
-
     with connect(target) as db:
         kept = list(KnowledgeBase(db, "documents").answers())
     assert [one["refused"] for one in kept] == [False, True]
     assert [(said["rating"], said["comment"]) for said in kept[0]["feedback"]] == [(-1.0, "it is painted")]
+
+
+def test_an_empty_path_is_not_this_folder(tmp_path: Path) -> None:
+    told = run("ingest", str(tmp_path / "db"), "")
+    assert told.returncode == 1
+    assert told.stderr.startswith('InvalidArgument: sources[0] is an empty path; write "." for this folder')
+
+
+def test_a_key_that_only_reads_is_answered_though_nothing_is_kept(
+    asked: tuple[str, list[str]], tmp_path: Path, endpoint: Any
+) -> None:
+    reads, writes = keys_file(
+        tmp_path / "keys.toml", {"name": "reads", "role": "read"}, {"name": "writes", "role": "write"}
+    )
+    with ServerProcess(Path(asked[0]), environment={"VECTORDB_API_KEYS": str(tmp_path / "keys.toml")}) as server:
+        told = run("ask", server.address, "How high is the tower?", *asked[1], "--api-key", reads)
+        assert told.returncode == 0, told.stderr
+        assert told.stdout.startswith("The tower is 330 metres high [1].")
+        assert told.stderr.startswith("not kept: key 'reads' has role 'read'")
+        lines = "How high is the tower?\n/good\n/why\n/quit\n"
+        told = run("chat", server.address, *asked[1], "--api-key", reads, text=lines)
+        assert told.returncode == 0, told.stderr
+        assert "[1] tower.md, characters" in told.stdout
+        assert "NotFound: no answer" in told.stdout
+        assert "generate" in told.stdout
+        with connect(server.address, api_key=writes) as db:
+            model = OpenAICompatible("scripted", base_url=endpoint.url)
+            base = KnowledgeBase(db, "documents", MiniLM(), model)
+            with pytest.raises(errors.PermissionDenied, match=r"needs 'admin'; AnswerConfig\(keep=False\)") as caught:
+                base.ask("How high is the tower?")
+            assert caught.value.answer.text.startswith("The tower is 330 metres high [1].")
+            model.close()
+    # Where an administrator has asked once, a key that writes is enough.
+    assert run("ask", asked[0], "How high is the tower?", *asked[1]).returncode == 0
+    with ServerProcess(Path(asked[0]), environment={"VECTORDB_API_KEYS": str(tmp_path / "keys.toml")}) as server:
+        told = run("ask", server.address, "How high is the tower?", *asked[1], "--api-key", writes)
+        assert (told.returncode, told.stderr) == (0, "")
 
 
 def test_the_language_model_is_named_in_the_environment(

@@ -78,6 +78,24 @@ def test_html_is_what_a_reader_sees(tmp_path: Path, files: ModuleType) -> None:
     assert _read(path)[0].text == "T\n\na | b\n\n1 | 2 3\n\nx\n y"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
+def test_html_may_declare_its_encoding_as_xml_does(encoding: str) -> None:
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n<html><body><h1>Köln</h1><p>Grüße</p></body></html>'
+    (document,) = parse_file(Path("page.xhtml"), "page.xhtml", text.encode(encoding))
+    assert document.text == "Köln\n\nGrüße"
+
+
+def test_html_that_is_nested_deeply_is_read_whole_or_not_at_all() -> None:
+    def nested(levels: int) -> str:
+        text = f"<p>before</p>{'<div>in ' * levels}{'</div>' * levels}<p>after</p>"
+        return parse_file(Path("page.html"), "page.html", text.encode())[0].text
+
+    assert nested(400).split() == ["before", *["in"] * 400, "after"]
+    for levels in (1200, 5000):
+        with pytest.raises(Unreadable, match="nested too deeply"):
+            nested(levels)
+
+
 def test_pdf_has_pages(tmp_path: Path, files: ModuleType) -> None:
     path = tmp_path / "a.pdf"
     files.write_pdf(path, ["The first page tells of rivers.", "The second page tells of bridges."], title="Two pages")
@@ -108,6 +126,16 @@ def test_rows_of_csv_are_documents(tmp_path: Path, files: ModuleType) -> None:
         assert second.text == 'name: the "Elbe"; big'
     path.write_text("name,year\nRhine,1\nElbe,2\n")
     assert [(d.id, d.metadata["row"]) for d in _read(path)] == [("a.csv#row@1", 1), ("a.csv#row@2", 2)]
+
+
+def test_columns_of_one_name_and_rows_of_separators() -> None:
+    found = parse_file(Path("t.csv"), "t.csv", b"name,tag,tag,tag (2)\nA,x,y,z\n,,,\nB,,w,\n")
+    assert [(document.id, document.text) for document in found] == [
+        ("t.csv#row@1", "name: A\ntag: x\ntag (2): y\ntag (2) (2): z"),
+        ("t.csv#row@3", "name: B\ntag (2): w"),
+    ]
+    with pytest.raises(Unreadable, match="has no rows"):
+        parse_file(Path("t.csv"), "t.csv", b"name,tag\n,\n")
 
 
 def test_rows_of_jsonl_are_documents(tmp_path: Path, files: ModuleType) -> None:

@@ -22,6 +22,7 @@ from vectordb_client.rag import (
     Document,
     Embedder,
     FunctionEmbedder,
+    FunctionLLM,
     KnowledgeBase,
     MiniLM,
     OpenAIEmbedder,
@@ -31,7 +32,7 @@ from vectordb_client.rag.store.identity import ModelIdentity, identify
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Speaks the OpenAI embeddings protocol; ``failures`` are statuses that it answers first.
+    """Speaks the OpenAI embeddings protocol; ``failures`` are statuses that it answers first, ``raw`` is all it says.
 
     A text's vector has its length, its words and the dimension's number, so that the order of answers can be checked.
     """
@@ -44,6 +45,7 @@ class Endpoint(ThreadingHTTPServer):
         self.failures: list[int] = []
         self.dim = 3
         self.pause = 0.0
+        self.raw: bytes | None = None
 
     @property
     def url(self) -> str:
@@ -57,6 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append({**body, "authorization": self.headers["Authorization"]})
         time.sleep(self.server.pause)
+        if self.server.raw is not None:
+            self._send(200, self.server.raw)
+            return
         if self.server.failures:
             self._answer(self.server.failures.pop(0), {"error": {"message": "not now"}})
             return
@@ -69,7 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"object": "list", "model": body["model"], "data": rows[::-1], "usage": {}})
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+        self._send(status, json.dumps(body).encode())
+
+    def _send(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -151,6 +158,88 @@ def test_an_endpoint_that_changes_its_mind(endpoint: Endpoint) -> None:
         embedder.embed_queries(["q"])
 
 
+def _answering(*vectors: Any, **further: Any) -> bytes:
+    return json.dumps({"data": [{"embedding": vector, **further} for vector in vectors]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "error", "message"),
+    [
+        (b"", errors.Unavailable, "'m' at http.* failed"),
+        (b"<html>", errors.Unavailable, "'m' at http.* failed"),
+        (b'{"error": {"message": "no such model"}}', errors.InvalidArgument, "returned 0 vectors .*no such model"),
+        (b"[[1, 2]]", errors.InvalidArgument, "returned 0 vectors for 2 texts"),
+        (b"null", errors.InvalidArgument, "returned 0 vectors for 2 texts"),
+        (_answering([1.0]), errors.InvalidArgument, "returned 1 vectors for 2 texts"),
+        (_answering([1.0], [1.0, 2.0]), errors.InvalidArgument, "a list that is no array"),
+        (_answering(["a"], ["b"]), errors.InvalidArgument, "returned a list of <U1"),
+        (_answering([None], [None]), errors.InvalidArgument, "returned a list"),
+        (_answering(None, None), errors.InvalidArgument, "returned a list"),
+        (_answering(1.0, 2.0), errors.InvalidArgument, r"an array of shape \(2,\)"),
+    ],
+)
+def test_an_endpoint_that_answers_anything(
+    endpoint: Endpoint, raw: bytes, error: type[errors.VectorDBError], message: str
+) -> None:
+    endpoint.raw = raw
+    with pytest.raises(error, match=message):
+        OpenAIEmbedder("m", base_url=endpoint.url, dimensions=1, retries=0).embed_documents(["one", "two"])
+
+
+def test_vectors_without_numbers_are_in_the_order_of_the_texts(endpoint: Endpoint) -> None:
+    endpoint.raw = _answering([1.0], [2.0])
+    embedder = OpenAIEmbedder("m", base_url=endpoint.url, dimensions=1)
+    assert embedder.embed_documents(["a", "b"]).tolist() == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"model": ""}, {"batch_size": 0}, {"batch_size": "8"}, {"max_tokens": 0}, {"dimensions": 0}, {"timeout": 0},
+        {"timeout": None}, {"retries": -1}, {"retries": 1.5},
+    ],
+)  # fmt: skip
+def test_what_an_endpoint_is_asked_with_is_checked(endpoint: Endpoint, arguments: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        OpenAIEmbedder(**{"model": "m", "base_url": endpoint.url, **arguments})
+    assert caught.value.field == next(iter(arguments))
+
+
+def test_the_key_is_the_environments_unless_given(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "theirs")
+    OpenAIEmbedder("m", base_url=endpoint.url, dimensions=3).embed_queries(["q"])
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+    OpenAIEmbedder("m", dimensions=3).embed_queries(["q"])
+    assert [request["authorization"] for request in endpoint.requests] == ["Bearer theirs", "Bearer none"]
+
+
+def test_a_question_waits_no_longer_for_an_endpoint_than_it_may(endpoint: Endpoint, memory: Database) -> None:
+    kb = KnowledgeBase(memory, "kb", CachedEmbedder(OpenAIEmbedder("m", base_url=endpoint.url, timeout=20.0)))
+    kb.add(Document("d", "some words"), progress=False)
+    assert kb.retrieve("a question", timeout=20.0)
+    endpoint.pause = 4.0
+    began = time.monotonic()
+    with pytest.raises(errors.DeadlineExceeded, match=r"did not finish within 0\.\d+ s"):
+        kb.retrieve("another question", timeout=0.3)
+    assert time.monotonic() - began < 3.0
+
+
+def test_checking_an_answer_waits_no_longer_for_an_endpoint_than_it_may(endpoint: Endpoint, memory: Database) -> None:
+    def write(messages: Any) -> str:
+        endpoint.pause = 4.0
+        return "Some words say so [1]."
+
+    model = FunctionLLM(write, name="canned")
+    kb = KnowledgeBase(memory, "kb", OpenAIEmbedder("m", base_url=endpoint.url, timeout=20.0), model, guards=())
+    kb.add(Document("d", "some words"), progress=False)
+    began = time.monotonic()
+    with pytest.raises(errors.DeadlineExceeded) as caught:
+        kb.ask("What do some words say?", timeout=2.0)
+    assert time.monotonic() - began < 3.9
+    assert [passage.document_id for passage in caught.value.passages] == ["d"]
+
+
 def test_a_knowledge_base_on_an_endpoint(endpoint: Endpoint, memory: Database) -> None:
     endpoint.dim = 8
     kb = KnowledgeBase(memory, "kb", OpenAIEmbedder("m", base_url=endpoint.url, max_tokens=64))
@@ -196,6 +285,31 @@ def test_a_cache_embeds_each_text_once(tmp_path: Path, hashing: Callable[..., An
     with CachedEmbedder(other, tmp_path / "cache.db") as cached:
         cached.embed_documents(["a"])
         assert other.calls == 1
+
+
+def test_a_cache_does_not_remember_what_is_no_vector() -> None:
+    answer: list[float] = [1.0, 2.0, 3.0]
+    cached = CachedEmbedder(FunctionEmbedder(lambda texts: [answer for _ in texts], name="ill", dim=2))
+    with pytest.raises(errors.DimensionMismatch, match=r"it promised \(1, 2\)"):
+        cached.embed_documents(["a"])
+    answer = [float("nan"), 2.0]
+    assert np.isnan(cached.embed_documents(["a"])).any()
+    answer = [1.0, 2.0]
+    assert cached.embed_documents(["a"]).tolist() == [[1.0, 2.0]]
+    assert (cached.hits, cached.misses) == (0, 2)
+
+
+def test_a_cache_whose_file_fails_says_so(tmp_path: Path, hashing: Callable[..., Any]) -> None:
+    (tmp_path / "text.db").write_bytes(b"This is no database. " * 100)
+    for path in (tmp_path / "text.db", tmp_path / "nowhere" / "vectors.db"):
+        with pytest.raises(
+            errors.FailedPrecondition, match=f"cache of vectors {path} cannot be used: .*; give another"
+        ):
+            CachedEmbedder(hashing(), path)
+    with CachedEmbedder(hashing(), tmp_path / "vectors.db") as cached:
+        cached.embed_documents(["a"])
+    with pytest.raises(errors.Closed, match="is closed"):
+        cached.embed_documents(["a"])
 
 
 def test_a_full_cache_forgets_what_was_not_used(hashing: Callable[..., Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -81,3 +81,24 @@ def test_length() -> None:
     assert (verdict.action, verdict.reason) == (Action.REFUSE, "the question has 11 characters, 10 are allowed")
     with pytest.raises(errors.InvalidArgument, match="at least 1"):
         MaxLength(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patterns": 5}, "patterns is a mapping"),
+        ({"patterns": {"A": "("}}, r"patterns\['A'\] is no regular expression: missing \)"),
+        ({"patterns": {"A": 5}}, r"patterns\['A'\] is no regular expression"),
+        ({"action": "hide"}, "action is one of pass, mark, replace, refuse, got 'hide'"),
+        ({"stages": ["end"]}, "stage 'end' is none of question, answer"),
+    ],
+)
+def test_what_personal_data_are_looked_for_with_is_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=message):
+        PersonalData(**arguments)
+
+
+@pytest.mark.parametrize("make", [lambda: MaxLength("x"), lambda: Toxicity(lambda texts: [0.0], "high")])  # type: ignore[arg-type]
+def test_settings_of_another_type_are_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(errors.InvalidArgument):
+        make()

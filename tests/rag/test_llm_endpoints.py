@@ -150,7 +150,7 @@ def test_leaving_a_stream_stops_it(endpoint: Any, endpoints: ModuleType, llm: An
 def test_options_are_checked(endpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(errors.InvalidArgument, match="unknown option 'contxt'"):
         OpenAICompatible("m", base_url=endpoint.url, contxt=1)
-    with pytest.raises(errors.InvalidArgument, match="retries at least 0"):
+    with pytest.raises(errors.InvalidArgument, match="retries is a whole number, at least 0"):
         OpenAICompatible("m", base_url=endpoint.url, retries=-1)
     model = OpenAICompatible("m", base_url=endpoint.url, usage=False, extra={"top_k": 1}, context_tokens=99)
     assert model.context_tokens == 99
@@ -160,6 +160,19 @@ def test_options_are_checked(endpoint: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(errors.FailedPrecondition, match=r"pip install 'vectordb-engine\[llm\]'"):
         OpenAICompatible("m")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"model": ""}, {"timeout": None}, {"timeout": "5"}, {"timeout": 0}, {"retries": "2"}, {"retries": -1},
+        {"context_tokens": "8k"}, {"context_tokens": 0}, {"usage": "no"}, {"extra": 5},
+    ],
+)  # fmt: skip
+def test_options_of_another_type_are_named(endpoint: Any, arguments: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        OpenAICompatible(**{"model": "m", "base_url": endpoint.url, **arguments})
+    assert caught.value.field == next(iter(arguments))
 
 
 def test_tokens_are_estimated_from_above() -> None:

@@ -86,6 +86,19 @@ def test_the_same_model_finds_the_same(kb: KnowledgeBase, hashing: Hashing) -> N
     assert (report.overlap, report.lowest_overlap) == (1.0, 1.0)
 
 
+def test_the_chunker_returns_with_the_model(kb: KnowledgeBase, hashing: Hashing) -> None:
+    before = kb.chunker
+    kb.migrate(hashing(128, name="new"), chunker=TokenChunker(30), progress=False)
+    after = kb.chunker
+    kb.rollback()
+    assert kb.chunker is before
+    document = kb.document(kb.documents()[0].id)
+    assert kb.add(document, progress=False).unchanged
+    kb.rollback()
+    assert kb.chunker is after
+    assert kb.add(document, progress=False).unchanged
+
+
 def test_without_the_old_model(kb: KnowledgeBase, hashing: Hashing) -> None:
     """The way out that ``ModelMismatch`` names works where only the new model is at hand."""
     new = hashing(128, name="new")

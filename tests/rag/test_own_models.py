@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from vectordb_client.rag import (
 )
 from vectordb_client.rag.answering import Answerer
 from vectordb_client.rag.asking import Options
+from vectordb_client.rag.embedding.vectors import embedded_within
 from vectordb_client.rag.llm import LLM, Completion, Delta, Message
 from vectordb_client.rag.retrieval import RetrievalOptions, Retrieved
 from vectordb_client.rag.rewrite import as_rewriter
@@ -313,6 +315,14 @@ def test_a_function_that_returns_no_vectors_is_told_what_it_returned(function: A
     for embed in (embedder.embed_documents, embedder.embed_queries, CachedEmbedder(embedder).embed_documents):
         with pytest.raises(errors.InvalidArgument, match=f"embedder 'odd' {returned}.* n rows of numbers"):
             embed(["one", "two"])
+
+
+def test_time_is_told_to_embedders_that_take_it() -> None:
+    assert embedded_within(lambda texts, timeout=None: (texts, timeout), ["a"], 1.5) == (["a"], 1.5)
+    assert embedded_within(lambda texts: texts, ["a"], 1.5) == ["a"]
+    with pytest.raises(ValueError, match="no signature found"):  # of functions of C nobody need know what they take
+        inspect.signature(max)
+    assert embedded_within(max, ["a", "b"], 1.5) == "b"
 
 
 def test_one_vector_for_one_text_is_no_batch() -> None:

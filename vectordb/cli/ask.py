@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vectordb.cli.knowledge import DEFAULT_NAME, ApiKey, MinScore, Model, Name, Target, answering, sources
+from vectordb.cli.knowledge import DEFAULT_NAME, ApiKey, MinScore, Model, Name, Target, answering, sources, unkept
+from vectordb.errors import VectorDBError
 
 
 def command(
@@ -26,7 +27,10 @@ def command(
 
     condition = None if where is None else Filter.from_json(where)
     with answering(target, kb, api_key, llm) as base:
-        answer = base.ask(question, min_score=min_score, max_rounds=rounds, where=condition)
+        try:
+            answer = base.ask(question, min_score=min_score, max_rounds=rounds, where=condition)
+        except VectorDBError as error:
+            answer = unkept(error)
     if as_json:
         from vectordb_client.rag.feedback import as_dict
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vectordb.cli.knowledge import DEFAULT_NAME, ApiKey, MinScore, Model, Name, Target, answering, sources
+from vectordb.cli.knowledge import DEFAULT_NAME, ApiKey, MinScore, Model, Name, Target, answering, sources, unkept
 from vectordb.errors import VectorDBError
 
 if TYPE_CHECKING:
@@ -49,8 +49,11 @@ def _answered(base: KnowledgeBase, question: str, min_score: float | None) -> An
             if event.answer is not None:
                 answer = event.answer
     except VectorDBError as error:
-        typer.secho(f"\n{type(error).__name__}: {error.message}", fg="red")
-        return None
+        if not hasattr(error, "answer"):
+            typer.secho(f"\n{type(error).__name__}: {error.message}", fg="red")
+            return None
+        typer.echo()
+        answer = unkept(error)
     if answer is None or answer.refused:
         typer.secho("" if answer is None else answer.text, fg="yellow")
         return answer
@@ -73,5 +76,9 @@ def _told(base: KnowledgeBase, line: str, last: Answer | None) -> None:
         for stage in last.trace.stages:
             typer.echo(f"  {stage.name:10} {stage.took_ms:9.1f} ms")
     else:
-        base.feedback(last.id, 1 if name == "/good" else -1, comment.strip())
-        typer.echo("thank you")
+        try:
+            base.feedback(last.id, 1 if name == "/good" else -1, comment.strip())
+        except VectorDBError as error:  # such as about an answer that could not be kept
+            typer.secho(f"{type(error).__name__}: {error.message}", fg="red")
+        else:
+            typer.echo("thank you")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from vectordb.cli.knowledge import DEFAULT_NAME, ApiKey, Name, Target, opened
 
 def command(
     target: Target,
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders: txt, md, html, pdf, docx, csv, jsonl, ...")],
+    paths: Annotated[list[str], typer.Argument(help="Files and folders: txt, md, html, pdf, docx, csv, jsonl, ...")],
     kb: Name = DEFAULT_NAME,
     api_key: ApiKey = None,
 ) -> None:

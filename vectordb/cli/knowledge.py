@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vectordb.errors import NotFound, VectorDBError
+
 if TYPE_CHECKING:
     from vectordb_client.rag import Answer, KnowledgeBase
     from vectordb_client.rag.llm import LLM
@@ -75,7 +77,6 @@ def answering(target: str, name: str, api_key: str | None, model: str) -> Iterat
         FailedPrecondition: The model's packages are not installed.
     """
     from vectordb.cli.info import require_database
-    from vectordb.errors import NotFound
     from vectordb_client import connect
     from vectordb_client.rag import KnowledgeBase
     from vectordb_client.rag.asking import AnswerConfig
@@ -91,6 +92,15 @@ def answering(target: str, name: str, api_key: str | None, model: str) -> Iterat
             )
         chosen = choose(model)
         yield KnowledgeBase(db, name, llm=chosen.llm, answering=AnswerConfig(options=chosen.options))
+
+
+def unkept(error: VectorDBError) -> Answer:
+    """The answer that could not be kept, as with a key that only reads; says so. Any other error is raised again."""
+    answer: Answer | None = getattr(error, "answer", None)
+    if answer is None:
+        raise error
+    typer.secho(f"not kept: {error.__cause__}", fg="yellow", err=True)
+    return answer
 
 
 def sources(answer: Answer) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from vectordb_client.rag.documents import FileSource, Sources, Unreadable, parse_file
 from vectordb_client.rag.documents.formats import VERSION
+from vectordb_client.rag.documents.sources import storable
 from vectordb_client.rag.ingest import Item, Tally, Writer, plain, problem_with
 from vectordb_client.rag.report import AddReport, Failure
 from vectordb_client.rag.store.generation import FileEntry, Generation
@@ -65,6 +66,8 @@ class Addition:
                     bar.update(sizes[file.key])
             writer.flush()
         self._tally.failed.extend(Failure(path, "does not exist") for path in sources.missing)
+        for folder, why in sources.unreadable:
+            self._fail(storable(str(folder)), f"cannot be opened: {why}; what is known of it is kept")
         self._remove_vanished(sources)
         return self._report(sources, time.perf_counter() - started)
 
@@ -74,6 +77,10 @@ class Addition:
             self._fail(file.id, f"has {size} bytes, more than max_file_bytes={self._max_file_bytes}")
             return
         try:
+            if not file.path.is_file() and file.path.exists():
+                # A pipe has an end only when somebody else says so, and a device none.
+                self._fail(file.id, "is no regular file")
+                return
             data = file.path.read_bytes()
         except OSError as error:
             self._fail(file.id, f"cannot be opened: {error.strerror}")
@@ -146,8 +153,10 @@ class Addition:
     def _remove_vanished(self, sources: Sources) -> None:
         """Removes the documents of files that were in the added folders and are there no more."""
         there = {file.key for file in sources.files}
-        folders = [f"{str(folder).rstrip('/')}/" for folder in sources.folders]
-        for path in [p for p in self._known if p not in there and any(p.startswith(folder) for folder in folders)]:
+        folders = _prefixes(sources.folders)
+        closed = _prefixes([folder for folder, _ in sources.unreadable])
+        gone = [p for p in self._known if p not in there and p.startswith(folders) and not p.startswith(closed)]
+        for path in gone:
             self._remove(set(self._generation.documents_of(path)))
             self._generation.forget_file(path)
 
@@ -161,6 +170,11 @@ class Addition:
             truncated=tally.truncated,
             seconds=seconds,
         )
+
+
+def _prefixes(folders: Iterable[Path]) -> tuple[str, ...]:
+    """What the keys of files in these folders begin with."""
+    return tuple(f"{storable(str(folder)).rstrip('/')}/" for folder in folders)
 
 
 def _size(path: Path) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from vectordb.errors import InvalidArgument
 
@@ -19,10 +22,12 @@ def number(name: str, value: Any, what: str, least: float = -math.inf, most: flo
     Raises:
         InvalidArgument: It is no number, not a number (NaN), or out of range.
     """
-    # NaN compares with nothing: it is in no range.
-    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) <= most:
-        raise InvalidArgument(f"{name} {what}, got {value!r:.100}", field=name)
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, Real):
+        with contextlib.suppress(OverflowError):  # an integer beyond all floats
+            # NaN compares with nothing: it is in no range.
+            if least <= (found := float(value)) <= most:
+                return found
+    raise InvalidArgument(f"{name} {what}, got {value!r:.100}", field=name)
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
@@ -54,12 +59,47 @@ def strings(name: str, values: Any) -> list[str]:
     return found
 
 
+def scores_of(who: str, found: Any, count: int) -> list[float]:
+    """What a model of the caller's own says about ``count`` texts: as many numbers.
+
+    Raises:
+        InvalidArgument: It is something else. NaN too: below no threshold and above none, it would pass for any.
+    """
+    try:
+        array = np.asarray(found)
+        numbers = array.astype(np.float64).reshape(-1).tolist() if array.dtype.kind in "fiub" else []
+    except Exception:  # ragged lists, arrays on another device, ...
+        numbers = []
+    if len(numbers) != count or any(math.isnan(one) for one in numbers):
+        raise InvalidArgument(
+            f"{who} returned {type(found).__name__} {found!r:.60} for {count} texts; it returns a list of {count} "
+            "numbers",
+            expected=count,
+            got=len(numbers),
+        )
+    return numbers
+
+
 def question_text(value: Any) -> str:
     """A question.
 
     Raises:
-        InvalidArgument: It is no string, or empty.
+        InvalidArgument: It is no string, empty, or none that UTF-8 can hold.
     """
     if not isinstance(value, str) or not value.strip():
         raise InvalidArgument(f"question is a text that is not empty, got {value!r:.60}", field="question")
+    if (place := lone_surrogate(value)) is not None:
+        raise InvalidArgument(
+            f"question holds a lone surrogate at {place}, which is no text in UTF-8; decode it with errors='replace'",
+            field="question",
+        )
     return value
+
+
+def lone_surrogate(text: str) -> int | None:
+    """Where a text holds half a character, which no UTF-8 can, or ``None``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None

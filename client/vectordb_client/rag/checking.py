@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vectordb_client.rag.arguments import scores_of
 from vectordb_client.rag.asking import Options, declines
 from vectordb_client.rag.citations import Cited, Sentence, decide, parse, relevant, rendered, without
 from vectordb_client.rag.support import Judge, Pair
@@ -115,8 +116,7 @@ class Checker:
 
     def _decided(self, sentence: Sentence) -> Cited:
         pairs = [Pair(sentence.text, text) for text in self._texts]
-        scores = self._judge.scores(self._question, pairs, self._clock.remaining())
-        support = np.asarray(scores, dtype=np.float32).reshape(1, len(pairs))
+        support = np.asarray([self._scores(self._judge, pairs)], dtype=np.float32)
         return decide([sentence], support, self._judge.threshold, self._addable)[0]
 
     def _verified(self, cited: Cited) -> Cited:
@@ -124,10 +124,14 @@ class Checker:
         if self._verifier is None or not cited.accepted:
             return cited
         pairs = [Pair(cited.sentence.text, self._texts[number - 1]) for number in cited.accepted]
-        scores = self._verifier.scores(self._question, pairs, self._clock.remaining())
+        scores = self._scores(self._verifier, pairs)
         refuted = tuple(n for n, score in zip(cited.accepted, scores, strict=True) if score < self._verifier.threshold)
         self._refuted += [{"sentence": cited.sentence.text, "passage": number} for number in refuted]
         return without(cited, refuted)
+
+    def _scores(self, judge: Judge, pairs: list[Pair]) -> list[float]:
+        found = judge.scores(self._question, pairs, self._clock.remaining())
+        return scores_of(f"judge {judge.name!r}", found, len(pairs))
 
 
 def _facts(cited: Cited, *, kept: bool) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vectordb.arguments import flag
-from vectordb.errors import FailedPrecondition
+from vectordb.errors import FailedPrecondition, VectorDBError
 from vectordb_client.rag.answering import Answerer
 from vectordb_client.rag.arguments import whole
 from vectordb_client.rag.asking import AnswerConfig, Event, Options
 from vectordb_client.rag.evaluate import Evaluation, Evaluator
-from vectordb_client.rag.feedback import AnswerStore, Replay, compared
+from vectordb_client.rag.feedback import AnswerStore, Replay, compared, replayed_retrieval
 from vectordb_client.rag.guards import Guard, default_guards
 from vectordb_client.rag.parts import check_llm, checked_guards
 from vectordb_client.rag.support import Judge, Overlap
@@ -62,7 +62,7 @@ class AnswerDesk:
         before = self.store.get(answer_id)
         request = before["trace"]["request"]
         given = {name: request[name] for name in _REPLAYED if name in request}
-        given |= {"retrieval": self.options({}).retrieval}
+        given["retrieval"] = replayed_retrieval(request["retrieval"], self.options({}).retrieval)
         return compared(before, self.answerer().answer(request["question"], self.options(given)))
 
     def evaluate(self, questions: Sequence[Any], options: Mapping[str, Any]) -> Evaluation:
@@ -132,8 +132,17 @@ class AnswerDesk:
             return self._guards
 
     def _keep(self, answer: Answer) -> None:
-        if self._config.keep:
+        if not self._config.keep:
+            return
+        try:
             self.store.keep(answer)
+        except VectorDBError as error:
+            # What a model was paid for must not be lost with it.
+            raise type(error)(
+                f"the answer, which is in error.answer, cannot be kept: {error.message}; "
+                "AnswerConfig(keep=False) keeps none",
+                **{**error.fields, "answer": answer},
+            ) from error
 
     def _kept(self, events: Iterator[Event]) -> Iterator[Event]:
         for event in events:

@@ -24,12 +24,17 @@ MEASURES = ("nDCG@10", "RR@10", "R@1", "R@5", "R@10")
 """Of retrieval, by the names of ir-measures; cut-offs above the depth are left out."""
 
 
+_MAX_GRADE = 1000
+"""The evaluator counts the documents of every grade up to the highest."""
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationQuestion:
     """A question whose answer is known.
 
     Attributes:
-        relevant: Documents that answer it, with their grades (1 where there are none); empty where nothing does.
+        relevant: Documents that answer it, with their grades (1 where there are none; 0 and below: it does not answer);
+            empty where nothing does.
         answers: Wordings that count as right.
     """
 
@@ -161,13 +166,19 @@ def as_question(given: Any, place: int = 0) -> EvaluationQuestion:
         problem = f"has {relevant!r:.60} as relevant; give a mapping of document ids to grades"
     elif wrong := [one for one in relevant if not isinstance(one, str) or not one]:
         problem = f"has {wrong[0]!r:.60} in relevant; document ids are strings"
-    elif wrong := [one for one in relevant.values() if isinstance(one, bool) or not isinstance(one, Real)]:
-        problem = f"has {wrong[0]!r:.60} as a grade of relevant; grades are numbers"
+    elif wrong := [one for one in relevant.values() if not _is_grade(one)]:
+        problem = f"has {wrong[0]!r:.60} as a grade of relevant; grades are numbers up to {_MAX_GRADE}"
     elif not isinstance(answers, tuple | list) or not all(isinstance(one, str) for one in answers):
         problem = f"has {answers!r:.60} as answers; give a list of strings"
     if problem is not None:
         raise InvalidArgument(f"questions[{place}] {problem}", field="questions", row=place)
-    return question
+    # Judgements list by 0 what was looked at and does not answer.
+    return replace(question, relevant={document: grade for document, grade in relevant.items() if grade > 0})
+
+
+def _is_grade(value: Any) -> bool:
+    number: Any = value
+    return isinstance(value, Real) and not isinstance(number, bool) and bool(number <= _MAX_GRADE)
 
 
 def _as_question(given: Any, place: int) -> EvaluationQuestion:
@@ -254,7 +265,9 @@ def answer_figures(rows: Sequence[Row]) -> dict[str, float]:
             figures[name] = fmean(found)
     if answered:
         figures["grounded"] = fmean(row.answer.grounded for row in answered if row.answer is not None)
-        figures["faithfulness"] = fmean(row.supported for row in answered if row.supported is not None)
+        # Where the model alone wrote all answers, nothing was checked.
+        if supported := [row.supported for row in answered if row.supported is not None]:
+            figures["faithfulness"] = fmean(supported)
         figures["most_sources_a_sentence"] = max(row.most_sources for row in answered)
     could = [row for row in answered if row.retrieved]
     if could:

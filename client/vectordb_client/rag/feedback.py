@@ -7,6 +7,7 @@ passages and answers word for word: see :class:`~vectordb_client.rag.asking.Answ
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,12 +18,17 @@ from vectordb.api import Collection, Database
 from vectordb.errors import CollectionNotFound, InvalidArgument, NotFound
 from vectordb.filter import Filter, as_filter, col
 from vectordb.ids import generated_ids
+from vectordb_client.rag.arguments import number
 
 if TYPE_CHECKING:
+    from vectordb.types import Record
     from vectordb_client.rag.types import Answer
 
 _FIELDS = {"body": {"type": "text", "indexed": False}, "comment": {"type": "text", "indexed": False}}
 _MAX_COMMENT = 10_000
+_MAX_BODY = 200_000
+"""Characters of an answer that are kept in its own record; longer ones in records of so many:"""
+_PART = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +60,10 @@ class AnswerStore:
 
     def keep(self, answer: Answer) -> None:
         """Stores an answer, durably."""
-        if self._collection is None:
-            self._collection = self._db.create_collection(self._name, dim=1, fields=_FIELDS, exist_ok=True)
+        collection = self._existing()
+        if collection is None:  # to make it takes an administrator's key, to write to it does not
+            collection = self._db.create_collection(self._name, dim=1, fields=_FIELDS, exist_ok=True)
+            self._collection = collection
         metadata = {
             "kind": "answer",
             "created": answer.trace.created,
@@ -63,9 +71,19 @@ class AnswerStore:
             "refusal_reason": answer.refusal_reason,
             "grounded": answer.grounded,
             "fingerprint": answer.trace.fingerprint,
-            "body": json.dumps(as_dict(answer), ensure_ascii=False, default=str),
         }
-        self._collection.upsert([answer.id], metadata=[metadata], texts=[answer.question])
+        body = json.dumps(as_dict(answer), ensure_ascii=False, default=str)
+        parts: list[str] = []
+        if len(body) <= _MAX_BODY:
+            metadata["body"] = body
+        else:  # whole documents as passages: more than metadata may hold
+            parts = [body[start : start + _PART] for start in range(0, len(body), _PART)]
+            metadata["parts"] = len(parts)
+        collection.upsert(
+            [answer.id, *_part_ids(answer.id, len(parts))],
+            metadata=[metadata, *({"kind": "part"} for _ in parts)],
+            texts=[answer.question, *parts],
+        )
 
     def get(self, answer_id: str) -> dict[str, Any]:
         """A stored answer as JSON-like values.
@@ -77,8 +95,8 @@ class AnswerStore:
         found = [] if collection is None else collection.get([answer_id], include=("metadata",))
         if not found or (found[0].metadata or {}).get("kind") != "answer":
             raise NotFound(f"no answer {answer_id!r} is kept in {self._name!r}", ids=[answer_id])
-        body: dict[str, Any] = json.loads((found[0].metadata or {})["body"])
-        return body
+        assert collection is not None
+        return _body(collection, found[0])
 
     def feedback(self, answer_id: str, rating: float, comment: str = "") -> str:
         """Stores what somebody says about an answer; returns the feedback's id.
@@ -90,8 +108,7 @@ class AnswerStore:
             NotFound: There is no such answer.
             InvalidArgument: The rating is no number, or the comment no string or one of more than 10,000 characters.
         """
-        if isinstance(rating, bool) or not isinstance(rating, int | float):
-            raise InvalidArgument(f"rating is a number, got {rating!r}", field="rating")
+        rating = number("rating", rating, "is a number", -sys.float_info.max, sys.float_info.max)
         if not isinstance(comment, str):
             raise InvalidArgument(f"comment is a string, got {comment!r:.60}", field="comment")
         if len(comment) > _MAX_COMMENT:
@@ -103,7 +120,7 @@ class AnswerStore:
             "kind": "feedback",
             "answer_id": answer_id,
             "created": datetime.now(UTC),
-            "rating": float(rating),
+            "rating": rating,
             "comment": comment,
         }
         written = collection.insert(generated_ids(1), metadata=[facts])
@@ -127,7 +144,7 @@ class AnswerStore:
         if (further := as_filter(where)) is not None:
             wanted = wanted & further
         for record in collection.scan(where=wanted, order_by="created", include=("metadata",)):
-            yield {**json.loads((record.metadata or {})["body"]), "feedback": said.get(record.id, [])}
+            yield {**_body(collection, record), "feedback": said.get(record.id, [])}
 
     def write(self, path: Path, where: Any = None) -> int:
         """Exports to a file, one JSON object a line; returns how many."""
@@ -147,6 +164,21 @@ class AnswerStore:
         return self._collection
 
 
+def _part_ids(answer_id: str, count: int) -> list[str]:
+    return [f"{answer_id}/{number}" for number in range(count)]
+
+
+def _body(collection: Collection, record: Record) -> dict[str, Any]:
+    """A stored answer as JSON-like values."""
+    metadata = record.metadata or {}
+    stored = metadata.get("body")
+    if stored is None:
+        parts = collection.get(_part_ids(record.id, metadata["parts"]), include=("text",))
+        stored = "".join(part.text or "" for part in parts)
+    body: dict[str, Any] = json.loads(stored)
+    return body
+
+
 def as_dict(answer: Answer) -> dict[str, Any]:
     """An answer as JSON-like values."""
     return {
@@ -160,6 +192,14 @@ def as_dict(answer: Answer) -> dict[str, Any]:
         "refusal_reason": answer.refusal_reason,
         "trace": answer.trace.as_dict(),
     }
+
+
+def replayed_retrieval(kept: Mapping[str, Any], configured: Mapping[str, Any]) -> dict[str, Any]:
+    """The kept options of a retrieval. Functions and filters are kept as their text only: those are as configured."""
+    plain = {
+        name: value for name, value in kept.items() if not isinstance(value, str) or name == "mode" or value == "rrf"
+    }
+    return {name: configured[name] for name in kept if name in configured} | plain
 
 
 def compared(before: Mapping[str, Any], answer: Answer) -> Replay:

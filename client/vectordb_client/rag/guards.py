@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from vectordb.errors import InvalidArgument
+from vectordb_client.rag.arguments import number, scores_of, whole
 from vectordb_client.rag.extras import load
 from vectordb_client.rag.trace import Action, Verdict
 
@@ -55,9 +56,7 @@ class MaxLength:
     stages = (QUESTION,)
 
     def __init__(self, limit: int = MAX_QUESTION) -> None:
-        if limit < 1:
-            raise InvalidArgument(f"limit is in characters and at least 1, got {limit}", field="limit")
-        self._limit = limit
+        self._limit = whole("limit", limit, 1)
 
     @property
     def name(self) -> str:
@@ -92,7 +91,7 @@ class Toxicity:
         self._classifier = _Lazily(_profanity) if classifier is None else classifier
         if classifier is None and not have_profanity_check():
             load("profanity_check", "guards", "the toxicity guard")
-        self._threshold = threshold
+        self._threshold = number("threshold", threshold, "is a probability, a number")
 
     @property
     def name(self) -> str:
@@ -100,7 +99,7 @@ class Toxicity:
 
     def check(self, stage: str, text: str) -> Verdict:
         """Refuses what reaches the threshold."""
-        score = float(self._classifier([text])[0])
+        (score,) = scores_of(f"classifier {self._label!r}", self._classifier([text]), 1)
         if score < self._threshold:
             return Verdict(self.name, stage, score=score)
         return Verdict(self.name, stage, Action.REFUSE, f"the {stage} reads as offensive", score)
@@ -119,6 +118,9 @@ class PersonalData:
         patterns: Regular expressions by the name that replaces what they find; by default e-mail addresses, phone
             numbers with a country code, card numbers (by their check digit) and IBANs.
         action: ``replace`` puts ``[EMAIL]`` and the like in place; ``refuse`` and ``mark`` leave the text alone.
+
+    Raises:
+        InvalidArgument: A pattern is no regular expression, the action none of these, or a stage not known.
     """
 
     def __init__(
@@ -128,7 +130,20 @@ class PersonalData:
         stages: Sequence[str] = STAGES,
     ) -> None:
         self.stages = _checked(stages)
-        self._patterns = {name: re.compile(pattern) for name, pattern in patterns.items()}
+        if not isinstance(patterns, Mapping):
+            raise InvalidArgument(
+                f'patterns is a mapping, such as {{"EMAIL": EMAIL}}, got {patterns!r:.60}', field="patterns"
+            )
+        self._patterns: dict[str, re.Pattern[str]] = {}
+        for name, pattern in patterns.items():
+            try:
+                self._patterns[name] = re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise InvalidArgument(
+                    f"patterns[{name!r}] is no regular expression: {error}", field="patterns", pattern=name
+                ) from error
+        if action not in list(Action):
+            raise InvalidArgument(f"action is one of {', '.join(Action)}, got {action!r:.60}", field="action")
         self._action = Action(action)
 
     @property

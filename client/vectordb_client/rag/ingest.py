@@ -6,7 +6,6 @@ See :mod:`vectordb_client.rag.store.generation` for the order of writes.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,13 @@ import numpy as np
 from vectordb.encoding import decode_metadata, encode_metadata, metadata_to_json
 from vectordb.errors import InvalidArgument
 from vectordb.ids import MAX_ID_BYTES
+from vectordb.limits import DEFAULTS
 from vectordb.validate import check_metadata
 from vectordb_client.rag.batches import batched
 from vectordb_client.rag.embedding.tokens import tokens_of
 from vectordb_client.rag.embedding.vectors import embedded_documents
 from vectordb_client.rag.report import Failure
-from vectordb_client.rag.store.generation import RESERVED, Entry, FileEntry, Generation
+from vectordb_client.rag.store.generation import RESERVED, Entry, FileEntry, Generation, sections_to_json
 from vectordb_client.rag.types import Chunk, Document, Section
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _BATCH_DOCUMENTS = 256
 _BATCH_CHARACTERS = 1 << 22
 _BATCH_CHUNKS = 256
 """Chunks that are embedded and written at a time."""
+_MAX_CHUNK = DEFAULTS.max_text_bytes
 _MAX_DOCUMENT_ID = MAX_ID_BYTES - 12
 """The ids of chunks and of further records of a document are longer than its own."""
 
@@ -89,6 +90,7 @@ class Writer:
         self._tokens = tokens_of(embedder)
         self._tally, self._bar = tally, bar
         self._waiting: list[Item] = []
+        self._failed: set[str] = set()
         self._characters = 0
 
     def put(self, item: Item) -> None:
@@ -103,7 +105,12 @@ class Writer:
         items, self._waiting, self._characters = self._waiting, [], 0
         known = self._generation.entries([item.document.id for item in items])
         work = [found for item in items if (found := self._prepare(item, known.get(item.document.id))) is not None]
-        files = [item.file for item in items if item.file is not None]
+        # A file of which a document failed is read again the next time, and its failure told again.
+        files = [
+            replace(item.file, hash="") if item.file.path in self._failed else item.file
+            for item in items
+            if item.file is not None
+        ]
         # A document that takes the place of a file's is not what the file says: the file is to be read again.
         before = [(w.known.path, w.item.path) for w in work if w.known is not None]
         if replaced := {old for old, new in before if old is not None and old != new}:
@@ -131,11 +138,21 @@ class Writer:
         try:
             chunks = self._chunker.chunk(document, self._tokens)
         except InvalidArgument as error:
-            self._tally.failed.append(Failure(document.id, f"cannot be chunked: {error.message}"))
+            self._fail(item, f"cannot be chunked: {error.message}")
+            return None
+        # Characters have at most four bytes: few chunks are encoded to be counted.
+        size = max((len(chunk.text.encode()) for chunk in chunks if len(chunk.text) > _MAX_CHUNK // 4), default=0)
+        if size > _MAX_CHUNK:
+            self._fail(item, f"has a chunk of {size} bytes, at most {_MAX_CHUNK} are allowed; split it")
             return None
         extent = max(len(chunks), known.extent if known else 0)
         parts = known.parts if known else 1
         return _Work(item, Entry(document.id, content, len(chunks), extent, parts, item.path), chunks, known)
+
+    def _fail(self, item: Item, reason: str) -> None:
+        self._tally.failed.append(Failure(item.document.id, reason))
+        if item.path is not None:
+            self._failed.add(item.path)
 
     def _rows(self, work: Sequence[_Work]) -> Iterator[tuple[Chunk, NDArray[np.float32] | None, float]]:
         """All chunks with the vector that their text has already, and their share of the progress."""
@@ -167,7 +184,7 @@ def content_hash(document: Document, chunker: Chunker) -> str:
     parts = [
         document.text,
         metadata_to_json({key: document.metadata[key] for key in sorted(document.metadata)}),
-        json.dumps([[section.start, dict(section.metadata)] for section in document.sections], sort_keys=True),
+        sections_to_json(document.sections, sort_keys=True),
         chunker.name,
     ]
     digest = hashlib.blake2b(digest_size=16)

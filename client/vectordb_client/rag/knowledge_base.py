@@ -21,6 +21,7 @@ from vectordb_client.rag.migration import Migration, MigrationReport, MigrationR
 from vectordb_client.rag.parts import (
     check_answering,
     check_chunker,
+    check_config,
     check_database,
     check_embedder,
     check_llm,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_FILE_BYTES = 64 << 20
 _MAX_NAME = 200
+_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{_MAX_NAME}}}")
 _RESERVED = re.compile(r"(?<=.)\.(?:answers|documents|state|g\d+)$")
 
 
@@ -53,7 +55,8 @@ class KnowledgeBase:
     after a migration ``NAME.g2``, ... Nothing is created before something is added.
 
     Args:
-        db: From :func:`vectordb_client.connect`: embedded or served.
+        db: From :func:`vectordb_client.connect`: embedded or served. Not bound by a row policy that hides the
+            knowledge base's own records; ``where`` bounds a question.
         name: Up to 200 of letters, digits, ``_``, ``-``, ``.``; without one of those endings.
         embedder: By default the one that wrote it where it is installed, else sentence-transformers' all-MiniLM-L6-v2
             (extra ``embed``), else the same model as ONNX (extra ``minilm``); loaded when it is first needed.
@@ -62,7 +65,7 @@ class KnowledgeBase:
         reranker: A second model that reorders what was found.
         guards: Checks of questions and answers; by default :func:`~vectordb_client.rag.guards.default_guards`.
         answering: How answers are checked, kept and traced.
-        config: Further options of the chunks' collection, such as ``{"index": "hnsw"}``.
+        config: Further options of the chunks' collection, such as ``{"index": "hnsw"}``; its metric is cosine.
 
     Raises:
         InvalidArgument: The name cannot be one, or a part is none: a function becomes an embedder by
@@ -83,8 +86,12 @@ class KnowledgeBase:
         answering: AnswerConfig | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
-            raise InvalidArgument(f"name is a string of 1 to {_MAX_NAME} characters, got {name!r:.250}", field="name")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidArgument(
+                f"name is a string of 1 to {_MAX_NAME} characters, each a letter of A to Z, a digit, '_', '-' or '.', "
+                f"got {name!r:.250}",
+                field="name",
+            )
         if (reserved := _RESERVED.search(name)) is not None:
             raise InvalidArgument(
                 f"name {name!r} ends in {reserved[0]!r}, which is what knowledge base {name[: reserved.start()]!r} "
@@ -101,14 +108,12 @@ class KnowledgeBase:
         ):
             if part is not None:
                 check(part)
-        if config is not None and not isinstance(config, Mapping):
-            raise InvalidArgument(
-                f'config is a mapping, such as {{"index": "hnsw"}}, got {config!r:.60}', field="config"
-            )
+        check_config({} if config is None else config)
         self.db, self.name = db, name
         self.llm, self.reranker = llm, reranker
         self.guards: Sequence[Guard] | None = None if guards is None else checked_guards(guards)
         self.chunker: Chunker = chunker if chunker is not None else TokenChunker()
+        self._previous_chunker: Chunker | None = None
         self._live = Live(db, name, embedder, config or {})
         self._desk = AnswerDesk(self, answering if answering is not None else AnswerConfig())
 
@@ -206,6 +211,7 @@ class KnowledgeBase:
             FailedPrecondition: There is no language model.
             Unavailable, DeadlineExceeded, ResourceExhausted, ...: The model failed; what was found is in
                 ``error.passages``, what happened in ``error.trace``.
+            PermissionDenied, ...: The answer cannot be kept; it is in ``error.answer``.
         """
         return self._desk.ask(question, options)
 
@@ -337,14 +343,14 @@ class KnowledgeBase:
             report = migration.run(state, request)
             if report.switched:
                 self._live.replace_embedder(embedder, identity)
-                self.chunker = chosen
+                self._previous_chunker, self.chunker = self.chunker, chosen
             return report
 
     def rollback(self) -> None:
         """Returns to the generation before the last migration, as it was then; what was added since is not in it.
 
-        The embedder becomes the one that was in use before, where this object did the migration; else give the old
-        one to a new :class:`KnowledgeBase`.
+        Embedder and chunker become those that were in use before, where this object did the migration; else give the
+        old ones to a new :class:`KnowledgeBase`.
 
         Raises:
             FailedPrecondition: There is no earlier generation.
@@ -355,6 +361,8 @@ class KnowledgeBase:
                 raise FailedPrecondition(f"knowledge base {self.name!r} has no earlier generation to return to")
             self._live.states.write(replace(state, live=state.previous, previous=state.live))
             self._live.return_embedder()
+            if self._previous_chunker is not None:
+                self.chunker, self._previous_chunker = self._previous_chunker, self.chunker
 
     def discard_previous(self) -> None:
         """Deletes the generation that :meth:`rollback` would return to, and frees its space."""

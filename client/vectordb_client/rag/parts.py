@@ -16,6 +16,12 @@ _EMBEDDER = ("name", "revision", "dim", "embed_documents", "embed_queries")
 _LLM = ("name", "context_tokens", "count_tokens", "complete", "stream")
 _CHUNKER = ("name", "chunk")
 _RERANKER = ("name", "scores")
+_DECIDED = {
+    "metric": "a knowledge base compares by cosine: leave it out",
+    "dim": "it is the embedder's: leave it out",
+    "name": "it is the knowledge base's: leave it out",
+    "exist_ok": "what is there is opened always: leave it out",
+}
 _JUDGE = ("name", "threshold", "scores")
 
 
@@ -23,6 +29,16 @@ def check_database(db: Any) -> None:
     """Raises InvalidArgument where it is no database."""
     if not isinstance(db, Database):
         _refuse("db", db, 'is what connect() returns: KnowledgeBase(connect("./data"), ...)')
+
+
+def check_config(config: Any) -> None:
+    """Raises InvalidArgument where it is no mapping, or has what the knowledge base decides by itself."""
+    if not isinstance(config, Mapping):
+        raise InvalidArgument(f'config is a mapping, such as {{"index": "hnsw"}}, got {config!r:.60}', field="config")
+    for name, why in _DECIDED.items():
+        # All scores and thresholds are cosine similarities: by a distance the best passages would be the last.
+        if name in config and not (name == "metric" and config[name] == "cosine"):
+            raise InvalidArgument(f"config has {name!r}; {why}", field="config")
 
 
 def check_embedder(embedder: Any, name: str = "embedder") -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from vectordb.errors import InvalidArgument, ResourceExhausted
+from vectordb.errors import InvalidArgument, ResourceExhausted, VectorDBError
 from vectordb_client.rag.arguments import whole
 from vectordb_client.rag.chunking.sentences import sentence_spans
 from vectordb_client.rag.extras import load
@@ -63,10 +63,11 @@ class PromptTemplate:
         Raises:
             InvalidArgument: The template uses a name that is not there, or does what the sandbox forbids.
         """
-        jinja2 = load("jinja2", "llm", "filling a prompt")
         try:
             system, user = (part.render(**values).strip() for part in self._compiled)
-        except jinja2.TemplateError as error:
+        except VectorDBError:
+            raise
+        except Exception as error:  # of jinja2, or what an expression of the template raises
             raise InvalidArgument(f"prompt template {self.name!r}: {error}", field="template") from error
         turns = (Message(Role.SYSTEM, system), Message(Role.USER, user))
         return tuple(turn for turn in turns if turn.content)

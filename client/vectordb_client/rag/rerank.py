@@ -10,6 +10,7 @@ import numpy as np
 
 from vectordb.errors import DeadlineExceeded
 from vectordb_client.rag import extras
+from vectordb_client.rag.arguments import whole
 from vectordb_client.rag.batches import batched
 from vectordb_client.transport.retry import Clock
 
@@ -53,7 +54,7 @@ class CrossEncoderReranker:
         if isinstance(model, str):
             model = extras.load("sentence_transformers", "embed", "a cross-encoder").CrossEncoder(model, **options)
         self._model = model
-        self._batch_size = batch_size
+        self._batch_size = whole("batch_size", batch_size, 1)
         self._lock = threading.Lock()
 
     @property

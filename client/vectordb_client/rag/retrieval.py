@@ -20,7 +20,7 @@ from vectordb.arguments import flag
 from vectordb.errors import DeadlineExceeded, InvalidArgument
 from vectordb.metric import Metric, prepared, scores
 from vectordb.results import Hit
-from vectordb_client.rag.arguments import number, whole
+from vectordb_client.rag.arguments import number, scores_of, whole
 from vectordb_client.rag.embedding.vectors import embedded_queries
 from vectordb_client.rag.neighbours import extended
 from vectordb_client.rag.ranking import maximal_marginal_relevance, reciprocal_rank_fusion
@@ -230,7 +230,7 @@ class _Run:
     def _embedded(self, queries: list[str]) -> NDArray[np.float32]:
         with self._stage("embed") as details:
             details["model"] = self._embedder.name
-            return embedded_queries(self._embedder, queries)
+            return embedded_queries(self._embedder, queries, self._clock.remaining())
 
     def _found(self, queries: list[str], vectors: NDArray[np.float32]) -> list[_Candidate]:
         with self._stage("search") as details:
@@ -303,8 +303,9 @@ class _Run:
             except DeadlineExceeded:
                 details["skipped"] = "deadline"
                 return
-        for candidate, score in zip(candidates, judged, strict=True):
-            candidate.rerank_score = candidate.relevance = float(score)
+        found = scores_of(f"reranker {self._reranker.name!r}", judged, len(texts))
+        for candidate, score in zip(candidates, found, strict=True):
+            candidate.rerank_score = candidate.relevance = score
         candidates.sort(key=lambda candidate: (-candidate.relevance, candidate.hit.id))
 
     def _chosen(self, candidates: list[_Candidate]) -> list[_Candidate]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from vectordb_client.rag.arguments import scores_of
 from vectordb_client.rag.chunking.sentences import sentence_spans
 from vectordb_client.rag.embedding.vectors import embedded_documents
 from vectordb_client.rag.llm.calls import completed
@@ -126,7 +127,7 @@ class Overlap:
         """0 to 1 a pair. A claim with a number that neither passage nor question has stays below the threshold."""
         asked = content_words(question)
         words = {text: content_words(text) for text in {text for pair in pairs for text in pair}}
-        alike = self._likeness(question, asked, pairs, words)
+        alike = self._likeness(question, pairs, words, timeout)
         found = []
         for pair, likeness in zip(pairs, alike, strict=True):
             claim, passage = words[pair.claim], words[pair.passage]
@@ -138,11 +139,12 @@ class Overlap:
         return found
 
     def _likeness(
-        self, question: str, asked: dict[str, str], pairs: Sequence[Pair], words: dict[str, dict[str, str]]
+        self, question: str, pairs: Sequence[Pair], words: dict[str, dict[str, str]], timeout: float | None
     ) -> list[float | None]:
         """For each pair, the best likeness of the claim with any one or two neighbouring sentences, 0 to 1."""
         if self._embedder is None:
             return [None] * len(pairs)
+        asked = content_words(question)
         # A claim of a word or two says nothing without its question.
         claims = {
             claim: claim if len(words[claim]) > len(asked) / 2 else f"{question} {claim}"
@@ -150,14 +152,14 @@ class Overlap:
         }
         windows = {passage: _windows(passage) for passage in {pair.passage for pair in pairs}}
         texts = [*claims.values(), *(window for found in windows.values() for window in found)]
-        vectors = self._embedded(list(dict.fromkeys(texts)))
+        vectors = self._embedded(list(dict.fromkeys(texts)), timeout)
         found: list[float | None] = []
         for pair in pairs:
             near = np.stack([vectors[window] for window in windows[pair.passage]]) @ vectors[claims[pair.claim]]
             found.append(float(np.clip(near.max(), 0.0, 1.0)))
         return found
 
-    def _embedded(self, texts: list[str]) -> dict[str, NDArray[np.float32]]:
+    def _embedded(self, texts: list[str], timeout: float | None) -> dict[str, NDArray[np.float32]]:
         """Unit vectors by text, from memory where they are there."""
         assert self._embedder is not None
         keys = {text: blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts}
@@ -165,7 +167,7 @@ class Overlap:
             found = {text: self._vectors[key] for text, key in keys.items() if key in self._vectors}
         missing = [text for text in texts if text not in found]
         if missing:
-            made = embedded_documents(self._embedder, missing)
+            made = embedded_documents(self._embedder, missing, timeout)
             lengths = np.linalg.norm(made, axis=1, keepdims=True)
             unit = (made / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
             found |= dict(zip(missing, unit, strict=True))
@@ -227,7 +229,11 @@ class NLIJudge:
 
     def scores(self, question: str, pairs: Sequence[Pair], timeout: float | None = None) -> list[float]:
         """The model's probabilities."""
-        return [float(p) for p in self._entails([(pair.passage, pair.claim) for pair in pairs])] if pairs else []
+        if not pairs:
+            return []
+        return scores_of(
+            f"judge {self.name!r}", self._entails([(pair.passage, pair.claim) for pair in pairs]), len(pairs)
+        )
 
 
 def _coverage(claim: dict[str, str], passage: dict[str, str], asked: dict[str, str]) -> float:

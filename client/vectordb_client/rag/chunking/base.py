@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from vectordb.errors import InvalidArgument
+from vectordb_client.rag.arguments import whole
 from vectordb_client.rag.types import Chunk, Document
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ def checked_size(size: int | None, overlap: int = 0) -> None:
     """Checks a strategy's settings.
 
     Raises:
-        InvalidArgument: The size is below 1, or the overlap negative or not below half the size.
+        InvalidArgument: The size is below 1, or the overlap negative or more than half the size, or no whole number.
     """
-    if size is not None and size < 1:
-        raise InvalidArgument(f"size is in tokens and at least 1, got {size}", field="size")
-    if overlap < 0 or (size is not None and 2 * overlap > size):
+    if size is not None:
+        whole("size", size, 1)
+    if whole("overlap", overlap) < 0 or (size is not None and 2 * overlap > size):
         raise InvalidArgument(
             f"overlap is in tokens, from 0 to half of size, got {overlap} with size {size}", field="overlap"
         )
@@ -106,7 +107,7 @@ def fitting(text: str, spans: Iterable[Span], size: int, tokens: Tokens) -> Iter
         if len(found) <= size:
             yield span
             continue
-        for piece in windows(text, found + span.start, size, 0):
+        for piece in windows(text, span, found + span.start, size, 0):
             if span.end - span.start == piece.end - piece.start:
                 yield from _halves(text, piece, size, tokens)
             else:
@@ -126,22 +127,26 @@ def _halves(text: str, span: Span, size: int, tokens: Tokens) -> Iterator[Span]:
             yield from _halves(text, half, size, tokens)
 
 
-def windows(text: str, spans: NDArray[np.int64], size: int, overlap: int) -> Iterator[Span]:
+def windows(text: str, within: Span, spans: NDArray[np.int64], size: int, overlap: int) -> Iterator[Span]:
     """Stretches of ``size`` tokens, each beginning ``overlap`` tokens before the end of the one before it.
 
-    A stretch ends before a word rather than inside it, where one begins in its last quarter; likewise its beginning
-    is moved on to that of a word.
+    Together they hold all of ``within``, also what is no token's at its ends, such as an accent of its own. A stretch
+    ends before a word rather than inside it, where one begins in its last quarter; likewise its beginning is moved on
+    to that of a word.
     """
     starts, count = spans[:, 0], len(spans)
-    space = np.isin(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32), _SPACE)
-    opens = space[starts] | space[starts - 1] | (starts == 0)
+    # Of the stretch alone: of a long text without words many are cut again, each in a call of its own.
+    stretch = text[within.start : within.end].encode("utf-32-le", "surrogatepass")
+    space = np.isin(np.frombuffer(stretch, dtype=np.uint32), _SPACE)
+    places = starts - within.start
+    opens = space[places] | space[places - 1] | (places == 0)
     first = 0
     while first < count:
         last = min(first + size, count)
         if last < count:
             words = np.flatnonzero(opens[last - size // 4 : last + 1])
             last = last - size // 4 + int(words[-1]) if len(words) else last
-        yield Span(int(starts[first]), int(starts[last]) if last < count else int(spans[-1, 1]))
+        yield Span(int(starts[first]) if first else within.start, int(starts[last]) if last < count else within.end)
         if last >= count:
             return
         following = max(last - overlap, first + 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vectordb.errors import InvalidArgument
 from vectordb_client.rag import extras
+from vectordb_client.rag.arguments import whole
 from vectordb_client.rag.chunking.base import Span, checked_size, chunks_of, fitting, size_for, windows
 from vectordb_client.rag.chunking.sentences import sentence_spans
 from vectordb_client.rag.types import Chunk, Document, Section
@@ -33,7 +34,7 @@ class TokenChunker:
     """
 
     def __init__(self, size: int | None = None, overlap: int | None = None) -> None:
-        checked_size(size, overlap or 0)
+        checked_size(size, 0 if overlap is None else overlap)
         self._size, self._overlap = size, overlap
 
     @property
@@ -43,7 +44,8 @@ class TokenChunker:
     def chunk(self, document: Document, tokens: Tokens) -> list[Chunk]:
         size = size_for(self._size, tokens)
         overlap = size // 8 if self._overlap is None else min(self._overlap, size // 2)
-        spans = windows(document.text, tokens.token_spans(document.text), size, overlap)
+        all_of_it = Span(0, len(document.text))
+        spans = windows(document.text, all_of_it, tokens.token_spans(document.text), size, overlap)
         return chunks_of(document, fitting(document.text, spans, size, tokens))
 
 
@@ -57,9 +59,7 @@ class SentenceChunker:
 
     def __init__(self, size: int | None = None, overlap: int = 0) -> None:
         checked_size(size)
-        if overlap < 0:
-            raise InvalidArgument(f"overlap is a number of sentences, 0 or more, got {overlap}", field="overlap")
-        self._size, self._overlap = size, overlap
+        self._size, self._overlap = size, whole("overlap", overlap, 0)
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from vectordb_client.rag.documents import office, tables, web
 from vectordb_client.rag.documents.text import Unreadable, decode
 from vectordb_client.rag.types import Document
 
-VERSION = 1
+VERSION = 2
 """Part of every file's hash: raised when a parser here reads the same bytes differently."""
 
 Parser = Callable[[str, bytes], list[Document]]

@@ -39,6 +39,7 @@ class Sources:
         folders: Absolute paths of added folders: what vanished from them is removed.
         skipped: Files of unknown kinds.
         missing: Paths that do not exist.
+        unreadable: Folders that could not be listed, and why: of what is below them nothing is known to have vanished.
     """
 
     files: list[FileSource] = field(default_factory=list)
@@ -46,6 +47,7 @@ class Sources:
     folders: list[Path] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def find_sources(sources: Any) -> Sources:
@@ -63,17 +65,13 @@ def find_sources(sources: Any) -> Sources:
         if isinstance(source, Document):
             found.documents.append(source)
             continue
-        path = Path(os.path.abspath(source))
-        path = path.parent.resolve() / path.name
-        if path.is_dir():
-            found.folders.append(path)
-            files = _walk(path)
-        elif path.exists():
-            files = iter([path])
-        else:
-            found.missing.append(storable(str(source)))
+        path = _located(source, found)
+        if path is None:
             continue
-        base = path if path.is_dir() else path.parent
+        folder = path.is_dir()
+        if folder:
+            found.folders.append(path)
+        files, base = (_walk(path, found), path) if folder else (iter([path]), path.parent)
         for file in files:
             if file in seen:
                 continue
@@ -119,8 +117,34 @@ def _each(sources: Any) -> Iterator[str | os.PathLike[str] | Document]:
         yield source
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """All files below a folder, without following links to folders."""
-    for root, folders, names in os.walk(folder):
+def _located(source: str | os.PathLike[str], found: Sources) -> Path | None:
+    """The absolute path, links of its folder resolved; ``None`` where nothing can be found there, which is noted."""
+    path = Path(os.path.abspath(source))
+    try:
+        path = path.parent.resolve() / path.name
+        if path.exists():
+            return path
+    except PermissionError as error:
+        found.unreadable.append((path, error.strerror or str(error)))
+        return None
+    except (OSError, RuntimeError, ValueError):
+        pass  # such as a text in place of a path: too long for one
+    found.missing.append(storable(str(source)))
+    return None
+
+
+def _walk(folder: Path, found: Sources) -> Iterator[Path]:
+    """All files below a folder, without following links to folders; a folder that cannot be listed is noted.
+
+    The folders of databases are left out: their logs are no documents.
+    """
+
+    def note(error: OSError) -> None:
+        found.unreadable.append((Path(error.filename), error.strerror or str(error)))
+
+    for root, folders, names in os.walk(folder, onerror=note):
+        if "FORMAT" in names and "rocksdb" in folders:
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))

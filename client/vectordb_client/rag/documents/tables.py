@@ -33,10 +33,23 @@ def parse_csv(file_id: str, data: bytes) -> list[Document]:
     text = decode(data)
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    rows.fieldnames = _different(rows.fieldnames or ())
     documents = list(_documents(file_id, _csv_rows(rows)))
     if not documents:
         raise Unreadable("has no rows below its first line, which names the columns")
     return documents
+
+
+def _different(names: Iterable[str]) -> list[str]:
+    """The names of columns, those that came before numbered: of two columns of one name none is lost."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, one = 1, name
+        while one in found:
+            number += 1
+            one = f"{name} ({number})"
+        found[one] = None
+    return list(found)
 
 
 def _delimiter(text: str) -> str:
@@ -87,6 +100,8 @@ def _json_rows(text: str) -> Iterator[dict[str, Any]]:
 def _documents(file_id: str, rows: Iterable[dict[str, Any]]) -> Iterator[Document]:
     seen: set[str] = set()
     for number, row in enumerate(rows, start=1):
+        if not row:
+            continue  # Spreadsheets are exported with rows of separators alone.
         own = next((str(row.pop(name)) for name in _ID_FIELDS if row.get(name) not in (None, "")), None)
         if own is None or own in seen:
             # Without an id of its own a row is known by its place, which changes when rows are put before it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from typing import Any
 
 from vectordb_client.rag import extras
@@ -12,6 +14,8 @@ from vectordb_client.rag.types import Document
 _UNSEEN = frozenset(
     ("script", "style", "noscript", "template", "head", "nav", "svg", "iframe", "button", "select", "form")
 )
+_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
+_DECLARED = re.compile(rb"\A\s*<\?xml[^>]*\sencoding\s*=\s*[\"']([^\"'>]+)")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS = frozenset(
     (
@@ -29,8 +33,10 @@ def parse_html(file_id: str, data: bytes) -> list[Document]:
         Unreadable: There is nothing to parse.
     """
     html = extras.load("lxml.html", "documents", "reading .html files")
-    text = decode(data) if _is_unicode(data) else data
-    root = html.document_fromstring(text) if _has_tags(data) else None
+    text = _text(data)
+    # Without huge_tree what follows the 256th level is left out, and nobody told.
+    parser = html.HTMLParser(huge_tree=True)
+    root = html.document_fromstring(text, parser=parser) if _has_tags(data) else None
     if root is None:
         raise Unreadable("is no HTML: it has no tags")
     title = " ".join((root.findtext(".//title") or "").split())
@@ -39,6 +45,18 @@ def parse_html(file_id: str, data: bytes) -> list[Document]:
     _walk(root, builder, pending)
     _flush(builder, pending)
     return [builder.document(file_id, {"source": file_id} | ({"title": title[:1000]} if title else {}))]
+
+
+def _text(data: bytes) -> str | bytes:
+    """The text, or the bytes where lxml has to look for what the document declares in its ``meta``."""
+    if _is_unicode(data):
+        # lxml refuses a text that declares its encoding as XML does: it is decoded already.
+        return _DECLARATION.sub("", decode(data), count=1)
+    if found := _DECLARED.match(data):
+        # lxml passes this over.
+        with contextlib.suppress(LookupError, UnicodeDecodeError):
+            return _DECLARATION.sub("", data.decode(found[1].decode("ascii", "replace")), count=1)
+    return data
 
 
 def _is_unicode(data: bytes) -> bool:
@@ -55,7 +73,7 @@ def _has_tags(data: bytes) -> bool:
 
 
 def _walk(element: Any, builder: TextBuilder, pending: list[str]) -> None:
-    """Adds what is inside an element. Depth is bounded by libxml2, which refuses more than 256 levels."""
+    """Adds what is inside an element. What is nested deeper than Python's stack is an error, and reported."""
     name = element.tag if isinstance(element.tag, str) else None
     if name is None or name in _UNSEEN:
         return

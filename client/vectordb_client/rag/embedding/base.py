@@ -34,7 +34,11 @@ class Embedder(Protocol):
     def dim(self) -> int: ...
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of texts that are searched, in their order: float32[n, dim]."""
+        """Vectors of texts that are searched, in their order: float32[n, dim].
+
+        A model that may have to be waited for can take ``timeout: float | None = None``, here and below: the seconds
+        that are left.
+        """
         ...
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vectordb.errors import Corruption, FailedPrecondition, InvalidArgument
+from vectordb_client.rag.arguments import lone_surrogate
 from vectordb_client.rag.embedding.tokens import tokenizer_spans
 
 if TYPE_CHECKING:
@@ -95,13 +96,17 @@ class MiniLM:
         An empty text has a vector too, that of its two marker tokens.
 
         Raises:
-            InvalidArgument: ``texts`` is one string, or holds something that is no string.
+            InvalidArgument: ``texts`` is one string, or holds something that is no string, or none that UTF-8 can hold.
         """
         if isinstance(texts, str):
             raise InvalidArgument("texts must be a list of strings, got one string; write [text]")
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InvalidArgument(f"texts[{row}] must be a string, got {type(text).__name__}", row=row)
+            if (place := lone_surrogate(text)) is not None:
+                raise InvalidArgument(
+                    f"texts[{row}] holds a lone surrogate at {place}, which is no text in UTF-8", row=row
+                )
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         encoded = self._tokenizer.encode_batch(list(texts))
         tokens = [np.asarray(encoding.ids, dtype=np.int64) for encoding in encoded]

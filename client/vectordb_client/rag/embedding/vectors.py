@@ -37,22 +37,41 @@ def vectors_of(answer: Any, count: int, name: str) -> NDArray[np.float32]:
     return array.astype(np.float32, copy=False)
 
 
-def embedded_documents(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
+def embedded_documents(embedder: Embedder, texts: Sequence[str], timeout: float | None = None) -> NDArray[np.float32]:
     """The vectors of texts that are searched: float32[n, dim].
 
     Raises:
         InvalidArgument: The embedder returned something else.
         DimensionMismatch: It returned another length than it promised.
     """
-    return _promised(embedder, vectors_of(embedder.embed_documents(texts), len(texts), embedder.name))
+    found = embedded_within(embedder.embed_documents, texts, timeout)
+    return promised(embedder, vectors_of(found, len(texts), embedder.name))
 
 
-def embedded_queries(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
+def embedded_queries(embedder: Embedder, texts: Sequence[str], timeout: float | None = None) -> NDArray[np.float32]:
     """The vectors of texts to search with; errors as :func:`embedded_documents`."""
-    return _promised(embedder, vectors_of(embedder.embed_queries(texts), len(texts), embedder.name))
+    found = embedded_within(embedder.embed_queries, texts, timeout)
+    return promised(embedder, vectors_of(found, len(texts), embedder.name))
 
 
-def _promised(embedder: Embedder, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def embedded_within(embed: Any, texts: Sequence[str], timeout: float | None) -> Any:
+    """What a method of an embedder returns, told ``timeout`` where it takes one, as models behind a network do."""
+    if timeout is not None:
+        try:
+            takes = "timeout" in inspect.signature(embed).parameters
+        except (TypeError, ValueError):  # a function of C need not tell
+            takes = False
+        if takes:
+            return embed(texts, timeout=timeout)
+    return embed(texts)
+
+
+def promised(embedder: Embedder, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vectors, where they have the embedder's length.
+
+    Raises:
+        DimensionMismatch: They have another.
+    """
     if vectors.shape[1] != embedder.dim:
         raise DimensionMismatch(
             f"embedder {embedder.name!r} returned shape {vectors.shape} for {len(vectors)} texts, "

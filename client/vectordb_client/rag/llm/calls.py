@@ -6,6 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from vectordb.errors import DeadlineExceeded, InvalidArgument, Unavailable, VectorDBError
@@ -30,7 +31,7 @@ def completed(llm: LLM, messages: Sequence[Message], clock: Clock, **sampling: A
         _wrong(llm, "complete", found, wanted)
     if clock.remaining() == 0.0:
         raise _late(llm, clock, found.text)
-    return found
+    return replace(found, text=_whole(found.text))
 
 
 def streamed(llm: LLM, messages: Sequence[Message], clock: Clock, **sampling: Any) -> Generator[Delta, None, None]:
@@ -51,12 +52,18 @@ def streamed(llm: LLM, messages: Sequence[Message], clock: Clock, **sampling: An
                 return
             if not isinstance(delta, Delta) or not isinstance(delta.text, str):
                 _wrong(llm, "stream", delta, "an iterator of Delta(text)", "yielded")
-            if delta.completion is not None and not isinstance(delta.completion, Completion):
-                _wrong(llm, "stream", delta.completion, "a Completion in its last Delta", "gave")
+            done: Any = delta.completion
+            if done is not None and not (isinstance(done, Completion) and isinstance(done.text, str)):
+                _wrong(llm, "stream", done, "a Completion with a string as its text in its last Delta", "gave")
             came.append(delta.text)
             if clock.remaining() == 0.0:
                 raise _late(llm, clock, "".join(came))
-            yield delta
+            yield Delta(_whole(delta.text), None if done is None else replace(done, text=_whole(done.text)))
+
+
+def _whole(text: str) -> str:
+    """The text with U+FFFD for each half of a character: no store and no terminal takes those."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 @contextmanager

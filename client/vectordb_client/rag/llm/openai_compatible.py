@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vectordb.arguments import flag
 from vectordb.errors import InvalidArgument, Unavailable, VectorDBError
+from vectordb_client.rag.arguments import number, whole
 from vectordb_client.rag.extras import load
 from vectordb_client.rag.llm.base import Completion, Delta, Message, Usage, estimated_tokens
 from vectordb_client.rag.llm.failures import broke_off, out_of_time, translated
@@ -48,25 +51,24 @@ class OpenAICompatible:
         retries: int = 2,
         **options: Any,
     ) -> None:
-        self._context = int(options.pop("context_tokens", 8192))
-        self._usage = bool(options.pop("usage", True))
-        self._extra = dict(options.pop("extra", {}))
+        if not isinstance(model, str) or not model:
+            raise InvalidArgument(f"model is a string that is not empty, got {model!r:.60}", field="model")
+        self._context = whole("context_tokens", options.pop("context_tokens", 8192), 1)
+        self._usage = flag(options.pop("usage", True), "usage")
+        extra: Any = options.pop("extra", {})
+        if not isinstance(extra, Mapping):
+            raise InvalidArgument(f"extra is a mapping, got {extra!r:.60}", field="extra")
+        self._extra = dict(extra)
         if options:
             known = "context_tokens, usage, extra"
             raise InvalidArgument(f"unknown option {min(options)!r}; known are {known}", field=min(options))
-        if timeout <= 0 or retries < 0 or self._context < 1:
-            raise InvalidArgument(
-                f"timeout and context_tokens are greater than 0 and retries at least 0, got {timeout}, "
-                f"{self._context} and {retries}",
-                field="timeout",
-            )
+        self._timeout = number("timeout", timeout, "is seconds greater than 0", math.ulp(0.0))
+        self._policy = RetryPolicy(whole("retries", retries, 0))
         self._openai = load("openai", "llm", "an OpenAI-compatible language model")
         key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
         # Repeating is done here: the package's own retries know nothing of a call's whole time.
         self._client = self._openai.OpenAI(base_url=base_url, api_key=key, max_retries=0)
         self._model = model
-        self._timeout = timeout
-        self._policy = RetryPolicy(retries)
 
     @property
     def name(self) -> str:

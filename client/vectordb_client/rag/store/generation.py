@@ -16,11 +16,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from vectordb.api import Collection, Database
+from vectordb.encoding import utc
 from vectordb.errors import CollectionNotFound
-from vectordb.filter import col
+from vectordb.filter import as_filter, col
 from vectordb_client.rag.batches import batched
 from vectordb_client.rag.types import Chunk, Document, Section
 
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vectordb.filter import Filter
+
 PLACE = "_chunk"
 """Key of a chunk's metadata that holds its document, number and span."""
 
 _ENTRY, _PENDING, _PATH = "_document", "_pending", "_path"
+_INSTANT = "$datetime"
 RESERVED = (PLACE, _ENTRY, _PENDING, _PATH)
 _PAGE = 1000
 _PART = 4_000_000
@@ -124,8 +129,10 @@ class Generation:
 
     def all_entries(self, where: Any = None) -> Iterator[Entry]:
         """All documents, or those whose metadata match."""
-        condition = col(f"{_ENTRY}.hash").exists()
-        for record in self._catalogue.scan(condition if where is None else condition & where, include=("metadata",)):
+        condition: Filter = col(f"{_ENTRY}.hash").exists()
+        if (further := as_filter(where)) is not None:
+            condition = condition & further
+        for record in self._catalogue.scan(condition, include=("metadata",)):
             yield _entry(record.id[2:], record.metadata or {})
 
     def documents_of(self, path: str) -> list[str]:
@@ -154,7 +161,7 @@ class Generation:
         ids, texts, metadata = [], [], []
         for document, entry in documents:
             # Sections may be many, more than metadata may be: they follow the text.
-            stored = document.text + json.dumps([[s.start, dict(s.metadata)] for s in document.sections])
+            stored = document.text + sections_to_json(document.sections)
             parts = [stored[start : start + _PART] for start in range(0, len(stored), _PART)]
             place = {
                 "hash": entry.hash,
@@ -279,6 +286,21 @@ def drop_collections(db: Database, names: Iterable[str]) -> None:
             continue
 
 
+def sections_to_json(sections: Iterable[Section], *, sort_keys: bool = False) -> str:
+    """The sections of a document as JSON text, datetimes as filters write them."""
+    return json.dumps(
+        [[section.start, dict(section.metadata)] for section in sections], sort_keys=sort_keys, default=_told
+    )
+
+
+def _told(value: Any) -> dict[str, str]:
+    return {_INSTANT: utc(value).isoformat()}
+
+
+def _instants(value: dict[str, Any]) -> Any:
+    return datetime.fromisoformat(value[_INSTANT]) if value.keys() == {_INSTANT} else value
+
+
 def _place(chunk: Chunk) -> dict[str, Any]:
     return {"document": chunk.document_id, "number": chunk.number, "start": chunk.start, "end": chunk.end}
 
@@ -326,6 +348,6 @@ def _entry(document_id: str, metadata: Mapping[str, Any]) -> Entry:
 
 def _document(document_id: str, metadata: Mapping[str, Any], stored: str) -> Document:
     length = metadata[_ENTRY]["length"]
-    sections = tuple(Section(start, found) for start, found in json.loads(stored[length:]))
+    sections = tuple(Section(start, found) for start, found in json.loads(stored[length:], object_hook=_instants))
     own = {key: value for key, value in metadata.items() if key not in RESERVED}
     return Document(document_id, stored[:length], own, sections)

@@ -61,7 +61,7 @@ class StateStore:
         """The state, or ``None`` before anything was added.
 
         Raises:
-            FailedPrecondition: A newer release wrote it.
+            FailedPrecondition: A newer release wrote it, or a row policy hides it.
         """
         try:
             if self._collection is None:
@@ -71,6 +71,13 @@ class StateStore:
             self._collection = None
             return None
         if not found:
+            # It is written before the collection of chunks is made.
+            if self._name in self._db.list_collections():
+                raise FailedPrecondition(
+                    f"the state of knowledge base {self._name!r} cannot be seen, as where a row policy hides it; open "
+                    "it by a handle or key without one, and bound each question by where=",
+                    knowledge_base=self._name,
+                )
             return None
         last = self._last
         if last is not None and last.version == found[0].version:
