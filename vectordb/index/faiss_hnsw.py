@@ -35,7 +35,7 @@ from vectordb.index.hnsw_file import Graph
 from vectordb.index.hnsw_storage import Precision
 from vectordb.index.native import faiss, single_threaded
 from vectordb.index.rotation import rotation
-from vectordb.index.scaling import nothing, widened
+from vectordb.index.scaling import NORMAL, each_in_range, nothing, widened
 from vectordb.metric import Metric
 
 if TYPE_CHECKING:
@@ -289,12 +289,10 @@ class HnswIndex:
 
     def _in_range(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Queries as the graph compares them; None where it cannot rank them."""
-        largest = float(np.abs(queries).max())
         if self._metric is Metric.DOT:
-            exponent = math.frexp(largest)[1]
-            # A power of two changes no order.
-            return queries if -40 <= exponent <= 40 else np.ldexp(queries, -exponent)
-        if largest * self._storage.scale > _QUERY_RANGE * 2.0**9 * max(1.0, self._storage.scale):
+            return each_in_range(queries, NORMAL)
+        largest = float(np.abs(queries).max())
+        if largest * self._storage.scale > _QUERY_RANGE * 2.0**9:
             return None
         return self._storage.scaled(queries)
 

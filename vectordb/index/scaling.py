@@ -26,6 +26,8 @@ _FREE = range(-16, 17)
 _HIGHEST = 2.0**40
 _TOO_FAR = 2.0**24
 """A query so many times larger than all rows is equally far from them in single precision."""
+NORMAL = range(-40, 41)
+"""Exponents of the largest component of queries whose inner products by faiss need no scaling."""
 
 
 class Scaling(NamedTuple):
@@ -72,17 +74,26 @@ class Scaling(NamedTuple):
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if metric is Metric.COSINE or not len(queries):
             return queries
-        most = float(np.abs(queries).max())
         if metric is Metric.DOT:
-            # Each query by itself: that changes no order either.
-            if math.frexp(most)[1] in _FREE:
-                return queries
-            tops = np.frexp(np.abs(queries).max(axis=1, keepdims=True))[1]
-            turned: NDArray[np.float32] = np.ldexp(queries, -tops).astype(np.float32, copy=False)
-            return turned
+            return each_in_range(queries, _FREE)
+        most = float(np.abs(queries).max())
         if most > _TOO_FAR * max(self.largest, math.ldexp(1.0, -self.exponent)):
             return None
         return self.rows(queries)
+
+
+def each_in_range(queries: NDArray[np.float32], free: range) -> NDArray[np.float32]:
+    """Queries float32[q, d] for inner products, of which a power of two changes no order.
+
+    Those whose largest component has an exponent out of the range are brought to about 1, each by itself: a batch may
+    have others that are larger by more than single precision spans.
+    """
+    if len(queries) == 1:
+        top = math.frexp(float(np.abs(queries).max()))[1]
+        return queries if top in free else np.ldexp(queries, -top)
+    tops = np.frexp(np.abs(queries).max(axis=1, keepdims=True))[1]
+    beyond = (tops < free.start) | (tops >= free.stop)
+    return np.ldexp(queries, np.where(beyond, -tops, 0)) if beyond.any() else queries
 
 
 def nothing(queries: int, limit: int) -> Neighbours:

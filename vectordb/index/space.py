@@ -18,6 +18,7 @@ from vectordb.index.duplicates import Rows, first_equal
 from vectordb.index.hnsw_storage import Precision, Storage, choose_exponent, largest_component
 from vectordb.index.native import FAISS_METRIC
 from vectordb.index.rotation import rotation
+from vectordb.index.scaling import NORMAL, each_in_range
 from vectordb.metric import Metric
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ _HELD_OUT_SHARE = 8
 _REFERENCE_ROWS = 1_024
 _ABOVE = 3
 """Exponents by which queries are longer than the longest row of a sample."""
-_NORMAL = range(-40, 41)
-"""Exponents of queries whose inner products need no scaling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +123,14 @@ class Space:
     def queries(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Queries as faiss sees them, or None where single precision cannot rank the rows for one of them."""
         if self.metric is Metric.DOT:
-            scaled = queries
+            scaled = each_in_range(queries, NORMAL)
             if self.reference is not None:
-                tops = np.frexp(np.linalg.norm(queries, axis=1, keepdims=True))[1]
-                scaled = np.ldexp(queries, self.reference - tops).astype(np.float32, copy=False)
-            elif math.frexp(float(np.abs(queries).max()))[1] not in _NORMAL:
-                # Each query by itself, by a power of two: that changes no order.
-                tops = np.frexp(np.abs(queries).max(axis=1, keepdims=True))[1]
-                scaled = np.ldexp(queries, -tops).astype(np.float32, copy=False)
+                tops = np.frexp(np.linalg.norm(scaled, axis=1, keepdims=True))[1]
+                scaled = np.ldexp(scaled, self.reference - tops).astype(np.float32, copy=False)
         elif self.metric is Metric.COSINE:
             scaled = queries
         else:
-            scale = math.ldexp(1.0, self.exponent)
-            if float(np.abs(queries).max()) * scale > _QUERY_RANGE * max(1.0, scale):
+            if float(np.abs(queries).max()) * math.ldexp(1.0, self.exponent) > _QUERY_RANGE:
                 return None
             scaled = self._storage.scaled(queries)
         return rotation(self.dim).apply(scaled) if self.rotated else scaled

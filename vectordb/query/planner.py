@@ -275,7 +275,8 @@ def _within(facts: PartFacts, ask: Ask, matches: float, exact: Step, most: float
     assert capabilities is not None
     if not capabilities.filtered:
         return exact._replace(reason=CANNOT_FILTER)
-    selectivity = matches / facts.vectors
+    # A filter may be expected to match no row, and match one all the same.
+    selectivity = max(matches, 1.0) / facts.vectors
     least = capabilities.min_filtered_selectivity
     if selectivity < least:
         return exact._replace(reason=f"{selectivity:.1%} of the rows match, under {least:.0%} the index loses recall")

@@ -218,11 +218,25 @@ def test_a_query_too_far_off_to_rank_rows_finds_nothing(base: Any) -> None:
         assert (found.rows == -1).all()
 
 
-def test_inner_products_of_a_batch_with_very_different_queries(base: Any, queries: Any) -> None:
-    index = made("flat", "fp16", Metric.DOT).build(base)
-    mixed = np.concatenate([queries[:1], queries[1:2] * 1e30, queries[2:3] * 1e-30]).astype(np.float32)
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("quantization", ["fp16", "rabitq"])
+@pytest.mark.parametrize("largest", [1.0, 1e30])
+def test_inner_products_of_a_batch_with_very_different_queries(
+    quantization: str, largest: float, base: Any, queries: Any
+) -> None:
+    index = made("flat", quantization, Metric.DOT).build(base)
+    mixed = np.concatenate([queries[:1], queries[1:2] * largest, queries[2:3] * 1e-30]).astype(np.float32)
+    assert (index.search(mixed, 5).rows >= 0).all()
     alone = [index.search(q[None], 5).rows[0] for q in mixed]
     np.testing.assert_array_equal(index.search(mixed, 5).rows, alone)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_query_far_off_tiny_rows_finds_nothing_and_overflows_nowhere(base: Any) -> None:
+    tiny = np.ascontiguousarray(1e-38 * base, np.float32)
+    for name, quantization in (("flat", "fp16"), ("hnsw", None)):
+        found = made(name, quantization, Metric.L2).build(tiny).search(np.full((1, DIM), 1e6, np.float32), 5)
+        assert (found.rows == -1).all()
 
 
 def test_half_precision_that_was_asked_for_is_kept_whatever_it_loses() -> None:

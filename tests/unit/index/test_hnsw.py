@@ -100,6 +100,14 @@ def test_inner_products_with_queries_of_any_size(size: float) -> None:
     assert recall(build(base, Metric.DOT), queries, base, Metric.DOT) >= 0.95
 
 
+def test_inner_products_of_a_batch_with_queries_of_very_different_sizes() -> None:
+    """Each is scaled by itself: by the largest of a batch the smaller ones vanished."""
+    index = build(np.float32(1e6) * normal(600, 24), Metric.DOT)
+    queries = (normal(1, 24, 1) * np.array([[1.0], [1e30], [1e-25]])).astype(np.float32)
+    alone = [index.search(query[None], 10).rows[0] for query in queries]
+    np.testing.assert_array_equal(index.search(queries, 10).rows, alone)
+
+
 @pytest.mark.parametrize("metric", [Metric.L2, Metric.L1])
 def test_a_query_too_far_off_to_rank_finds_nothing_rather_than_anything(metric: Metric) -> None:
     index = build(normal(600, 24), metric)

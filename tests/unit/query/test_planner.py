@@ -166,6 +166,14 @@ def test_where_matches_lie_together_a_probe_comes_first(fakes: Any) -> None:
     assert planner.after_probe(0, step, cheaper, 10) == 0
 
 
+@pytest.mark.parametrize("mode", [AUTO, IN, POST])
+def test_a_filter_that_is_expected_to_match_nothing_and_may(fakes: Any, mode: FilterMode) -> None:
+    """Of several rare conditions; where a kind filters at any selectivity there was a division by 0."""
+    capable = replace(fakes.GRAPH, min_filtered_selectivity=0.0)
+    step = plan(_facts(fakes, capabilities=capable, estimate=Estimate(0, 0, 30)), Ask(10, mode))
+    assert step.way is Way.EXACT_FILTERED
+
+
 def test_an_index_that_is_far_cheaper_is_not_doubted(fakes: Any) -> None:
     step = plan(_facts(fakes, 1_000_000, 0.5), Ask(10))
     assert step.way in (Way.INDEX_FILTERED, Way.INDEX_POST)
