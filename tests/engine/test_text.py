@@ -166,6 +166,19 @@ def test_weights_scale_each_leg_over_its_candidates(collection: Any) -> None:
     assert without.ids[0] == "t2"
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_hybrid_by_weights_over_scores_beyond_single_precision(metric: str) -> None:
+    """Infinite scores made shares that are no numbers, and any order."""
+    with vectordb.Database(":memory:") as db:
+        docs = db.create_collection("docs", dim=2, metric=metric)
+        docs.upsert(["far", "near"], [[-3e38, -3e38], [1e38, 1e38]], texts=["rain", "rain"])
+        hits = docs.search([1e38, 1e38], text="rain", fusion={"weights": [0.7, 0.3]})
+        assert [(hit.id, round(hit.score, 6)) for hit in hits] == [("near", 1.0), ("far", 0.3)]
+        with pytest.raises(errors.InvalidArgument, match="at most 1e"):
+            docs.search([1.0, 1.0], text="rain", fusion={"weights": [1e39, 1e39]})
+
+
 def test_min_score_bounds_the_vectors_leg(collection: Any) -> None:
     result = collection.search([2.0, 1.0], text="zürich", min_score=0.5)
     assert set(result.ids) == {"t2", "t3"}

@@ -9,6 +9,8 @@ from vectordb.requests import Fusion, Rrf, SearchRequest
 
 MAX_QUERY_TEXT = 65_536
 """Characters of one query's text."""
+MOST_WEIGHT = 1e30
+"""Of a leg of a hybrid search: fused scores are rounded to single precision, which must hold them."""
 
 
 def check_texts(request: SearchRequest) -> None:
@@ -56,9 +58,9 @@ def _check_fusion(fusion: Fusion) -> None:
             raise InvalidArgument(f"fusion: k of 'rrf' is a number above 0, got {fusion.k!r}", field="fusion")
         return
     weights = fusion.weights
-    if len(weights) != 2 or not all(math.isfinite(w) and w >= 0 for w in weights) or not any(weights):
+    if len(weights) != 2 or not all(0 <= w <= MOST_WEIGHT for w in weights) or not any(weights):
         raise InvalidArgument(
-            "fusion: 'weights' are two numbers, for vectors and for texts, not negative and not both 0; "
-            f"got {list(weights)}",
+            "fusion: 'weights' are two numbers, for vectors and for texts, not negative, not both 0 and at most "
+            f"{MOST_WEIGHT:g}; got {list(weights)}",
             field="fusion",
         )

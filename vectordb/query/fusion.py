@@ -39,6 +39,7 @@ CANDIDATES = 100
 """Candidates of each leg, or the limit where that is more."""
 
 _PART = 32
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def execute_hybrid(
@@ -103,7 +104,8 @@ def _scaled(leg: Winners, higher_is_better: bool) -> NDArray[np.float64]:
     """The scores of a leg's hits between 0 (the worst of them) and 1 (the best): float64[k]."""
     if not len(leg):
         return np.empty(0)
-    scores = leg.scores.astype(np.float64)
+    # Scores beyond single precision are infinite, and of infinities no shares can be made.
+    scores = leg.scores.astype(np.float64).clip(-_LARGEST, _LARGEST)
     if not higher_is_better:
         scores = -scores
     worst, best = scores[-1], scores[0]
