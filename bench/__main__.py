@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -59,6 +60,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    # Ends as Ctrl-C does: with what was started ended, paused or not, and what was measured written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if sys.argv[1:] and sys.argv[1] in COMMANDS:
         importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:])
         return

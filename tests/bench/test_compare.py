@@ -187,7 +187,10 @@ def _left(scratch: Path) -> list[str]:
     return found
 
 
-def test_an_interrupted_comparison_keeps_what_it_has(arena: Any, cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_comparison_keeps_what_it_has(
+    arena: Any, cache: Path, tmp_path: Path, by: signal.Signals
+) -> None:
     out, scratch = tmp_path / "out.json", tmp_path / "scratch"
     scratch.mkdir()
     systems = ["--systems", "vectordb served", "vectordb", "--disk", str(scratch)]
@@ -205,7 +208,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(arena: Any, cache: Path, tm
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < until
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130, text
     assert "interrupted" in text

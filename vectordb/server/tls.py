@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import ssl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 
 import grpc
 
 from vectordb.errors import InvalidArgument
 
 _log = logging.getLogger("vectordb.server")
+
+_SETTLE = 0.2
+"""Seconds in which grpc has surely done with an answer of the fetcher, also on a loaded machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +46,44 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
     A file that cannot be read leaves the certificates as they were, and says so in the log.
 
+    grpc (1.85) asks at each handshake, in several threads, and puts new credentials in the place of the former without
+    a lock: another handshake that is about to use these then reads freed memory. So a change is told only when no
+    handshake was told anything for a moment, and the next one waits for as long until it is: renewing delays those
+    that come just then by up to 0.4 s.
+
     Raises:
         InvalidArgument: A file cannot be read, or is no PEM file of its kind.
     """
     first = _configuration(files)
     stamp = files.stamp()
     lock = threading.Lock()
+    told = replaced = -math.inf  # when grpc had its last answer, and its last new credentials
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal stamp
+        nonlocal told
         with lock:
+            sleep(max(0.0, replaced + _SETTLE - monotonic()))
             try:
-                now = files.stamp()
-                if now == stamp:
-                    return None
-                configuration = _configuration(files)
-                if files.stamp() != now:
-                    return None  # changed while it was read: the next handshake looks again
-            except (OSError, InvalidArgument) as error:
-                _log.error("the certificates stay as they were: %s", error)
+                return renewed()
+            finally:
+                told = monotonic()
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal stamp, replaced
+        try:
+            now = files.stamp()
+            if now == stamp:
                 return None
-            stamp = now
+            configuration = _configuration(files)
+            if files.stamp() != now:
+                return None  # changed while it was read: the next handshake looks again
+        except (OSError, InvalidArgument) as error:
+            _log.error("the certificates stay as they were: %s", error)
+            return None
+        stamp = now
         _log.info("certificates read again from %s", files.certificate)
+        sleep(max(0.0, told + _SETTLE - monotonic()))
+        replaced = monotonic()
         return configuration
 
     return grpc.dynamic_ssl_server_credentials(first, changed, files.client_ca is not None)
