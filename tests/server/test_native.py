@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -14,15 +12,10 @@ from typing import Any
 
 import grpc
 import pytest
-from pygrpc_native import EVENT_CALL
 
 from tests.waiting import wait_until
 from vectordb.errors import ResourceExhausted
-from vectordb.server import native
-from vectordb.server.arrivals import Arrivals
-from vectordb.server.config import load
 from vectordb.server.native_call import Call
-from vectordb.server.transports import CallBounds
 from vectordb.wire.errors import DETAILS_KEY, error_from_status
 
 
@@ -87,95 +80,6 @@ def test_calls_and_bytes_over_the_caps_are_refused_by_name(handlers: Callable[..
     assert [call.result() for call in calls] == [b""] * 3
     assert served.call(b"free again", timeout=5) == b"free again"
     wait_until(lambda: not served.server._calls and served.server._running == 0)
-
-
-@pytest.fixture
-def computing(handlers: Callable[..., Any]) -> Any:
-    """A server of two processors whose calls compute."""
-    served = handlers()
-    served.server._processors = 2
-    for method in served.server._methods:
-        method.arrivals = Arrivals(100, 10, lambda: 0)
-    return served
-
-
-def test_calls_that_compute_begin_when_others_of_them_end(computing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_TURN", 60.0)
-    go, ran = {data: threading.Event() for data in (b"1", b"2", b"3", b"4")}, []
-    computing.handle = lambda data, _: (ran.append(data), go[data].wait(10), data)[2]
-    calls = {}
-    for data in go:
-        calls[data] = computing.call.future(data, timeout=20)
-        wait_until(lambda: len(ran) + len(computing.server._waiting) == len(calls))
-    assert ran == [b"1", b"2"]
-    go[b"2"].set()
-    assert calls[b"2"].result() == b"2"
-    wait_until(lambda: ran == [b"1", b"2", b"3"])
-    for event in go.values():
-        event.set()
-    assert [call.result() for call in calls.values()] == list(go)
-    wait_until(lambda: not computing.server._calls)
-    assert computing.server._begun == {}
-
-
-def test_calls_that_compute_wait_only_a_moment_for_slow_ones(computing: Any) -> None:
-    go, slow = threading.Event(), []
-    computing.handle = lambda data, _: (data == b"slow" and (slow.append(data), go.wait(20)), data)[1]
-    held = [computing.call.future(b"slow", timeout=30) for _ in range(5)]
-    wait_until(lambda: len(slow) == 5)
-    assert [computing.call(b"quick", timeout=10) for _ in range(20)] == [b"quick"] * 20
-    assert not go.is_set()
-    go.set()
-    assert [call.result() for call in held] == [b"slow"] * 5
-
-
-class Batches:
-    """A front that gives calls in batches that are made here."""
-
-    def __init__(self) -> None:
-        self._batches: queue.Queue[list[Any]] = queue.Queue()
-        self._number = itertools.count()
-
-    def come(self, *messages: bytes) -> None:
-        self._batches.put([(EVENT_CALL, next(self._number), 0, data, None, ((), "", None)) for data in messages])
-
-    def recv_batch_details(self, _: int, milliseconds: int) -> list[Any]:
-        try:
-            return self._batches.get(timeout=milliseconds / 1000)
-        except queue.Empty:
-            return []
-
-    def respond(self, *_: Any) -> None:
-        """Nobody waits for it."""
-
-
-def test_who_waits_for_a_turn_is_looked_after_when_all_others_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of the threads that receive waits for long, since no call waited when it began to."""
-    monkeypatch.setattr(native, "_WAIT_MS", 4_000)
-    go, ran = threading.Event(), list[bytes]()
-    handler = grpc.unary_unary_rpc_method_handler(
-        lambda data, _: (ran.append(data), data == b"quick" or go.wait(20), data)[2]
-    )
-    server = native.NativeServer({"/a": handler}, Any, CallBounds(20, 100), load({}, environment={}))
-    server._front, server._processors = front, _ = Batches(), 2
-    server._methods[0].arrivals = Arrivals(100, 10, lambda: 0)
-    for _ in range(2):
-        server._add_thread()
-    try:
-        for data in (b"slow", b"slow", b"quick"):
-            before = len(ran)
-            front.come(data)
-            wait_until(lambda before=before: len(ran) > before)
-        wait_until(lambda: server._receiving == 2)
-        time.sleep(0.01)  # those that run are slow ones by now
-        ran.clear()
-        began = time.monotonic()
-        front.come(b"1", b"2", b"3")
-        wait_until(lambda: len(ran) == 3)
-        assert time.monotonic() - began < 2
-    finally:
-        go.set()
-        server._closed = True
 
 
 def test_its_threads_end_with_it(handlers: Callable[..., Any]) -> None:

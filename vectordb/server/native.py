@@ -13,7 +13,6 @@ known. Calls that went to the server behind have that socket for a peer.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 import threading
@@ -46,11 +45,7 @@ _RECEIVERS = 2
 """So many of the free threads wait for calls: the front gives calls to all that wait in turn, and few stay warm."""
 _BATCH = 64
 """Calls taken from the front at once: under load they would wait there unseen for a thread to receive them."""
-_TURN = 0.002
-"""Seconds for which calls that compute keep others of their kind waiting where there is one for each processor: quick
-ones end sooner, and more of them at once only take the GIL from each other. Slow ones are joined by others after it."""
-_TURN_MS = 2
-_LOOKS = 64
+_TURNS = 64
 """A busy thread looks so seldom whether the process ends; one that got no call, each time."""
 _EARLY_ENDS = 256
 _IO_THREADS = 1
@@ -93,7 +88,6 @@ class NativeServer:
         self._methods = [_Method(behaviour) for behaviour in unary.values()]
         self._behind = behind
         self._workers, self._most_calls = bounds
-        self._processors = len(os.sched_getaffinity(0))
         self._most_bytes: int = config.max_message_bytes
         self._keepalive_ms = int(config.keepalive_seconds * 1000)
         self._front: Any = None
@@ -103,9 +97,7 @@ class NativeServer:
         self._lock = threading.Lock()
         self._threads = 0  # guarded by self._lock
         self._running = 0  # guarded by self._lock
-        self._begun: dict[int, float] = {}  # guarded by self._lock; when those of them that compute began, by number
         self._receiving = 0  # guarded by self._lock
-        self._minding = 0  # guarded by self._lock; of them those that come back soon, for calls that wait for a turn
         self._idle = 0  # guarded by self._lock; threads that wait at self._parked
         # Guarded by self._lock: threads that will look for a call in a moment. One that is about to answer counts: its
         # client may send the next call before it gets the GIL again, and a thread more would only make that harder.
@@ -202,87 +194,61 @@ class NativeServer:
 
     def _work(self) -> None:
         receive, main = self._front.recv_batch_details, threading.main_thread()
-        look = 0
+        turn = 0
         # A process that ends without having stopped its server is not kept by these threads.
-        while not self._closed and (look % _LOOKS or main.is_alive()):
-            look += 1
+        while not self._closed and (turn % _TURNS or main.is_alive()):
+            turn += 1
             with self._lock:
                 self._coming -= 1
-                waiting = bool(self._waiting)
-                found = self._begin(self._waiting.popleft()) if waiting and self._places() > 0 else None
-                # Calls that wait for a turn are looked after by one that receives, and comes back soon.
-                enough, missing = self._receiving >= _RECEIVERS and not waiting, 0
+                found = self._waiting.popleft() if self._waiting and self._running < self._workers else None
+                enough = self._receiving >= _RECEIVERS
                 if found is not None:
-                    if self._waiting and not (self._minding or self._coming):
-                        missing = self._wake(1)
+                    self._running += 1
                 elif enough:
                     self._idle += 1
                 else:
                     self._receiving += 1
-                    self._minding += waiting
-            for _ in range(missing):
-                self._add_thread()
             if found is None:
                 if enough:
                     self._parked.get()
                     continue
-                events = receive(_BATCH, _TURN_MS if waiting else _WAIT_MS)
+                events = receive(_BATCH, _WAIT_MS)
                 if not events:
-                    look = 0
-                found = self._received(events or (), waiting)
+                    turn = 0
+                found = self._received(events or ())
             if found is not None:
                 self._run(*found, self._ended)
         for _ in range(self._threads):
             self._parked.put(None)
 
-    def _places(self) -> int:
-        """How many more calls may be begun now. Called under the lock."""
-        free = self._workers - self._running
-        if len(self._begun) < self._processors:
-            return free
-        since = time.monotonic() - _TURN
-        return max(0, min(free, self._processors - sum(begun > since for begun in self._begun.values())))
-
-    def _begin(self, found: tuple[_Method, Call]) -> tuple[_Method, Call]:
-        """A call gets a thread of this server. Called under the lock."""
-        self._running += 1
-        if found[0].arrivals is not None:
-            self._begun[found[1].number] = time.monotonic()
-        return found
-
-    def _ended(self, number: int) -> None:
+    def _ended(self) -> None:
         """A thread of this server has carried out its call, and will look for another once it has answered."""
         with self._lock:
             self._running -= 1
-            self._begun.pop(number, None)
             self._coming += 1
 
-    def _wake(self, needed: int) -> int:
-        """Has so many threads look for calls; how many of them there are not. Called under the lock."""
-        wake = min(self._idle, needed)
-        self._idle -= wake
-        self._coming += wake
-        for _ in range(wake):
-            self._parked.put(None)
-        return needed - wake
-
-    def _received(self, events: Sequence[Any], minding: bool) -> tuple[_Method, Call] | None:
+    def _received(self, events: Sequence[Any]) -> tuple[_Method, Call] | None:
         """Refuses what is refused at once; for the rest there are threads afterwards. The call that this one is to
         carry out itself, if it is clear by now; otherwise it looks for one."""
         taken: list[tuple[_Method, Call]] = []
         taken += [call for event in events if (call := self._handle(*event)) is not None]
         with self._lock:
             self._receiving -= 1
-            self._minding -= minding
-            waiting, places = len(self._waiting) + len(taken), self._places()
-            if waiting == len(taken) == 1 and self._receiving + self._coming and places > 0:
+            waiting = len(self._waiting) + len(taken)
+            if waiting == len(taken) == 1 and self._receiving + self._coming and self._running < self._workers:
                 # As mostly: nobody has to be woken.
-                return self._begin(taken[0])
+                self._running += 1
+                return taken[0]
             self._coming += 1
             self._waiting.extend(taken)
-            # For each call that may begin one thread, and another to receive where nobody does.
-            missing = self._wake(max(0, min(waiting, places) + (self._receiving == 0) - self._coming))
-        for _ in range(missing):
+            # For each call that waits one thread, and another to receive where nobody does.
+            needed = max(0, waiting + (self._receiving == 0) - self._coming)
+            wake = min(self._idle, needed)
+            self._idle -= wake
+            self._coming += wake
+        for _ in range(wake):
+            self._parked.put(None)
+        for _ in range(needed - wake):
             self._add_thread()
         return None
 
@@ -348,15 +314,15 @@ class NativeServer:
             return None
         return method, call
 
-    def _run(self, method: _Method, call: Call, ended: Callable[[int], None] | None = None) -> None:
-        """Carries out a call and answers it. ``ended``: called in between, with its number."""
+    def _run(self, method: _Method, call: Call, ended: Callable[[], None] | None = None) -> None:
+        """Carries out a call and answers it. ``ended``: called in between."""
         HERE.arrival = call.arrival
         try:
             answer = self._answer(method, call)
         finally:
             HERE.arrival = None
             if ended is not None:
-                ended(call.number)
+                ended()
         try:
             answer()
         except Exception:
