@@ -387,3 +387,14 @@ def test_searches_and_writes_go_directly_and_survive_a_restart(server: Any) -> N
         assert docs.search([1.0, 2.0]).plan == docs.search([1.0, 2.0]).plan
     with pytest.raises(Closed):
         docs.search([1.0, 2.0])
+
+
+def test_a_connection_that_ends_as_it_begins_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    monkeypatch.setattr("vectordb_client.transport.direct._connected", lambda address: ours)
+    calls = DirectCalls("127.0.0.1:1")
+    with pytest.raises(Elsewhere):
+        calls.call("/service/Method", (b"",), 5.0, ())
+    assert ours.fileno() == -1
+    calls.close()

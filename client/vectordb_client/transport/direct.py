@@ -132,7 +132,7 @@ class DirectCalls:
         if now < self._paused_until:
             raise Elsewhere
         try:
-            connection = Connection(_connected(self._address))
+            connection = _opened(self._address)
         except OSError as error:
             self._paused_until = time.monotonic() + _PAUSE_SECONDS
             raise Elsewhere from error
@@ -157,6 +157,15 @@ class DirectCalls:
         with self._lock:
             self._open.discard(connection)
         connection.close()
+
+
+def _opened(address: str) -> Connection:
+    connected = _connected(address)
+    try:
+        return Connection(connected)
+    except BaseException:
+        connected.close()
+        raise
 
 
 def _connected(address: str) -> socket.socket:
