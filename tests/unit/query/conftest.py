@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.clock import Clock
 from vectordb.index.base import Capabilities, Neighbours, Parameter
 from vectordb.index.faiss_hnsw import EFFORT
 from vectordb.metadata import rowset
@@ -29,25 +30,13 @@ GRAPH = Capabilities(
 TREES = Capabilities(family="trees", metrics=frozenset(Metric), search_params={})
 
 
-class Clock:
-    """Seconds that pass where an index or a block says that it takes them, and nowhere else."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def read(self) -> float:
-        return self.now
-
-    def let_pass(self, seconds: float) -> None:
-        self.now += seconds
-
-
 CLOCK = Clock()
+"""Passes where an index or a block says that it takes time, and nowhere else."""
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of all deadlines: the machine's load moves it by nothing."""
+    """The clock of all deadlines."""
     CLOCK.now = 0.0
     monkeypatch.setattr("vectordb.query.deadline.monotonic", CLOCK.read)
     return CLOCK
