@@ -157,25 +157,29 @@ def _written(backend: Backend, collection: str, requests: Iterator[WriteRequest]
 
 
 def searched(
-    backend: Backend, collection: str, requests: Iterator[SearchRequest]
+    backend: Backend, collection: str, requests: Iterator[tuple[int, SearchRequest]]
 ) -> Generator[SearchResult, None, None]:
-    """The results of all queries in order, ``SEARCHES_AHEAD`` requests being carried out meanwhile."""
+    """The results of all queries in order, ``SEARCHES_AHEAD`` requests being carried out meanwhile.
+
+    Args:
+        requests: Each with the number that its first query has in the stream.
+    """
     pool = ThreadPoolExecutor(SEARCHES_AHEAD, "vectordb-ahead")
     ahead: deque[tuple[int, Future[list[SearchResult]]]] = deque()
-    start, process = 0, os.getpid()
+    process = os.getpid()
     failure: Exception | None = None
     try:
         while True:
             try:
-                request = next(requests, None)
+                read = next(requests, None)
             except Exception as error:
                 # It shows after the results of what was read before.
-                failure, request = error, None
-            if request is not None:
+                failure, read = error, None
+            if read is not None:
+                start, request = read
                 # The caller's context goes along: spans have their parents in it.
                 ahead.append((start, _begun(pool, partial(copy_context().run, backend.search, collection, request))))
-                start += queries_in(request)
-            while ahead and (request is None or len(ahead) > SEARCHES_AHEAD or ahead[0][1].done()):
+            while ahead and (read is None or len(ahead) > SEARCHES_AHEAD or ahead[0][1].done()):
                 first, answer = ahead.popleft()
                 with rows_counted_from(first):
                     results = answer.result()
@@ -185,7 +189,7 @@ def searched(
                     raise Closed("the stream of searches was begun before a fork; begin it anew in this process")
             if failure is not None:
                 raise failure
-            if request is None:
+            if read is None:
                 return
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -209,11 +213,11 @@ def _begun(pool: ThreadPoolExecutor, search: Callable[[], T]) -> Future[T]:
 
 def search_requests(
     config: CollectionConfig, like: SearchRequest, source: Iterator[Any], batch_size: int
-) -> Iterator[SearchRequest]:
-    """The searches of all vectors of ``source``, each as ``like`` is but for its vectors."""
+) -> Iterator[tuple[int, SearchRequest]]:
+    """The searches of all vectors of ``source``, each as ``like`` is but for its vectors, and where it begins."""
     start = 0
     for batch in batches(source, batch_size):
-        yield search_request(config, like, batch, start)
+        yield start, search_request(config, like, batch, start)
         start += len(batch)
 
 
@@ -222,10 +226,6 @@ def search_request(config: CollectionConfig, like: SearchRequest, batch: list[An
     with rows_counted_from(start):
         vectors = query_matrix(batch, config, single=False)
     return replace(like, vectors=vectors, texts=tuple(like.texts) * len(batch))
-
-
-def queries_in(request: SearchRequest) -> int:
-    return 0 if request.vectors is None else len(request.vectors)
 
 
 def records_of(pages: Iterator[list[Record]]) -> Generator[Record, None, None]:
