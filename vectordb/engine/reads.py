@@ -216,9 +216,9 @@ def get(live: LiveCollection, request: GetRequest) -> list[Record]:
             timeout=request.timeout,
         )
     snapshot, entries = seen
-    if None in entries:
-        live.check_open()  # a collection that is being deleted has no ids, and others than it had are no answer
     found = [(id_, entry) for id_, entry in zip(wanted, entries, strict=True) if entry is not None]
+    if len(found) < len(wanted):
+        live.check_open()  # a collection that is being deleted has no ids, and others than it had are no answer
     records: list[Record] = []
     for start in range(0, len(found), _GET_SLICE):
         if deadline.expired():
