@@ -22,6 +22,7 @@ def values_of(column: Any, field: str) -> list[Any]:
     except (ValueError, OverflowError) as error:  # arrow's own errors are ValueErrors
         try:
             return _coarser(column).to_pylist()  # type: ignore[no-any-return]
+        # What arrow cannot cast; and pyarrow need not be there, since other libraries have such columns too.
         except (ValueError, OverflowError, NotImplementedError, ImportError):
             fix = "; datetimes are of the years 1 to 9999" if isinstance(error, OverflowError) else ""
             raise InvalidArgument(f"{field} cannot be read from arrow: {error}{fix}", field=field) from None
