@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,11 +24,11 @@ import numpy as np
 
 from vectordb.errors import ResourceExhausted
 from vectordb_client.transport.calls import PATHS
+from vectordb_client.transport.direct import DirectCalls
 from vectordb_client.transport.status import to_error
 from vectordb_proto.v1 import service_pb2
 
 PROCESSES = 4
-_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
 _BEGIN = 0.5
 _PATIENCE = 120.0
 
@@ -143,9 +144,11 @@ def main(arguments: Sequence[str]) -> None:
 def _client(target: _Target, seed: int, start: _Start, seen: Seen) -> None:
     rng = np.random.default_rng(seed)
     rows = len(target.messages)
-    with grpc.insecure_channel(target.address, _OPTIONS) as channel:
-        call = channel.unary_unary(PATHS["Search"])
-        grpc.channel_ready_future(channel).result(_PATIENCE)
+    calls, path = DirectCalls(target.address), PATHS["Search"]
+    with closing(calls):
+        for _ in range(2):  # the first is told of the lane, where there is one
+            with suppress(grpc.RpcError):
+                calls.call(path, (target.messages[0].tobytes(),), _PATIENCE, ())
         start.connected.wait(_PATIENCE)
         start.told.wait()
         begin, end = start.span
@@ -154,7 +157,7 @@ def _client(target: _Target, seed: int, start: _Start, seen: Seen) -> None:
             data, error = target.messages[i].tobytes(), None
             started = time.monotonic()
             try:
-                answer = call(data)
+                answer = calls.call(path, (data,), None, ())
                 ended = time.monotonic()
                 if target.exact:
                     found = service_pb2.SearchResponse.FromString(answer).results[0].hits.ids

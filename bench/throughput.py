@@ -1,7 +1,8 @@
 """Searches a second of a server with several clients at once, and its processor time a search.
 
-The clients are threads of a process of their own, each with its own connection; they send ready-made messages and do
-not read the answers, so that every server is asked alike and as little as possible of the machine is theirs.
+The clients are threads of a process of their own, each with its own connection of this library's client; they send
+ready-made messages and do not read the answers, so that every server is asked alike and as little as possible of the
+machine is theirs.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 from bench.datasets import Dataset
 from bench.systems.base import Query
 from bench.systems.engine import COLLECTION, Served
@@ -26,6 +25,7 @@ from bench.systems.raw_served import METHOD, RawServed
 from vectordb.requests import SearchRequest
 from vectordb.wire.search import search_to_parts
 from vectordb_client.transport.calls import PATHS
+from vectordb_client.transport.direct import DirectCalls
 
 CLIENTS = 8
 SECONDS = 2.0
@@ -95,13 +95,14 @@ def main() -> None:
     over = threading.Event()
 
     def ask(number: int) -> None:
-        with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            call = channel.unary_unary(method)
-            call(messages[0])
-            ready.wait()
-            while not over.is_set():
-                call(messages[(number + counts[number] * CLIENTS) % len(messages)])
-                counts[number] += 1
+        calls = DirectCalls(address)
+        for _ in range(2):  # the first is told of the lane, where there is one
+            calls.call(method, (messages[0],), None, ())
+        ready.wait()
+        while not over.is_set():
+            calls.call(method, (messages[(number + counts[number] * CLIENTS) % len(messages)],), None, ())
+            counts[number] += 1
+        calls.close()
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
     for thread in threads:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bench.compare.arena import ALL
 
 Result = Mapping[str, Any]
-EMBEDDED, SERVED = "vectordb", ("vectordb served", "vectordb native")
+EMBEDDED, SERVED = "vectordb", ("vectordb served", "vectordb native", "vectordb grpcio")
 HALF, FULL = "raw faiss fp16", "raw faiss f32"
 SHORT_OF = 0.002
 """Recall may be so far below the target, since slow systems are tuned with fewer queries; else it does not count."""

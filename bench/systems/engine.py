@@ -11,15 +11,18 @@ from typing import Any
 from bench.datasets import Dataset
 from bench.systems.base import WRITE_BATCH, Graph, Query, process_cpu
 from vectordb.cli.process import ServerProcess
+from vectordb.server.lane import AVAILABLE
 from vectordb.server.transports import GRPCIO, NATIVE
 from vectordb_client import connect
 
 COLLECTION = "bench"
+LANE = "lane"
 
 
 def transports() -> list[str]:
-    """The transports of a server that can be had here."""
-    return [GRPCIO] if importlib.util.find_spec("pygrpc_native") is None else [GRPCIO, NATIVE]
+    """The ways to a server that can be had here: its transports, and the lane beside whichever it has."""
+    native = [] if importlib.util.find_spec("pygrpc_native") is None else [NATIVE]
+    return [GRPCIO, *native, *([LANE] if AVAILABLE else [])]
 
 
 class Embedded:
@@ -89,13 +92,14 @@ class Served(Embedded):
     """The engine behind gRPC on this machine; ``cpu`` is the server's. It shares the processors with its client.
 
     Args:
-        transport: ``auto`` or one of :func:`transports`.
+        transport: One of :func:`transports`; without one, as ``vectordb serve`` does by itself.
     """
 
-    def __init__(self, folder: Path, graph: Graph, include: Sequence[str] = (), transport: str = "auto") -> None:
-        self.server = ServerProcess(folder, environment={"VECTORDB_TRANSPORT": transport})
+    def __init__(self, folder: Path, graph: Graph, include: Sequence[str] = (), transport: str = "") -> None:
+        only = {"VECTORDB_TRANSPORT": transport, "VECTORDB_LANE": "0"}
+        self.server = ServerProcess(folder, environment=only if transport in (GRPCIO, NATIVE) else {})
         super().__init__(folder, graph, include)
-        self.name = self.name.replace("embedded", "served" if transport == "auto" else f"served {transport}")
+        self.name = self.name.replace("embedded", f"served {transport}".strip())
 
     def _connect(self, folder: Path) -> Any:
         return connect(self.server.address)

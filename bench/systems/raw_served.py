@@ -1,4 +1,7 @@
-"""Bare faiss behind a bare handler: the limit of a served search, over each transport. No checks, no payloads."""
+"""Bare faiss behind a bare handler: the limit of a served search, over each transport. No checks, no payloads.
+
+It is asked as this engine is, over the connections of its own client.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,12 @@ import numpy as np
 
 from bench.datasets import Dataset
 from bench.systems.base import Query, process_cpu
+from bench.systems.engine import LANE
 from bench.systems.raw_faiss import RawFaiss
 from vectordb.server.config import load
+from vectordb.server.lane import Lane
 from vectordb.server.transports import GRPCIO, CallBounds, Transport, native
+from vectordb_client.transport.direct import DirectCalls
 
 faiss: Any = faiss_module  # Its type stubs lag behind its classes.
 
@@ -33,7 +39,7 @@ class RawServed:
     Args:
         raw: What is searched.
         index: File that it is saved to before this is loaded.
-        transport: ``grpcio`` or ``native``.
+        transport: One of :func:`bench.systems.engine.transports`.
     """
 
     def __init__(self, raw: RawFaiss, index: Path, transport: str) -> None:
@@ -42,8 +48,7 @@ class RawServed:
         self._index = index
         self._transport = transport
         self._process: subprocess.Popen[str] | None = None
-        self._channel: Any = None
-        self._call: Any = None
+        self._calls: DirectCalls | None = None
         self.address = ""
 
     def load(self, data: Dataset) -> dict[str, float]:
@@ -51,8 +56,7 @@ class RawServed:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.address = self._process.stdout.readline().strip()
-        self._channel = grpc.insecure_channel(self.address)
-        self._call = self._channel.unary_unary(METHOD)
+        self._calls = DirectCalls(self.address)
         return {}
 
     def message(self, query: Query) -> bytes:
@@ -60,7 +64,8 @@ class RawServed:
         return np.array([query.limit, query.ef], np.int32).tobytes() + self._raw.asked(query.vector).tobytes()
 
     def search(self, query: Query) -> Any:
-        return self._call(self.message(query))
+        assert self._calls is not None
+        return self._calls.call(METHOD, (self.message(query),), None, ())
 
     def rows(self, answer: Any) -> list[int]:
         return [row for row in np.frombuffer(answer, np.int64).tolist() if row >= 0]
@@ -70,8 +75,8 @@ class RawServed:
         return process_cpu(self._process.pid)
 
     def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
+        if self._calls is not None:
+            self._calls.close()
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 # The end of its input is its end.
@@ -94,18 +99,27 @@ def main() -> None:
 
     config = load({"max_workers": THREADS}, environment={})
     handlers = {CALL: grpc.unary_unary_rpc_method_handler(search)}
+    if transport == LANE:
+        lane = Lane(THREADS + 1, config.max_message_bytes)
+        lane.answer({METHOD: handlers[CALL]})
+        lane.start()
+        _serve(lane.address)
+        lane.stop(0).wait()
+        return
     bare = grpc.server(ThreadPoolExecutor(THREADS), options=[("grpc.so_reuseport", 0)])
     bare.add_registered_method_handlers(SERVICE, handlers)
     server: Transport = (
-        bare
-        if transport == GRPCIO
-        else native({f"/{SERVICE}/{CALL}": handlers[CALL]}, bare, CallBounds(THREADS, 100), config)
+        bare if transport == GRPCIO else native({METHOD: handlers[CALL]}, bare, CallBounds(THREADS, 100), config)
     )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    print(f"127.0.0.1:{port}", flush=True)
-    sys.stdin.read()
+    _serve(f"127.0.0.1:{port}")
     server.stop(0).wait()
+
+
+def _serve(address: str) -> None:
+    print(address, flush=True)
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from tests.waiting import wait_until
 from vectordb.errors import Closed
+from vectordb.server.entry import Entry
+from vectordb.server.lane import Lane
+from vectordb.wire.hpack import literal
 from vectordb_client import connect
 from vectordb_client.transport.direct import DirectCalls
-from vectordb_client.transport.hpack import literal
 from vectordb_client.transport.http2 import Connection, Elsewhere, Failed
 
 _SERVICE = "test.Echo"
@@ -46,11 +48,16 @@ def _echo(data: bytes, context: grpc.ServicerContext) -> bytes:
     return data
 
 
-@pytest.fixture(params=["tcp", "unix"])
+@pytest.fixture(params=["tcp", "unix", "lane"])
 def echo(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
     """The address of a server that gives messages back."""
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 8 << 20)])
     handler = grpc.unary_unary_rpc_method_handler(_echo)
+    lane = Lane(8, 8 << 20) if request.param == "lane" else None
+    if lane is not None:
+        lane.answer({_PATH: handler})
+        lane.start()
+        handler = Entry(lane=lane).wrap(_PATH, handler)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, {"Call": handler})])
     if request.param == "unix":
         address = f"unix:{tmp_path}/echo"
@@ -60,11 +67,16 @@ def echo(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
     server.start()
     yield address
     server.stop(0).wait()
+    if lane is not None:
+        assert lane.stop(5.0).wait(5.0)
 
 
 @pytest.fixture
-def direct(echo: str) -> Iterator[DirectCalls]:
+def direct(echo: str, request: pytest.FixtureRequest) -> Iterator[DirectCalls]:
     calls = DirectCalls(echo)
+    if "lane" in request.node.callspec.id:
+        assert calls.call(_PATH, (b"where?",), 20.0, ()) == b"where?"
+        assert calls._lane
     yield calls
     calls.close()
 

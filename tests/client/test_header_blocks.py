@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vectordb_client.transport.hpack import BadHeaders, headers_of, literal
+from vectordb.wire.hpack import BadHeaders, headers_of, literal
 
 
 def test_blocks_of_the_rfc() -> None:

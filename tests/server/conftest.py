@@ -227,11 +227,13 @@ class Served:
 
 @pytest.fixture(scope="module", autouse=True, params=["grpcio", "native"])
 def transport(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every test over each transport: the one that ``auto`` takes where the settings allow it."""
+    """Every test over each transport: the one that ``auto`` takes where the settings allow it, with the lane for this
+    library's clients, and the plain one without it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transports, "PREFERRED", (request.param, "grpcio"))
         # For servers in processes of their own.
         patch.setenv("VECTORDB_TRANSPORT", "auto" if request.param == "native" else request.param)
+        patch.setenv("VECTORDB_LANE", "1" if request.param == "native" else "0")
         yield request.param
 
 
@@ -240,7 +242,8 @@ def serve(request: pytest.FixtureRequest, transport: str) -> Callable[..., Serve
     """Starts a server with these settings on a free port; stopped at the end of the test."""
 
     def start(**flags: Any) -> Served:
-        served = Served(load({"listen": "127.0.0.1:0", "drain_seconds": 0.5, **flags}, environment={}))
+        usual = {"listen": "127.0.0.1:0", "drain_seconds": 0.5, "lane": transport == "native"}
+        served = Served(load({**usual, **flags}, environment={}))
         request.addfinalizer(served.close)
         assert served.transport == transport
         return served

@@ -15,7 +15,7 @@ import pytest
 
 from tests.waiting import wait_until
 from vectordb.errors import ResourceExhausted
-from vectordb.server.native_call import Call
+from vectordb.server.native import Call
 from vectordb.wire.errors import DETAILS_KEY, error_from_status
 
 

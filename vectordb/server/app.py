@@ -26,6 +26,7 @@ from vectordb.server.entry import Entry
 from vectordb.server.grpcio import GrpcioServer
 from vectordb.server.interceptors import SERVICE, Guard, Wrapper, wrapped_handlers
 from vectordb.server.keys import KeyRing
+from vectordb.server.lane import Lane
 from vectordb.server.pools import CallPool
 from vectordb.server.recall import RecallSampler
 from vectordb.server.scans import Scans
@@ -33,7 +34,7 @@ from vectordb.server.service import Service
 from vectordb.server.slow_log import SlowLog
 from vectordb.server.streams import Streams
 from vectordb.server.tls import TlsFiles, server_credentials
-from vectordb.server.transports import GRPCIO, UNIX, CallBounds, Transport, chosen, is_local, native
+from vectordb.server.transports import GRPCIO, UNIX, CallBounds, Transport, chosen, has_lane, is_local, native
 from vectordb.server.watch import Observer, WatchedBackend
 
 if TYPE_CHECKING:
@@ -97,17 +98,19 @@ class Server:
             wrappers.append(Authentication(self._keys, self._audit))
         if self._metrics is not None:
             wrappers.append(self._metrics)
-        wrappers.append(Entry(self._spans, self._spans is not None or config.slow_query_seconds is not None))
+        tells = self._spans is not None or config.slow_query_seconds is not None
+        self._lane = Lane(threads, config.max_message_bytes) if has_lane(config) else None
+        wrappers.append(Entry(self._spans, tells, self._lane))
         bounds = CallBounds(threads, threads + config.max_streams + 1)
         server = grpc.server(self._pool, options=channel_options(config), maximum_concurrent_rpcs=bounds.most_calls)
         handlers = wrapped_handlers(self._service, wrappers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         answering = GrpcioServer(server, SERVICE, handlers)
-        if self.transport == GRPCIO:
-            return answering
         paths = {f"/{SERVICE}/{name}": handler for name, handler in handlers.items()}
-        return native(paths, answering, bounds, config)
+        if self._lane is not None:
+            self._lane.answer(paths)
+        return answering if self.transport == GRPCIO else native(paths, answering, bounds, config)
 
     def start(self) -> str:
         """Binds, opens the backend, serves, and returns the address.
@@ -128,6 +131,8 @@ class Server:
             self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
             self._server.start()
             started = True
+            if self._lane is not None:
+                self._lane.start()
             backend = self._open_backend()
             if self._metrics is not None:
                 self._metrics.start(self._config.metrics_listen, backend, self._admission)
@@ -136,7 +141,7 @@ class Server:
                 announce(self.address)
         except BaseException:
             if started:
-                self._server.stop(0).wait()
+                self._drain(0)
             if self._metrics is not None:
                 self._metrics.stop()
             self._close_pools()
@@ -196,7 +201,7 @@ class Server:
             began = time.monotonic()
             self._stopping.set()
             self._health.enter_graceful_shutdown()
-            self._server.stop(self._config.drain_seconds).wait()
+            self._drain(self._config.drain_seconds)
             self._admission.close()
             if self._recall is not None:
                 self._recall.stop()
@@ -209,6 +214,14 @@ class Server:
             if self._audit is not None:
                 self._audit.close()
             log.info("stopped after %.1f s", time.monotonic() - began)
+
+    def _drain(self, seconds: float) -> None:
+        """Refuses new calls, and returns when those that run have ended, or their time has."""
+        draining = [self._server.stop(seconds)]
+        if self._lane is not None:
+            draining.append(self._lane.stop(seconds))
+        for ended in draining:
+            ended.wait()
 
     def _close_pools(self) -> None:
         self._stopping.set()

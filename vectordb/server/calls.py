@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from vectordb.row_policy import joined
 from vectordb.wire.errors import REQUEST_ID_KEY
 from vectordb.wire.filters import POLICY_KEY, policy_from_bytes
+from vectordb.wire.http2 import LANE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _FIT = re.compile(r"[\x21-\x7e]{1,128}")
 _PREFIX = secrets.token_hex(4)
 _COUNT = itertools.count(1)
-_READ = frozenset({REQUEST_ID_KEY, POLICY_KEY, "traceparent", "tracestate"})
+_READ = frozenset({REQUEST_ID_KEY, POLICY_KEY, LANE_KEY, "traceparent", "tracestate"})
 
 
 class Call:
@@ -36,10 +37,11 @@ class Call:
     Attributes:
         started: As of ``time.perf_counter``.
         named: Whether its id came with it.
+        asks_for_lane: Whether its client wants to be told of the lane.
         policies: The row policies that the caller binds itself to, serialized: equal for equal callers.
     """
 
-    __slots__ = ("_request_id", "named", "policies", "rpc", "started", "trace")
+    __slots__ = ("_request_id", "asks_for_lane", "named", "policies", "rpc", "started", "trace")
 
     def __init__(self, rpc: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         self.started = time.perf_counter()
@@ -47,6 +49,7 @@ class Call:
         self._request_id = ""
         self.trace: dict[str, str] | None = None
         self.policies: tuple[bytes, ...] = ()
+        self.asks_for_lane = False
         for name, value in metadata:
             if name not in _READ:
                 continue
@@ -54,6 +57,8 @@ class Call:
                 # On the wire it is base64, which some transports leave to their users. All count that are sent: one
                 # that a proxy adds cannot be taken back by the client's.
                 self.policies += (value if isinstance(value, bytes) else _decoded(value),)
+            elif name == LANE_KEY:
+                self.asks_for_lane = True
             elif isinstance(value, bytes):
                 continue
             elif name == REQUEST_ID_KEY:

@@ -157,6 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
         "auto",
         "What speaks HTTP/2: native (extra of that name) costs less a call but has no TLS; auto takes it where it can.",
     ),
+    Setting("lane", _flag, True, "Searches and writes of this user's clients on this machine go over a Unix socket."),
     Setting("log_level", _one_of(*_LEVELS), "info", "Least severe lines to log on standard error."),
     Setting("log_format", _one_of("text", "json"), "text", "Lines for people, or one JSON object a line."),
     Setting("metrics_listen", _tcp, None, "HOST:PORT where Prometheus finds /metrics; none without it."),

@@ -1,4 +1,4 @@
-"""The outermost wrapper: gives each call its identity, and a span where calls are traced."""
+"""The outermost wrapper: gives each call its identity, a span where calls are traced, and the lane who asks for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import grpc
 from vectordb.server.calls import CALL, Call
 from vectordb.server.interceptors import Wrapper, bound, in_its_pool, stepwise
 from vectordb.wire.errors import REQUEST_ID_KEY
+from vectordb.wire.http2 import LANE_KEY
 
 if TYPE_CHECKING:
+    from vectordb.server.lane import Lane
     from vectordb.server.tracing import Spans
 
 
@@ -21,20 +23,26 @@ class Entry(Wrapper):
     Args:
         spans: Makes the spans; None where calls are not traced.
         tell: Whether answers carry request ids that the client did not send.
+        lane: Its address is told to clients that ask for it; None where there is none.
     """
 
-    def __init__(self, spans: Spans | None = None, tell: bool = False) -> None:
+    def __init__(self, spans: Spans | None = None, tell: bool = False, lane: Lane | None = None) -> None:
         self._spans = spans
         self._tell = tell
+        self._lane = lane
 
     def _unary(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         rpc, answer, spans = method.rpartition("/")[2], handler.unary_unary, self._spans
-        tell = self._tell
+        tell, lane = self._tell, self._lane
 
         def entered(data: bytes, context: grpc.ServicerContext) -> Any:
             call = Call(rpc, context.invocation_metadata())
-            if tell or call.named:
-                context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+            named = tell or call.named
+            if named or call.asks_for_lane:
+                trailing = [(REQUEST_ID_KEY, call.request_id)] if named else []
+                if lane is not None and call.asks_for_lane and lane.address:
+                    trailing.append((LANE_KEY, lane.address))
+                context.set_trailing_metadata(tuple(trailing))
             token = CALL.set(call)
             try:
                 if spans is None:

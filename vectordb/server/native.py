@@ -30,9 +30,9 @@ from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 from vectordb.errors import ResourceExhausted, Unavailable, VectorDBError
 from vectordb.server.arrivals import HERE, ArrivalPool, Arrivals
 from vectordb.server.config import Config
-from vectordb.server.native_call import Abortion, Call
 from vectordb.server.pools import tell_of_no_threads
 from vectordb.server.transports import CallBounds, Transport
+from vectordb.server.unary_call import Abortion, UnaryCall, oversized
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
 
 log = logging.getLogger("vectordb.server")
@@ -67,6 +67,19 @@ class _Method:
         self.behaviour = behaviour
         self.arrivals: Arrivals | None = pool.arrivals if isinstance(pool, ArrivalPool) else None
         self.pool: Any = None if self.arrivals is not None else pool
+
+
+class Call(UnaryCall):
+    """One call of the front, by its number there."""
+
+    def __init__(self, number: int, data: bytes, details: Any, front: NativeGrpcFront) -> None:
+        super().__init__(data, *details)
+        self.number = number
+        self._front = front
+
+    def cancel(self) -> None:
+        self._front.fail(self.number, grpc.StatusCode.CANCELLED.value[0], "cancelled by the server")
+        self.end()
 
 
 class NativeServer:
@@ -281,13 +294,8 @@ class NativeServer:
 
     def _take(self, method: _Method, call: Call) -> tuple[_Method, Call] | None:
         """Notes a call; refuses it, or hands it to the pool of its method, or returns it."""
-        size, limit = len(call.data), self._most_bytes
-        if size > limit:
-            text = (
-                f"the message has {size} bytes, more than the server's max_message_bytes = {limit}; split the call, "
-                "use bulk_upsert, or raise it"
-            )
-            self._refuse(call, ResourceExhausted(text, limit=limit, got=size))
+        if len(call.data) > self._most_bytes:
+            self._refuse(call, oversized(len(call.data), self._most_bytes))
             return None
         limit = self._most_calls
         with self._lock:

@@ -16,6 +16,7 @@ import grpc
 
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.server.config import Config
+from vectordb.server.lane import AVAILABLE
 
 log = logging.getLogger("vectordb.server")
 
@@ -79,6 +80,11 @@ def chosen(config: Config) -> str:
         )
         return GRPCIO
     return NATIVE
+
+
+def has_lane(config: Config) -> bool:
+    """Whether clients of this machine are offered the lane: not where calls are let in by certificate."""
+    return bool(config.lane) and AVAILABLE and not config.tls_cert
 
 
 def is_local(listen: str) -> bool:

@@ -26,6 +26,7 @@ PEERS: dict[str, Known] = {
     "vectordb": Known("engine", "Embedded", ("vectordb-engine",), "ours"),
     "vectordb served": Known("engine", "Served", ("vectordb-engine",), "ours server"),
     "vectordb native": Known("engine", "Native", ("vectordb-engine", "pygrpc-native"), "ours server"),
+    "vectordb grpcio": Known("engine", "Grpcio", ("vectordb-engine",), "ours server"),
     "raw faiss int8": Known("raw", "FaissBytes", ("faiss-cpu",), "raw"),
     "raw faiss fp16": Known("raw", "FaissHalf", ("faiss-cpu",), "raw"),
     "raw faiss f32": Known("raw", "FaissFull", ("faiss-cpu",), "raw"),

@@ -9,7 +9,6 @@ from bench.compare.arena import Rows, Where
 from bench.compare.peers.base import EF_CONSTRUCTION, Ground, M, Peer, Search
 from vectordb.cli.process import ServerProcess
 from vectordb.index.registry import get_kind
-from vectordb.server.config import SETTINGS
 from vectordb_client import connect
 
 COLLECTION = "bench"
@@ -83,17 +82,18 @@ class Embedded(Peer):
 
 
 class Served(Embedded):
-    """The engine behind gRPC on this machine, in a server process of its own, over grpcio."""
+    """The engine behind gRPC on this machine, in a server process of its own, as ``vectordb serve`` does by itself."""
 
-    transport: ClassVar[str] = "grpcio"
+    transport: ClassVar[str] = ""
+    """The only one that is had; without one the server chooses, and has a lane."""
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
         self._server: ServerProcess | None = None
 
     def _connect(self) -> Any:
-        environment = {"VECTORDB_TRANSPORT": self.transport} if _has_transports() else {}
-        self._server = ServerProcess(self.ground.folder, environment=environment)
+        only = {"VECTORDB_TRANSPORT": self.transport, "VECTORDB_LANE": "0"}
+        self._server = ServerProcess(self.ground.folder, environment=only if self.transport else {})
         return connect(self._server.address)
 
     def address(self) -> str | None:
@@ -113,22 +113,15 @@ class Served(Embedded):
 
 
 class Native(Served):
-    """The same over the transport in native code.
-
-    Raises:
-        ImportError: This release of the server has only one transport.
-    """
+    """The same over the transport in native code."""
 
     transport = "native"
 
-    def __init__(self, ground: Ground) -> None:
-        if not _has_transports():
-            raise ImportError("this release of the server has no setting 'transport'")
-        super().__init__(ground)
 
+class Grpcio(Served):
+    """The same over grpcio."""
 
-def _has_transports() -> bool:
-    return any(setting.name == "transport" for setting in SETTINGS)
+    transport = "grpcio"
 
 
 def _id(row: int) -> str:

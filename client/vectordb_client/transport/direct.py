@@ -9,16 +9,23 @@ here) raises :class:`Elsewhere`, and grpcio makes the call instead: it knows how
 server, and says why it cannot. So only calls that may be made twice go this way. Here end a call that succeeds, one
 that ends with a status, and one whose time runs out.
 
-The protocol is in ``http2``, its headers in ``hpack``.
+A server on this machine is asked for its lane (``vectordb.server.lane``) with a connection's first call, and further
+connections are made there: a Unix socket, behind which each connection has a thread. Where it cannot be reached, or is
+that of another process than said so, the address that was given is used as before.
+
+The protocol is in ``http2``, its headers in ``vectordb.wire.hpack``.
 """
 
 from __future__ import annotations
 
 import base64
+import ipaddress
 import math
 import os
+import re
 import socket
 import struct
+import sys
 import threading
 import time
 from functools import lru_cache
@@ -26,11 +33,12 @@ from functools import lru_cache
 import grpc
 
 from vectordb.wire.columns import Parts
+from vectordb.wire.hpack import BadHeaders, literal
+from vectordb.wire.http2 import LANE_KEY
 from vectordb_client.transport.channel import Metadata
-from vectordb_client.transport.hpack import BadHeaders, literal
 from vectordb_client.transport.http2 import Connection, Elsewhere, Failed, OutOfTime
 
-_UNIX = "unix:"
+_UNIX, _ABSTRACT = "unix:", "unix-abstract:"
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")
 _IDLE_SECONDS = 1.0
 """A connection that was idle for longer is looked at before it is used."""
@@ -40,6 +48,10 @@ _PAUSE_SECONDS = 2.0
 """So long after a failure all calls go by grpcio."""
 
 _TIMEOUT = literal("grpc-timeout", b"")[:-1]
+_ASKING: Metadata = ((LANE_KEY, "1"),)
+_LANE = re.compile(rf"{_ABSTRACT}vectordb-([0-9]{{1,10}})-[0-9a-f]{{32}}")
+"""A lane's address; in it the number of the server's process."""
+_PEER = struct.Struct("3i")
 
 
 class DirectCalls:
@@ -51,6 +63,9 @@ class DirectCalls:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._near = _is_near(address)
+        self._lane = ""
+        self._unreachable = ""
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._open: set[Connection] = set()  # guarded by self._lock
@@ -81,22 +96,30 @@ class DirectCalls:
         """
         now = time.monotonic()
         connection = self._taken(now)
+        asks = self._near and not connection.told
         try:
-            head = _head(path, self._address, metadata)
+            head = _head(path, self._address, metadata + _ASKING if asks else metadata)
             if timeout is not None:
                 head += _time(timeout)
             connection.limit(timeout)
             answer = connection.exchange(head, message, None if timeout is None else now + timeout)
             connection.used = now
+            if asks:
+                connection.told = True
+                self._learn(connection.trailer(LANE_KEY))
         except Failed:
+            connection.used = now
             self._give_back(connection)
             raise
         except OutOfTime:
             # Nobody waits for the answer any more: the end of its connection tells the server.
             self._drop(connection)
             raise Failed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
-        except (OSError, BadHeaders, struct.error, UnicodeError) as error:
+        except (OSError, BadHeaders, struct.error, UnicodeError, Elsewhere) as error:
             self._drop(connection)
+            if connection.used == 0.0 and connection.lane:
+                # It lets nobody in.
+                self._avoid(connection.lane)
             raise Elsewhere from error
         except BaseException:
             self._drop(connection)
@@ -126,22 +149,41 @@ class DirectCalls:
             except IndexError:
                 break
             # One that was in use a moment ago is there, as far as can be known.
-            if now - connection.used < _IDLE_SECONDS or connection.is_fit():
+            if connection.lane == self._lane and (now - connection.used < _IDLE_SECONDS or connection.is_fit()):
                 return connection
             self._drop(connection)
         if now < self._paused_until:
             raise Elsewhere
-        try:
-            connection = _opened(self._address)
-        except OSError as error:
-            self._paused_until = time.monotonic() + _PAUSE_SECONDS
-            raise Elsewhere from error
+        connection = self._opened()
         with self._lock:
             if self._closed:
                 connection.close()
                 raise Elsewhere
             self._open.add(connection)
         return connection
+
+    def _opened(self) -> Connection:
+        if lane := self._lane:
+            try:
+                return _opened(lane, lane)
+            except OSError:
+                self._avoid(lane)
+        try:
+            return _opened(self._address, "")
+        except OSError as error:
+            self._paused_until = time.monotonic() + _PAUSE_SECONDS
+            raise Elsewhere from error
+
+    def _learn(self, lane: str | None) -> None:
+        """What the server says of its lane."""
+        if lane is not None and lane != self._unreachable and _LANE.fullmatch(lane):
+            self._lane = lane
+
+    def _avoid(self, lane: str) -> None:
+        """It cannot be used from here; a server that is started anew has another."""
+        self._unreachable = lane
+        if self._lane == lane:
+            self._lane = ""
 
     def _give_back(self, connection: Connection) -> None:
         idle = self._idle
@@ -159,10 +201,10 @@ class DirectCalls:
         connection.close()
 
 
-def _opened(address: str) -> Connection:
+def _opened(address: str, lane: str) -> Connection:
     connected = _connected(address)
     try:
-        return Connection(connected)
+        return Connection(connected, lane)
     except BaseException:
         connected.close()
         raise
@@ -170,12 +212,14 @@ def _opened(address: str) -> Connection:
 
 def _connected(address: str) -> socket.socket:
     if address.startswith(_UNIX):
-        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connected.connect(address.removeprefix(_UNIX).removeprefix("//"))
-        except OSError:
+        return _of_unix(address.removeprefix(_UNIX).removeprefix("//"))
+    if matched := _LANE.fullmatch(address):
+        connected = _of_unix("\0" + address.removeprefix(_ABSTRACT))
+        peer, _, _ = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        if peer != int(matched[1]):
+            # The name is free once its owner has gone, and keys are sent with calls.
             connected.close()
-            raise
+            raise ConnectionRefusedError(f"{address} is of process {peer}")
         return connected
     host, _, port = address.rpartition(":")
     connected = socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS)
@@ -187,6 +231,27 @@ def _connected(address: str) -> socket.socket:
         if hasattr(socket, name):
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return connected
+
+
+def _of_unix(name: str) -> socket.socket:
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connected.connect(name)
+    except OSError:
+        connected.close()
+        raise
+    return connected
+
+
+def _is_near(address: str) -> bool:
+    """Whether a server there is on this machine, as far as its address tells, and could have a lane."""
+    if sys.platform != "linux" or address.startswith(_UNIX):
+        return sys.platform == "linux"
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @lru_cache(maxsize=128)

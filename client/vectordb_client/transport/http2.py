@@ -19,20 +19,12 @@ from urllib.parse import unquote
 
 import grpc
 
+from vectordb.wire import http2
 from vectordb.wire.columns import Parts
-from vectordb_client.transport.hpack import Headers, headers_of
+from vectordb.wire.hpack import Headers, headers_of
+from vectordb.wire.http2 import ACK, DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, LARGEST_WINDOW, MESSAGE
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 5, 6, 7, 8
-_END_STREAM, _ACK, _END_HEADERS, _ODD = 0x1, 0x1, 0x4, 0x28
-_FRAME = struct.Struct(">IBI")
-"""Length and kind together, flags, stream."""
-_PREFIX = struct.Struct(">BI")
-_LARGEST_WINDOW = (1 << 31) - 1
-_FIRST_WINDOW = 65_535
 _RECEIVED = 1 << 30
-_LARGEST_FRAME = 16_384
-"""Bytes of a frame that a peer may send which was offered no more."""
 _MOST_PIECES = 64
 """Of a long message so many are joined and sent at once: half a megabyte of the smallest frames."""
 _LAST_STREAM = (1 << 31) - 1
@@ -68,34 +60,46 @@ class OutOfTime(Exception):
 class Connection:
     """One connection, with one call at a time. Used by one thread at a time; ``shut`` by any.
 
+    Args:
+        lane: The address of the lane that it leads to; empty for the server's own.
+
     Attributes:
-        last: It is not to be used again. used: When a call was last made, as of ``time.monotonic``.
+        last: It is not to be used again. used: When a call was last answered, as of ``time.monotonic``; 0 for never.
+        told: Whether the server need not be asked for its lane any more.
     """
 
     __slots__ = (
         "_again", "_buffer", "_chunks", "_initial", "_largest", "_received", "_socket", "_stream", "_timeout",
-        "_trailers", "_window", "_window_of_stream", "last", "used",
+        "_trailers", "_window", "_window_of_stream", "lane", "last", "told", "used",
     )  # fmt: skip
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, lane: str = "") -> None:
         self._socket = connected
+        self.lane = lane
+        self.told = lane != ""
         self._buffer = b""
         self._chunks: list[bytes] = []
         self._trailers: Headers | None = None
         self._stream = -1
         # What the peer takes, by the protocol's defaults until it says otherwise.
-        self._window = self._initial = _FIRST_WINDOW
+        self._window = self._initial = http2.FIRST_WINDOW
         self._window_of_stream = 0
-        self._largest = _LARGEST_FRAME
+        self._largest = http2.LEAST_FRAME
         self._received = 0
         self._timeout = 0.0
         self._again = False
         self.used = 0.0
         self.last = False
         # No dynamic table, no pushes, windows that are never in the way.
-        settings = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, _LARGEST_WINDOW)
-        window = struct.pack(">I", _LARGEST_WINDOW - _FIRST_WINDOW)
-        connected.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW, 0, 0, window))
+        settings = http2.settings(
+            (http2.HEADER_TABLE, 0), (http2.ENABLE_PUSH, 0), (http2.FIRST_WINDOW_SIZE, LARGEST_WINDOW)
+        )
+        connected.sendall(http2.PREFACE + settings + http2.window(LARGEST_WINDOW - http2.FIRST_WINDOW))
+
+    def trailer(self, name: str) -> str | None:
+        """What the last answer says of itself by a name."""
+        found = next((value for key, value in self._trailers or () if key == name), None)
+        return None if found is None else found.decode("ascii", "replace")
 
     def is_fit(self) -> bool:
         """Whether the peer is still there, as far as can be seen from here."""
@@ -121,14 +125,14 @@ class Connection:
         self._stream = stream = self._stream + 2
         self._chunks, self._trailers, self._again = [], None, False
         length = sum(map(len, message))
-        size = length + _PREFIX.size
-        first = _FRAME.pack(len(head) << 8 | _HEADERS, _END_HEADERS, stream)
-        prefix = _PREFIX.pack(0, length)
+        size = length + MESSAGE.size
+        first = FRAME.pack(len(head) << 8 | HEADERS, END_HEADERS, stream)
+        prefix = MESSAGE.pack(0, length)
         try:
             if size <= self._window and size <= self._initial and size <= self._largest:
                 self._window -= size
                 self._window_of_stream = self._initial - size
-                second = _FRAME.pack(size << 8 | _DATA, _END_STREAM, stream)
+                second = FRAME.pack(size << 8 | DATA, END_STREAM, stream)
                 self._socket.sendall(b"".join((first, head, second, prefix, *message)))
                 answered = False
             else:
@@ -139,7 +143,7 @@ class Connection:
         while not answered:
             answered = self._step(end)
         if self._received >= _RECEIVED:
-            self._socket.sendall(_frame(_WINDOW, 0, 0, struct.pack(">I", self._received)))
+            self._socket.sendall(http2.window(self._received))
             self._received = 0
         if stream >= _LAST_STREAM - 2:
             self.last = True
@@ -194,8 +198,8 @@ class Connection:
                 continue
             self._window -= size
             self._window_of_stream -= size
-            flags = _END_STREAM if size == message.size else 0
-            waiting += (_FRAME.pack(size << 8 | _DATA, flags, self._stream), *message.take(size))
+            flags = END_STREAM if size == message.size else 0
+            waiting += (FRAME.pack(size << 8 | DATA, flags, self._stream), *message.take(size))
         self._send_all(waiting, end)
         return False
 
@@ -213,10 +217,10 @@ class Connection:
         try:
             while True:
                 size = len(buffer) - at
-                stop = _FRAME.size
+                stop = FRAME.size
                 if size >= stop:
-                    what, flags, stream = _FRAME.unpack_from(buffer, at)
-                    if what >> 8 > _LARGEST_FRAME:
+                    what, flags, stream = FRAME.unpack_from(buffer, at)
+                    if what >> 8 > http2.LEAST_FRAME:
                         # Nobody may send more than was offered; most likely it is not HTTP/2 at all.
                         raise Elsewhere
                     stop += what >> 8
@@ -225,56 +229,56 @@ class Connection:
                         return False
                     buffer += self._bytes(end)
                     continue
-                data, kind = buffer[at + _FRAME.size : at + stop], what & 255
+                data, kind = buffer[at + FRAME.size : at + stop], what & 255
                 at += stop
-                if stream != self._stream or (kind != _DATA and kind != _HEADERS):
-                    if kind == _DATA:
+                if stream != self._stream or (kind != DATA and kind != HEADERS):
+                    if kind == DATA:
                         self._received += len(data)
                     else:
                         self._control(kind, flags, stream, data)
-                elif flags & _ODD:
+                elif flags & http2.ODD:
                     raise Elsewhere
-                elif kind == _DATA:
+                elif kind == DATA:
                     self._received += len(data)
                     self._chunks.append(data)
-                    if flags & _END_STREAM:
+                    if flags & END_STREAM:
                         # An answer of gRPC ends with its status.
                         raise Elsewhere
-                elif not flags & _END_HEADERS:
+                elif not flags & END_HEADERS:
                     raise Elsewhere
                 else:
                     headers = _good_headers(data)
-                    if flags & _END_STREAM:
+                    if flags & END_STREAM:
                         self._trailers = headers
                         return True
         finally:
             self._buffer = buffer[at:]
 
     def _control(self, kind: int, flags: int, stream: int, data: bytes) -> None:
-        if kind == _WINDOW:
+        if kind == http2.WINDOW:
             (more,) = struct.unpack(">I", data)
             if stream == 0:
                 self._window += more
             elif stream == self._stream:
                 self._window_of_stream += more
-        elif kind == _SETTINGS:
-            if not flags & _ACK:
+        elif kind == http2.SETTINGS:
+            if not flags & ACK:
                 for name, value in struct.iter_unpack(">HI", data):
-                    if name == 4:
+                    if name == http2.FIRST_WINDOW_SIZE:
                         self._window_of_stream += value - self._initial
                         self._initial = value
-                    elif name == 5:
+                    elif name == http2.FRAME_SIZE:
                         self._largest = value
-                self._socket.sendall(_frame(_SETTINGS, _ACK, 0, b""))
-        elif kind == _PING:
-            if not flags & _ACK:
-                self._socket.sendall(_frame(_PING, _ACK, 0, data))
-        elif kind == _GOAWAY:
+                self._socket.sendall(http2.frame(http2.SETTINGS, ACK, 0, b""))
+        elif kind == http2.PING:
+            if not flags & ACK:
+                self._socket.sendall(http2.frame(http2.PING, ACK, 0, data))
+        elif kind == http2.GOAWAY:
             self.last = True
             (known,) = struct.unpack_from(">I", data)
             if known < self._stream:
                 raise Elsewhere
-        elif (kind == _RST_STREAM and stream == self._stream) or kind == _PUSH:
+        elif (kind == http2.RST_STREAM and stream == self._stream) or kind == http2.PUSH:
             raise Elsewhere
         # Frames of earlier calls, and of kinds that are not known, are passed over.
 
@@ -308,10 +312,10 @@ class Connection:
             if status != b"0":
                 _fail(trailers, status)
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        compressed, size = _PREFIX.unpack_from(data)
-        if compressed or size != len(data) - _PREFIX.size:
+        compressed, size = MESSAGE.unpack_from(data)
+        if compressed or size != len(data) - MESSAGE.size:
             raise Elsewhere
-        return data[_PREFIX.size :]
+        return data[MESSAGE.size :]
 
 
 class _Pieces:
@@ -338,10 +342,6 @@ class _Pieces:
             taken.append(piece)
             size -= len(piece)
         return taken
-
-
-def _frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
-    return _FRAME.pack(len(data) << 8 | kind, flags, stream) + data
 
 
 @lru_cache(maxsize=256)

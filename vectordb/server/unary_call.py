@@ -1,4 +1,4 @@
-"""One call of the native transport: what its handler sees of it, in grpcio's terms."""
+"""One call with one message each way, where grpcio does not answer it: what its handler sees, in grpcio's terms."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
-from pygrpc_native import NativeGrpcFront
 
+from vectordb.errors import ResourceExhausted
 from vectordb.server.arrivals import Arrival
 
 log = logging.getLogger("vectordb.server")
@@ -29,8 +29,14 @@ class Abortion(Exception):
     """Unwinds a handler that ended its call with a status."""
 
 
-class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
-    """One call, and what its handler sees of it."""
+class UnaryCall(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
+    """One call, and what its handler sees of it.
+
+    Args:
+        data: The message.
+        peer: Whose it is, as grpcio names peers.
+        left: Seconds that it may take; None for as long as it likes.
+    """
 
     # What few calls change stays with the class until then.
     active = True
@@ -41,12 +47,10 @@ class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
     trailing: Metadata = ()
     _callbacks: tuple[Callable[[], None], ...] = ()
 
-    def __init__(self, number: int, data: bytes, details: Any, front: NativeGrpcFront) -> None:
-        self.number = number
+    def __init__(self, data: bytes, metadata: Metadata, peer: str, left: float | None) -> None:
         self.data = data
-        self._metadata, self._peer, left = details
+        self._metadata, self._peer = metadata, peer
         self._deadline = None if left is None else time.monotonic() + left
-        self._front = front
 
     def is_active(self) -> bool:
         return self.active
@@ -55,8 +59,8 @@ class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
         return _FOREVER if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def cancel(self) -> None:
-        self._front.fail(self.number, grpc.StatusCode.CANCELLED.value[0], "cancelled by the server")
-        self.end()
+        """Nothing here breaks off a call of a client."""
+        raise NotImplementedError
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         with _ends:
@@ -82,10 +86,10 @@ class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
                 log.exception("what was to be done at the end of a call failed")
 
     def invocation_metadata(self) -> Metadata:
-        return self._metadata  # type: ignore[no-any-return]
+        return self._metadata
 
     def peer(self) -> str:
-        return self._peer  # type: ignore[no-any-return]
+        return self._peer
 
     def peer_identities(self) -> None:
         return None
@@ -125,3 +129,13 @@ class Call(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
 
     def details(self) -> str:
         return self.text
+
+
+def oversized(size: int, limit: int) -> ResourceExhausted:
+    """The refusal of a message that is longer than ``max_message_bytes``."""
+    return ResourceExhausted(
+        f"the message has {size} bytes, more than the server's max_message_bytes = {limit}; split the call, "
+        "use bulk_upsert, or raise it",
+        limit=limit,
+        got=size,
+    )

@@ -1,0 +1,496 @@
+"""The lane: what it answers, whom it lets in, and what a client does where it is not to be had."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.server.credentials import Authority, keys_file
+from tests.waiting import wait_until
+from vectordb.cli.process import ServerProcess
+from vectordb.errors import (
+    CollectionNotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+)
+from vectordb.requests import CreateRequest, SearchRequest
+from vectordb.server.config import load
+from vectordb.server.lane import AVAILABLE, Lane
+from vectordb.server.transports import has_lane
+from vectordb.server.unary_call import UnaryCall
+from vectordb.types import CollectionConfig
+from vectordb.wire import http2
+from vectordb.wire.hpack import literal
+from vectordb.wire.search import search_to_parts
+from vectordb_client import connect
+from vectordb_client.transport.direct import DirectCalls
+from vectordb_proto.v1 import service_pb2 as pb
+
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="there is no lane on this system")
+
+_PATH = "/test.Echo/Call"
+_HEAD = b"\x83\x86" + literal(":path", _PATH.encode()) + literal("content-type", b"application/grpc")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def transport() -> str:
+    return "native"
+
+
+def searches(db: Any) -> DirectCalls:
+    direct = db._backend._direct
+    assert isinstance(direct, DirectCalls)
+    return direct
+
+
+def named(address: str) -> str:
+    """The name of the socket."""
+    return "\0" + address.removeprefix("unix-abstract:")
+
+
+def docs(served: Any) -> None:
+    served.backend.create_collection(CreateRequest(CollectionConfig("docs", 3), exist_ok=True))
+
+
+def test_a_client_is_told_of_it_and_goes_there(serve: Callable[..., Any]) -> None:
+    served = serve()
+    docs(served)
+    with connect(served.address) as db:
+        found = db.collection("docs")
+        assert searches(db)._lane == ""
+        found.upsert(["a"], [[1, 2, 3]])
+        lane = searches(db)._lane
+        assert lane == served.server._lane.address
+        assert re.fullmatch(rf"unix-abstract:vectordb-{os.getpid()}-[0-9a-f]{{32}}", lane)
+        for _ in range(3):
+            assert found.search([1, 2, 3]).ids == ["a"]
+        assert [connection.lane for connection in searches(db)._open] == [lane]
+        (connection,) = served.server._lane._connections
+        assert re.fullmatch(rf"unix:pid={os.getpid()},uid={os.geteuid()}", connection.peer)
+        with pytest.raises(CollectionNotFound):
+            db.collection("none").search([1, 2, 3])
+        assert found.search([1, 2, 3]).ids == ["a"]
+    wait_until(lambda: not served.server._lane._connections)
+
+
+def test_who_does_not_ask_is_not_told(serve: Callable[..., Any]) -> None:
+    served = serve()
+    _, call = served.stub.ListCollections.with_call(pb.ListCollectionsRequest(), timeout=5)
+    assert http2.LANE_KEY not in dict(call.trailing_metadata() or ())
+    asking = ((http2.LANE_KEY, "1"),)
+    _, call = served.stub.ListCollections.with_call(pb.ListCollectionsRequest(), timeout=5, metadata=asking)
+    assert dict(call.trailing_metadata())[http2.LANE_KEY] == served.server._lane.address
+
+
+def test_there_is_none_where_it_is_not_wanted_or_certificates_let_in(serve: Callable[..., Any], tmp_path: Path) -> None:
+    served = serve(lane=False)
+    docs(served)
+    with connect(served.address) as db:
+        db.collection("docs").search([1, 2, 3])
+        assert (searches(db)._lane, served.server._lane) == ("", None)
+        (connection,) = searches(db)._open
+        assert connection.told  # and it is not asked for again
+    certificate, key = Authority(tmp_path).issue("server")
+    assert has_lane(load(environment={}))
+    assert not has_lane(load({"tls_cert": str(certificate), "tls_key": str(key)}, environment={}))
+
+
+def test_long_calls_and_streams_are_not_answered_there(serve: Callable[..., Any]) -> None:
+    paths = {path.rpartition(b"/")[2] for path in serve().server._lane.methods}
+    assert {b"Search", b"Write", b"Get", b"Count"} <= paths
+    assert not paths & {b"BulkWrite", b"Optimize", b"Backup", b"Verify", b"Repair", b"Erase", b"Reindex"}
+
+
+def test_keys_count_there_too(serve_engine: Callable[..., Any], tmp_path: Path) -> None:
+    writes, reads = keys_file(
+        tmp_path / "keys.toml",
+        {"name": "writer", "role": "admin"},
+        {"name": "reader", "role": "read", "collections": ["docs"]},
+    )
+    server = serve_engine(api_keys=str(tmp_path / "keys.toml"))
+    with connect(server.address, api_key=writes) as db, connect(server.address, api_key=reads) as reader:
+        db.create_collection("docs", 3).upsert(["a"], [[1, 2, 3]])
+        for _ in range(2):
+            assert reader.collection("docs").search([1, 2, 3]).ids == ["a"]
+        assert searches(reader)._lane
+        with pytest.raises(PermissionDenied):
+            reader.collection("docs").upsert(["b"], [[1, 2, 3]])
+        searches(reader)  # from now on with a key that nobody has
+        reader._backend._metadata = (("authorization", "Bearer nobodys"),)
+        with pytest.raises(Unauthenticated):
+            reader.collection("docs").search([1, 2, 3])
+
+
+def test_calls_over_the_caps_are_refused_with_a_time_to_come_again(serve: Callable[..., Any]) -> None:
+    served = serve(max_workers=1, max_pending_calls=2)
+    docs(served)
+    with connect(served.address, retries=0) as db, ThreadPoolExecutor(8) as pool:
+        found = db.collection("docs")
+        found.search([1, 2, 3])
+        served.backend.block = threading.Event()
+        first = [pool.submit(found.search, [1, 2, 3]) for _ in range(6)]
+        wait_until(lambda: sum(call.done() for call in first) >= 4)
+        served.backend.block.set()
+        outcomes = [call.exception(10) for call in first]
+    refused = [error for error in outcomes if error is not None]
+    assert len(refused) == 4
+    assert all(isinstance(error, ResourceExhausted) and error.retry_after > 0 for error in refused)
+    admission = served.server._admission
+    assert (admission.running, admission.waiting, admission.arrivals.crowd) == (0, 0, 0)
+
+
+def test_a_client_that_gave_up_is_noticed(echo: Echo) -> None:
+    active: list[bool] = []
+    ended = threading.Event()
+
+    def handle(data: bytes, context: Any) -> bytes:
+        assert context.add_callback(ended.set)
+        active.append(context.is_active())
+        wait_until(lambda: not context.is_active())
+        active.append(context.is_active())
+        return data
+
+    echo.handle = handle  # type: ignore[method-assign]
+    with echo.connected() as connection:
+        connection.sendall(_BEGIN + call_of(b"long"))
+        wait_until(lambda: active == [True])
+        time.sleep(0.05)
+        assert active == [True]
+    wait_until(lambda: active == [True, False])
+    assert ended.wait(5)
+
+
+def test_messages_that_are_too_long_are_refused_by_name(serve: Callable[..., Any]) -> None:
+    served = serve(max_message_bytes=1 << 20)
+    docs(served)
+    with connect(served.address, retries=0) as db:
+        found = db.collection("docs")
+        found.search([1, 2, 3])
+        for rows in (100_000, 3_000_000):  # of less than a frame, and of several
+            with pytest.raises(ResourceExhausted, match="max_message_bytes = 1048576"):
+                found.search_batch(np.ones((rows, 3), np.float32))
+        assert found.search([1, 2, 3]).ids == []
+        assert len(served.server._lane._connections) == 1
+
+
+def test_a_server_that_stops_ends_idle_connections_and_answers_what_runs(serve: Callable[..., Any]) -> None:
+    served = serve(drain_seconds=5.0)
+    docs(served)
+    with connect(served.address) as db, ThreadPoolExecutor(2) as pool:
+        found = db.collection("docs")
+        found.upsert(["a"], [[1, 2, 3]])
+        list(pool.map(lambda _: found.search([1, 2, 3]), range(20)))
+        served.backend.block = threading.Event()
+        running = pool.submit(found.search, [1, 2, 3])
+        assert served.backend.entered.acquire(timeout=5)
+        wait_until(lambda: served.server._admission.running == 1)
+        lane, stopping = served.server._lane, pool.submit(served.server.stop)
+        wait_until(lambda: lane.address == "" and len(lane._connections) == 1)
+        served.backend.block.set()
+        assert running.result(10).ids == ["a"]
+        stopping.result(10)
+        assert not lane._connections
+
+
+def test_a_server_that_is_killed_and_started_again_has_another(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server, connect(server.address) as db:
+        db.create_collection("docs", 3).upsert(["a"], [[1, 2, 3]])
+        before = searches(db)._lane
+        assert before
+        server.kill()
+        names = Path("/proc/net/unix").read_text()
+        assert before.removeprefix("unix-abstract:") not in names
+        with ServerProcess(tmp_path) as again:
+            # As a client has it whose server came back to its port.
+            searches(db)._address = again.address
+            searches(db)._paused_until = 0.0
+            calls = searches(db)
+            search = search_to_parts("docs", SearchRequest(np.ones((1, 3), np.float32)))
+            for _ in range(2):
+                assert calls.call("/vectordb.v1.VectorDBService/Search", search, 5.0, ())
+            assert calls._lane not in ("", before)
+
+
+class Echo:
+    """A lane whose handler gives messages back, without a server around it."""
+
+    def __init__(self, most: int = 4) -> None:
+        self.calls: list[UnaryCall] = []
+        self.lane = Lane(most, 1 << 20)
+        self.lane.answer({_PATH: grpc.unary_unary_rpc_method_handler(lambda data, context: self.handle(data, context))})
+        self.lane.start()
+
+    def handle(self, data: bytes, context: Any) -> bytes:
+        self.calls.append(context)
+        return data
+
+    def connected(self) -> socket.socket:
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connected.settimeout(10)
+        connected.connect(named(self.lane.address))
+        return connected
+
+    def sent(self, data: bytes) -> bytes:
+        """Everything that is answered to these bytes and the end of them."""
+        with self.connected() as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            found = b""
+            while piece := _received(connection):
+                found += piece
+            return found
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1 << 16)
+    except ConnectionResetError:
+        return b""  # what was sent last was not read
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    made = Echo()
+    yield made
+    assert made.lane.stop(5.0).wait(10)
+
+
+def call_of(data: bytes, stream: int = 1, head: bytes = _HEAD) -> bytes:
+    message = struct.pack(">BI", 0, len(data)) + data
+    return http2.frame(http2.HEADERS, 4, stream, head) + http2.frame(http2.DATA, 1, stream, message)
+
+
+def answer_of(data: bytes, stream: int = 1) -> bytes:
+    message = struct.pack(">BI", 0, len(data)) + data
+    return http2.frame(http2.DATA, 0, stream, message)
+
+
+_BEGIN = http2.PREFACE + http2.settings()
+
+
+def test_what_a_peer_may_send_besides(echo: Echo) -> None:
+    ping, unknown = http2.frame(http2.PING, 0, 0, b"12345678"), http2.frame(77, 0, 0, b"?")
+    window, acknowledged = http2.window(1000), http2.frame(http2.SETTINGS, 1, 0, b"")
+    given_up = http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.RST_STREAM, 0, 1, bytes(4))
+    split = b"\x00\x00\x00\x00\x02hi"
+    parts = [http2.frame(http2.HEADERS, 4, 5, _HEAD), http2.frame(http2.DATA, 0, 5, split[:5]), ping]
+    parts += [http2.frame(http2.DATA, 0, 5, split[5:6]), http2.frame(http2.DATA, 1, 5, split[6:])]
+    found = echo.sent(_BEGIN + ping + unknown + window + acknowledged + given_up + call_of(b"one", 3) + b"".join(parts))
+    assert answer_of(b"one", 3) in found
+    assert answer_of(b"hi", 5) in found
+    assert found.count(http2.frame(http2.PING, 1, 0, b"12345678")) == 2
+    assert found.count(http2.frame(http2.SETTINGS, 1, 0, b"")) == 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        _BEGIN + http2.frame(http2.HEADERS, 0, 1, _HEAD) + http2.frame(9, 4, 1, b""),
+        _BEGIN + http2.frame(http2.HEADERS, 4 | 8, 1, b"\x00" + _HEAD),
+        _BEGIN + http2.frame(http2.HEADERS, 4 | 1, 1, _HEAD),
+        _BEGIN + http2.frame(http2.HEADERS, 4, 2, _HEAD),
+        _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) * 2,
+        _BEGIN + http2.frame(http2.HEADERS, 4, 1, b"\xbe"),
+        _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD + bytes(40_000)),
+        _BEGIN + http2.frame(http2.DATA, 1, 1, b"\x00\x00\x00\x00\x00"),
+        _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.DATA, 1, 3, b"\x00\x00\x00\x00\x00"),
+        _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.DATA, 1, 1, b"\x01\x00\x00\x00\x00"),
+        _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.DATA, 1, 1, b"\x00\x00\x00\x00\x05hi"),
+        _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.DATA, 1, 1, b"\x00\x00\x00\x00\x01hi"),
+        _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.DATA, 0, 1, b"\x00\x00\x00\x00\x02hi"),
+        _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.DATA, 1, 1, b""),
+        _BEGIN + call_of(b"", head=_HEAD + literal("grpc-encoding", b"gzip")),
+        _BEGIN + call_of(b"", head=_HEAD + literal("grpc-timeout", b"soon")),
+        _BEGIN + call_of(b"", head=_HEAD + literal("some-bin", b"\xff")),
+        _BEGIN + b"\xff\xff\xff\x04\x00\x00\x00\x00\x00",
+        _BEGIN + http2.frame(http2.SETTINGS, 0, 0, b"\x00"),
+        _BEGIN + call_of(b"whole")[:-1],
+    ],
+)
+def test_what_is_not_had_ends_the_connection_and_no_other(
+    echo: Echo, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    echo.sent(sent)
+    assert echo.calls == []
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert answer_of(b"on") in echo.sent(_BEGIN + call_of(b"on"))
+
+
+def test_damaged_calls_end_somehow() -> None:
+    echo = Echo()
+    whole = _BEGIN + call_of(b"hello") + call_of(b"again", 3)
+
+    @given(st.binary(max_size=40), st.integers(0, len(whole)), st.data())
+    def damaged(noise: bytes, place: int, data: st.DataObject) -> None:
+        sent = bytearray(whole)
+        sent[place : place + data.draw(st.integers(0, len(noise)))] = noise
+        echo.sent(bytes(sent))
+
+    damaged()
+    assert answer_of(b"on") in echo.sent(_BEGIN + call_of(b"on"))
+    assert echo.lane.stop(5.0).wait(10)
+
+
+def test_a_method_that_it_does_not_have(echo: Echo) -> None:
+    head = b"\x83\x86" + literal(":path", b"/test.Echo/Other")
+    found = echo.sent(_BEGIN + call_of(b"", head=head) + call_of(b"on", 3))
+    assert literal("grpc-status", b"12") in found
+    assert answer_of(b"on", 3) in found
+
+
+def test_an_answer_without_room_ends_the_connection(echo: Echo) -> None:
+    little = http2.PREFACE + http2.settings((http2.FIRST_WINDOW_SIZE, 10))
+    found = echo.sent(little + call_of(b"12345") + call_of(b"123456", 3) + call_of(b"1", 5))
+    assert answer_of(b"12345") in found
+    assert answer_of(b"123456", 3) not in found
+    assert answer_of(b"1", 5) not in found
+
+
+def test_half_a_call_keeps_nobody_waiting(echo: Echo) -> None:
+    stalled = [echo.connected() for _ in range(3)]
+    try:
+        for connection in stalled:
+            connection.sendall(_BEGIN + call_of(b"never")[:-2])
+        assert answer_of(b"on") in echo.sent(_BEGIN + call_of(b"on"))
+        # There is room for four.
+        wait_until(lambda: len(echo.lane._connections) == 3)
+        fourth, fifth = echo.connected(), echo.connected()
+        with fourth, fifth:
+            fourth.sendall(_BEGIN + call_of(b"on"))
+            wait_until(lambda: len(echo.calls) == 2)
+            while _received(fifth):
+                raise AssertionError("the fifth was let in")
+    finally:
+        for connection in stalled:
+            connection.close()
+
+
+def test_where_it_has_no_room_a_client_uses_the_address_that_it_was_given(serve: Callable[..., Any]) -> None:
+    served = serve()
+    docs(served)
+    served.server._lane._most = 0
+    with connect(served.address) as db:
+        found = db.collection("docs")
+        for _ in range(4):
+            assert found.search([1, 2, 3]).ids == []
+        calls = searches(db)
+        assert (calls._lane, calls._unreachable) == ("", served.server._lane.address)
+        assert [connection.lane for connection in calls._open] == [""]
+
+
+def test_a_name_that_another_process_has_taken_gets_nothing(serve: Callable[..., Any]) -> None:
+    """A server's name is free once it has gone, and whoever takes it would be sent keys."""
+    served = serve()
+    docs(served)
+    name = f"vectordb-{os.getpid()}-{'0' * 32}"
+    code = f"import socket; s = socket.socket(socket.AF_UNIX); s.bind('\\0{name}'); s.listen(); print(); s.accept()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with connect(served.address) as db:
+            searches(db)._lane = f"unix-abstract:{name}"
+            assert db.collection("docs").search([1, 2, 3]).ids == []
+            assert searches(db)._unreachable == f"unix-abstract:{name}"
+        other.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_processes_of_other_users_are_not_let_in(echo: Echo) -> None:
+    code = f"""
+import os, socket
+os.setuid(65534)
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(10)
+s.connect({named(echo.lane.address)!r})
+try:
+    s.sendall({_BEGIN + call_of(b"secret")!r})
+    print(s.recv(65536))
+except (BrokenPipeError, ConnectionResetError):
+    print(b"")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.strip() == "b''"
+    assert echo.calls == []
+
+
+def test_a_forked_child_keeps_nobody_waiting() -> None:
+    """A copy of the socket in a child that lives longer than its parent would take up connections for nobody."""
+    code = f"""
+import os, sys, time
+sys.path[:0] = {sys.path!r}
+from vectordb.server.lane import Lane
+lane = Lane(4, 1 << 20)
+lane.start()
+if (child := os.fork()) == 0:
+    os.close(1)
+    time.sleep(60)
+    os._exit(0)
+print(lane.address, child, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        address, child = parent.stdout.readline().split()
+        parent.kill()
+        parent.wait()
+        try:
+            with socket.socket(socket.AF_UNIX) as connection, pytest.raises(ConnectionRefusedError):
+                connection.connect(named(address))
+        finally:
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_without_threads_connections_are_closed_and_clients_go_on(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve()
+    docs(served)
+    start = threading.Thread.start
+
+    def started(thread: threading.Thread) -> None:
+        if thread.name == "vectordb-lane-call":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", started)
+    with connect(served.address) as db:
+        for _ in range(3):
+            assert db.collection("docs").search([1, 2, 3]).ids == []
+        assert searches(db)._unreachable
+    assert not served.server._lane._connections
+
+
+def test_a_silent_connection_is_closed_and_replaced(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vectordb.server.lane_connection._SILENCE", 1)
+    served = serve()
+    docs(served)
+    with connect(served.address) as db:
+        found = db.collection("docs")
+        found.search([1, 2, 3])
+        found.search([1, 2, 3])
+        wait_until(lambda: not served.server._lane._connections)
+        time.sleep(0.1)
+        (connection,) = searches(db)._idle
+        connection.used -= 2.0
+        assert found.search([1, 2, 3]).ids == []
+        assert len(served.server._lane._connections) == 1
+        assert searches(db)._unreachable == ""
