@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from bench.datasets import Dataset
 from bench.systems.base import Query
 from bench.systems.engine import COLLECTION, Served
@@ -26,9 +28,11 @@ from vectordb.requests import SearchRequest
 from vectordb.wire.search import search_to_parts
 from vectordb_client.transport.calls import PATHS
 from vectordb_client.transport.direct import DirectCalls
+from vectordb_client.transport.http2 import Failed
 
 CLIENTS = 8
 SECONDS = 2.0
+_PAUSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,13 @@ def main() -> None:
             calls.call(method, (messages[0],), None, ())
         ready.wait()
         while not over.is_set():
-            calls.call(method, (messages[(number + counts[number] * CLIENTS) % len(messages)],), None, ())
-            counts[number] += 1
+            try:
+                calls.call(method, (messages[(number + counts[number] * CLIENTS) % len(messages)],), None, ())
+                counts[number] += 1
+            except Failed as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+                time.sleep(_PAUSE)  # somebody else has the processors
         calls.close()
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(CLIENTS)]

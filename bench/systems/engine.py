@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 from bench.datasets import Dataset
 from bench.systems.base import WRITE_BATCH, Graph, Query, process_cpu
 from vectordb.cli.process import ServerProcess
-from vectordb.server.lane import AVAILABLE
 from vectordb.server.transports import GRPCIO, NATIVE
 from vectordb_client import connect
 
@@ -22,7 +22,7 @@ LANE = "lane"
 def transports() -> list[str]:
     """The ways to a server that can be had here: its transports, and the lane beside whichever it has."""
     native = [] if importlib.util.find_spec("pygrpc_native") is None else [NATIVE]
-    return [GRPCIO, *native, *([LANE] if AVAILABLE else [])]
+    return [GRPCIO, *native, *([LANE] if sys.platform == "linux" else [])]
 
 
 class Embedded:

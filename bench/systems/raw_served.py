@@ -100,8 +100,7 @@ def main() -> None:
     config = load({"max_workers": THREADS}, environment={})
     handlers = {CALL: grpc.unary_unary_rpc_method_handler(search)}
     if transport == LANE:
-        lane = Lane(THREADS + 1, config.max_message_bytes)
-        lane.answer({METHOD: handlers[CALL]})
+        lane = Lane({METHOD: handlers[CALL]}, CallBounds(THREADS, 100), config.max_message_bytes)
         lane.start()
         _serve(lane.address)
         lane.stop(0).wait()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from tests.waiting import wait_until
 from vectordb.errors import Closed
 from vectordb.server.entry import Entry
 from vectordb.server.lane import Lane
+from vectordb.server.transports import CallBounds
 from vectordb.wire.hpack import literal
 from vectordb_client import connect
 from vectordb_client.transport.direct import DirectCalls
@@ -53,11 +55,10 @@ def echo(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
     """The address of a server that gives messages back."""
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 8 << 20)])
     handler = grpc.unary_unary_rpc_method_handler(_echo)
-    lane = Lane(8, 8 << 20) if request.param == "lane" else None
+    lane = Lane({_PATH: handler}, CallBounds(8, 8), 8 << 20) if request.param == "lane" else None
     if lane is not None:
-        lane.answer({_PATH: handler})
         lane.start()
-        handler = Entry(lane=lane).wrap(_PATH, handler)
+        handler = Entry(lane=partial(getattr, lane, "address")).wrap(_PATH, handler)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(_SERVICE, {"Call": handler})])
     if request.param == "unix":
         address = f"unix:{tmp_path}/echo"

@@ -167,7 +167,7 @@ def test_a_call_that_cannot_be_begun_is_not_waited_for(
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     monkeypatch.setattr(server._methods[0], "pool", Shut())
-    assert server._handle(None, 7, 0, b"", None, ((), "", None)) is None
+    assert server._handle((None, 7, 0, b"", None, ((), "", None))) is None
     assert (front.numbers, ended, server._calls, server._drained.is_set()) == ([7], [True], {}, True)
 
 

@@ -74,6 +74,7 @@ class Server:
         self._metrics = _metrics() if config.metrics_listen else None
         self._spans = _spans() if config.tracing else None
         self._recall: RecallSampler | None = None
+        self._lane: Lane | None = None
         self._service = Service(self._scans, config.backup_to, config.max_message_bytes, self._audit)
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=CallPool(1, "vectordb-health")
@@ -99,8 +100,7 @@ class Server:
         if self._metrics is not None:
             wrappers.append(self._metrics)
         tells = self._spans is not None or config.slow_query_seconds is not None
-        self._lane = Lane(threads, config.max_message_bytes) if has_lane(config) else None
-        wrappers.append(Entry(self._spans, tells, self._lane))
+        wrappers.append(Entry(self._spans, tells, lambda: "" if self._lane is None else self._lane.address))
         bounds = CallBounds(threads, threads + config.max_streams + 1)
         server = grpc.server(self._pool, options=channel_options(config), maximum_concurrent_rpcs=bounds.most_calls)
         handlers = wrapped_handlers(self._service, wrappers)
@@ -108,8 +108,8 @@ class Server:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         answering = GrpcioServer(server, SERVICE, handlers)
         paths = {f"/{SERVICE}/{name}": handler for name, handler in handlers.items()}
-        if self._lane is not None:
-            self._lane.answer(paths)
+        if has_lane(config):
+            self._lane = Lane(paths, bounds, config.max_message_bytes)
         return answering if self.transport == GRPCIO else native(paths, answering, bounds, config)
 
     def start(self) -> str:

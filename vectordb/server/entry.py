@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,7 +13,6 @@ from vectordb.wire.errors import REQUEST_ID_KEY
 from vectordb.wire.http2 import LANE_KEY
 
 if TYPE_CHECKING:
-    from vectordb.server.lane import Lane
     from vectordb.server.tracing import Spans
 
 
@@ -23,10 +22,10 @@ class Entry(Wrapper):
     Args:
         spans: Makes the spans; None where calls are not traced.
         tell: Whether answers carry request ids that the client did not send.
-        lane: Its address is told to clients that ask for it; None where there is none.
+        lane: The address that clients are told who ask for the lane; empty where there is none.
     """
 
-    def __init__(self, spans: Spans | None = None, tell: bool = False, lane: Lane | None = None) -> None:
+    def __init__(self, spans: Spans | None = None, tell: bool = False, lane: Callable[[], str] = str) -> None:
         self._spans = spans
         self._tell = tell
         self._lane = lane
@@ -40,8 +39,8 @@ class Entry(Wrapper):
             named = tell or call.named
             if named or call.asks_for_lane:
                 trailing = [(REQUEST_ID_KEY, call.request_id)] if named else []
-                if lane is not None and call.asks_for_lane and lane.address:
-                    trailing.append((LANE_KEY, lane.address))
+                if call.asks_for_lane and (address := lane()):
+                    trailing.append((LANE_KEY, address))
                 context.set_trailing_metadata(tuple(trailing))
             token = CALL.set(call)
             try:

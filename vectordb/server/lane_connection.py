@@ -9,32 +9,30 @@ no room for: its client then makes the call at the main address.
 from __future__ import annotations
 
 import base64
+import itertools
 import logging
 import re
 import socket
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 import grpc
 
-from vectordb.server.arrivals import HERE, Arrivals
-from vectordb.server.unary_call import Abortion, Metadata, UnaryCall, oversized
+from vectordb.server.unary_call import Metadata, UnaryCall, oversized
 from vectordb.wire import http2
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
-from vectordb.wire.hpack import BadHeaders, headers_of, literal
+from vectordb.wire.hpack import headers_of, literal
 from vectordb.wire.http2 import ACK, DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, MESSAGE
 
 if TYPE_CHECKING:
     from vectordb.server.lane import Lane
+    from vectordb.server.unary_server import Method
 
 log = logging.getLogger("vectordb.server")
 
-Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
-
-_SILENCE = 60
-"""Seconds after which a silent connection is closed; its client opens another."""
+_SENDING, _READING = struct.pack("ll", 20, 0), struct.pack("ll", 0, 10_000)
+"""Seconds and microseconds that a thread waits for a peer to take what is sent, and to go on with what it has begun."""
 _READ = 1 << 16
 _MOST_BLOCKS = 32
 """Header blocks that are known again: they repeat, but for the time of calls that have little."""
@@ -58,17 +56,10 @@ class Broken(Exception):
     """The connection ends: its peer sends what is not had here, or has no room for an answer."""
 
 
-class LaneMethod(NamedTuple):
-    """What answers the calls of one method, and who counts them, where they are counted."""
-
-    behaviour: Behaviour
-    arrivals: Arrivals | None
-
-
 class _Request(NamedTuple):
     """What a header block says."""
 
-    method: LaneMethod | None
+    method: Method | None
     metadata: Metadata
     timeout: float | None
 
@@ -76,17 +67,40 @@ class _Request(NamedTuple):
 class LaneCall(UnaryCall):
     """The call of a connection."""
 
-    def __init__(self, data: bytes, request: _Request, connection: LaneConnection) -> None:
-        super().__init__(data, request.metadata, connection.peer, request.timeout)
+    def __init__(self, data: bytes, stream: int, request: _Request, method: Method, connection: LaneConnection) -> None:
+        super().__init__(next(_NUMBERS), data, request.metadata, connection.peer, request.timeout)
+        self.method = method
+        self._stream = stream
         self._connection = connection
 
     def is_active(self) -> bool:
         # Nobody waits at the socket while the call runs: it is looked at when somebody asks.
         return self.active and self._connection.is_open()
 
+    def respond(self, data: bytes, initial: Metadata | None, trailing: Metadata) -> None:
+        self._connection.answer(self._stream, data, initial, trailing)
+
+    def fail(self, status: grpc.StatusCode, text: str, trailing: Metadata = ()) -> None:
+        self._connection.end(self._stream, status, text, trailing)
+
+
+_NUMBERS = itertools.count(1)
+
+
+class _Coming:
+    """The call that is on its way: its stream, what it is, what has come of its message, and what is missing."""
+
+    __slots__ = ("excess", "missing", "pieces", "request", "stream")
+
+    def __init__(self, stream: int, request: _Request) -> None:
+        self.stream, self.request = stream, request
+        self.pieces: list[bytes | memoryview] = []
+        self.missing = -1
+        self.excess = 0  # the length of a message that is too long to be kept
+
 
 class LaneConnection:
-    """One connection, with a thread of its own.
+    """One connection. Used by one thread at a time: that which was told of something there, then its call's.
 
     Args:
         peer: Whose it is, for logs.
@@ -94,103 +108,116 @@ class LaneConnection:
 
     def __init__(self, lane: Lane, connected: socket.socket, peer: str) -> None:
         self._lane = lane
-        self._socket = connected
+        self.socket = connected
+        self.number = connected.fileno()
         self.peer = peer
         self._buffer = b""
+        self._frame: memoryview | None = None  # a long one, of which `_got` bytes have come
+        self._got = 0
+        self._greeted = False
+        self._coming: _Coming | None = None
         self._blocks: dict[bytes, _Request] = {}
-        self._busy = False
         # What the peer takes, by the protocol's defaults until it says otherwise.
         self._window = self._initial = http2.FIRST_WINDOW
         self._largest = http2.LEAST_FRAME
         self._received = 0
+        # Those that wait are threads of the server: not for long, when something has begun to come or to go.
+        connected.setblocking(True)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _READING)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SENDING)
 
-    # By its own thread
+    @property
+    def has_more(self) -> bool:
+        """Whether something was read that is yet to be looked at."""
+        return self._buffer != b""
 
-    def run(self) -> None:
-        """Answers calls until either end closes it."""
+    def read(self) -> LaneCall | None:
+        """The next call, if all of it is there, or comes in a moment.
+
+        Raises:
+            EOFError, Broken, BadHeaders, OSError, struct.error: The connection is at its end.
+        """
         try:
-            bound = struct.pack("ll", _SILENCE, 0)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bound)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
-            self._socket.sendall(_GREETING)
-            if self._take(len(http2.PREFACE)) != http2.PREFACE:
-                raise Broken("it does not begin as HTTP/2 does")
+            if not self._greeted:
+                if self._take(len(http2.PREFACE)) != http2.PREFACE:
+                    raise Broken("it does not begin as HTTP/2 does")
+                self._greeted = True
+                self.socket.sendall(_GREETING)
             while True:
-                stream, request, data = self._call()
-                # Whoever stops the lane does it the other way round, and so one of the two sees the other.
-                self._busy = True
-                if self._lane.ends():
-                    break
-                self._answer(stream, request, data)
-                self._busy = False
-                if self._lane.ends():
-                    break
-        except (EOFError, BlockingIOError):
-            pass  # the peer has gone, or is silent
-        except (Broken, BadHeaders, OSError, struct.error) as error:
-            log.debug("a connection of the lane ended: %s", error)
-        except Exception:
-            log.exception("a connection of the lane failed")
-        finally:
-            self._lane.forget(self)
-            self.close()
+                call = self._step()
+                if call is not None:
+                    return call
+        except BlockingIOError:
+            return None
 
-    def _call(self) -> tuple[int, _Request, bytes | int]:
-        """The next call: its stream, what it is, and its message, or the length of one that is too long to be kept."""
-        opened, request, pieces, missing = 0, None, list[bytes | memoryview](), -1
-        excess = 0
-        while True:
-            buffer = self._buffer
-            if len(buffer) < FRAME.size:
-                self._more()
-                continue
-            what, flags, stream = FRAME.unpack_from(buffer)
-            size, kind = what >> 8, what & 255
-            if kind != DATA:
-                if size > _MOST_HEADERS:
-                    raise Broken("a frame is too long")
-                data = self._take(FRAME.size + size)[FRAME.size :]
-                if kind != HEADERS:
-                    self._control(kind, flags, stream, data)
-                    if kind == http2.RST_STREAM and stream == opened:
-                        opened, request, pieces, missing = 0, None, [], -1
-                    continue
-                if flags & http2.ODD or not flags & END_HEADERS or flags & END_STREAM or opened or not stream & 1:
-                    raise Broken("a call does not begin as one does")
-                opened, request = stream, self._request(data)
-                continue
-            if request is None or stream != opened or flags & http2.ODD:
+    def _step(self) -> LaneCall | None:
+        """Reads a frame and does what it says; the call that is complete with it."""
+        while len(self._buffer) < FRAME.size and self._frame is None:
+            self._more()
+        what, flags, stream = FRAME.unpack_from(self._buffer if self._frame is None else self._frame)
+        size, kind = what >> 8, what & 255
+        coming = self._coming
+        if kind == DATA:
+            if coming is None or stream != coming.stream or flags & http2.ODD:
                 raise Broken("a message belongs to no call")
-            if missing < 0:
-                if size < MESSAGE.size:
-                    raise Broken("a message begins with too little")
-                while len(self._buffer) < FRAME.size + MESSAGE.size:
-                    self._more()
-                compressed, length = MESSAGE.unpack_from(self._buffer, FRAME.size)
-                if compressed:
-                    raise Broken("a message is compressed")
-                excess = length if length > self._lane.most_bytes else 0
-                missing = length + MESSAGE.size
-                piece = self._taken(FRAME.size + size)[FRAME.size + MESSAGE.size :]
-            else:
-                piece = self._taken(FRAME.size + size)[FRAME.size :]
-            self._received += size
-            missing -= size
-            if missing < 0 or (missing > 0) == bool(flags & END_STREAM):
-                raise Broken("a message is not as long as it says")
-            if not excess:
-                pieces.append(piece)
-            if self._received >= _GRANT:
-                self._socket.sendall(http2.window(self._received))
-                self._received = 0
-            if not missing:
-                if excess:
-                    return stream, request, excess
-                only = pieces[0]
-                return stream, request, only if len(pieces) == 1 and type(only) is bytes else b"".join(pieces)
+            return self._part(coming, size, bool(flags & END_STREAM))
+        if size > _MOST_HEADERS:
+            raise Broken("a frame is too long")
+        data = self._take(FRAME.size + size)[FRAME.size :]
+        if kind == HEADERS:
+            if flags & http2.ODD or not flags & END_HEADERS or flags & END_STREAM or coming or not stream & 1:
+                raise Broken("a call does not begin as one does")
+            self._coming = _Coming(stream, self._request(data))
+        else:
+            self._control(kind, flags, stream, data)
+            if kind == http2.RST_STREAM and coming is not None and stream == coming.stream:
+                self._coming = None
+        return None
+
+    def _part(self, coming: _Coming, size: int, last: bool) -> LaneCall | None:
+        """Reads a frame of a message; the call, if it is the last."""
+        skip = FRAME.size
+        if coming.missing < 0:
+            skip += MESSAGE.size
+            if size < MESSAGE.size:
+                raise Broken("a message begins with too little")
+            while len(self._buffer) < skip and self._frame is None:
+                self._more()
+            compressed, length = MESSAGE.unpack_from(self._frame or self._buffer, FRAME.size)
+            if compressed:
+                raise Broken("a message is compressed")
+            missing = length + MESSAGE.size - size
+        else:
+            missing = coming.missing - size
+        if missing < 0 or (missing > 0) == last:
+            raise Broken("a message is not as long as it says")
+        piece = self._taken(FRAME.size + size)[skip:]
+        if coming.missing < 0:
+            coming.excess = length if length > self._lane.most_bytes else 0
+        coming.missing = missing
+        if not coming.excess:
+            coming.pieces.append(piece)
+        self._received += size
+        if self._received >= _GRANT:
+            self.socket.sendall(http2.window(self._received))
+            self._received = 0
+        return None if missing else self._call(coming)
+
+    def _call(self, coming: _Coming) -> LaneCall | None:
+        self._coming = None
+        if coming.excess:
+            code, text, details = error_to_status(oversized(coming.excess, self._lane.most_bytes))
+            self._send_status(coming.stream, grpc.StatusCode[code], text, ((DETAILS_KEY, details),))
+            return None
+        if coming.request.method is None:
+            self._send_status(coming.stream, grpc.StatusCode.UNIMPLEMENTED, "the lane has no such method", ())
+            return None
+        pieces = coming.pieces
+        data = pieces[0] if len(pieces) == 1 and isinstance(pieces[0], bytes) else b"".join(pieces)
+        return LaneCall(data, coming.stream, coming.request, coming.request.method, self)
 
     def _more(self) -> None:
-        data = self._socket.recv(_READ)
+        data = self.socket.recv(_READ)
         if not data:
             raise EOFError
         self._buffer = self._buffer + data if self._buffer else data
@@ -203,18 +230,19 @@ class LaneConnection:
         return data
 
     def _taken(self, size: int) -> bytes | memoryview:
-        """So many bytes, of however many."""
-        have = len(self._buffer)
-        if size <= have or size <= _READ:
-            return self._take(size)
-        data = memoryview(bytearray(size))
-        data[:have] = self._buffer
-        self._buffer = b""
-        while have < size:
-            got = self._socket.recv_into(data[have:])
+        """So many bytes, of however many; those of a long frame that have come stay in place until the others have."""
+        if self._frame is None:
+            if size <= len(self._buffer) or size <= _READ:
+                return self._take(size)
+            self._frame, self._got = memoryview(bytearray(size)), len(self._buffer)
+            self._frame[: self._got] = self._buffer
+            self._buffer = b""
+        while self._got < size:
+            got = self.socket.recv_into(self._frame[self._got :])
             if not got:
                 raise EOFError
-            have += got
+            self._got += got
+        data, self._frame = self._frame, None
         return data
 
     def _control(self, kind: int, flags: int, stream: int, data: bytes) -> None:
@@ -225,14 +253,14 @@ class LaneConnection:
                         self._initial = value
                     elif name == http2.FRAME_SIZE:
                         self._largest = min(max(value, http2.LEAST_FRAME), http2.LARGEST_FRAME)
-                self._socket.sendall(http2.frame(http2.SETTINGS, ACK, 0, b""))
+                self.socket.sendall(http2.frame(http2.SETTINGS, ACK, 0, b""))
         elif kind == http2.WINDOW:
             (more,) = struct.unpack(">I", data)
             if stream == 0:
                 self._window += more
         elif kind == http2.PING:
             if not flags & ACK:
-                self._socket.sendall(http2.frame(http2.PING, ACK, 0, data))
+                self.socket.sendall(http2.frame(http2.PING, ACK, 0, data))
         elif kind in (http2.PUSH, http2.CONTINUATION):
             raise Broken(f"a frame of kind {kind} was not asked for")
         # Frames of kinds that are not known are passed over.
@@ -249,7 +277,7 @@ class LaneConnection:
         method, timeout, metadata = None, None, list[tuple[str, str | bytes]]()
         for name, value in headers_of(block):
             if name == ":path":
-                method = self._lane.methods.get(value)
+                method = self._lane.by_path.get(value)
             elif name == "grpc-timeout":
                 matched = _TIMEOUT.fullmatch(value)
                 if matched is None:
@@ -266,53 +294,33 @@ class LaneConnection:
                 metadata.append((name, value.decode("ascii", "replace")))
         return _Request(method, tuple(metadata), timeout)
 
-    def _answer(self, stream: int, request: _Request, data: bytes | int) -> None:
-        """Carries out a call and sends its answer."""
-        if isinstance(data, int):
-            code, message, details = error_to_status(oversized(data, self._lane.most_bytes))
-            self._send_status(stream, grpc.StatusCode[code], message, ((DETAILS_KEY, details),))
-            return
-        if request.method is None:
-            self._send_status(stream, grpc.StatusCode.UNIMPLEMENTED, "the lane has no such method", ())
-            return
-        behaviour, arrivals = request.method
-        call = LaneCall(data, request, self)
-        if arrivals is not None:
-            HERE.arrival = arrivals.come()
+    def answer(self, stream: int, data: bytes, initial: Metadata | None, trailing: Metadata) -> None:
+        """Sends a call's answer; what comes next is for whoever waits."""
         try:
-            response = self._carried_out(behaviour, call)
-            if response is None:
-                status = call.status or grpc.StatusCode.UNKNOWN
-                self._send_status(stream, status, call.text, call.trailing)
-            else:
-                self._send_answer(stream, response, call)
-        finally:
-            if arrivals is not None and (arrival := HERE.arrival) is not None:
-                HERE.arrival = None
-                arrivals.end(arrival)
-            call.end()
+            self._send_answer(stream, data, initial, trailing)
+            self._lane.wait_for(self)
+        except (OSError, Broken) as error:
+            self._lost(error)
 
-    def _carried_out(self, behaviour: Behaviour, call: LaneCall) -> bytes | None:
-        """The answer's message; None where the call has a status instead."""
+    def end(self, stream: int, status: grpc.StatusCode, text: str, trailing: Metadata) -> None:
+        """Sends how a call ended instead."""
         try:
-            response = behaviour(call.data, call)
-            if call.status in (None, grpc.StatusCode.OK):
-                return response
-        except Abortion:
-            pass
-        except Exception:
-            log.exception("a handler failed")
-            call.set_code(grpc.StatusCode.UNKNOWN)
-            call.set_details("the call failed in the server")
-        return None
+            self._send_status(stream, status, text, trailing)
+            self._lane.wait_for(self)
+        except OSError as error:
+            self._lost(error)
 
-    def _send_answer(self, stream: int, data: bytes, call: LaneCall) -> None:
+    def _lost(self, error: Exception) -> None:
+        log.debug("an answer of the lane did not arrive: %s", error)
+        self._lane.drop(self)
+
+    def _send_answer(self, stream: int, data: bytes, initial: Metadata | None, trailing: Metadata) -> None:
         size = len(data) + MESSAGE.size
         if size > self._window or size > self._initial:
             raise Broken("the peer has no room for an answer")
         self._window -= size
-        begin = _BEGINNING + _block(call.initial) if call.initial else _BEGINNING
-        end = _OK + _block(call.trailing) if call.trailing else _OK
+        begin = _BEGINNING + _block(initial) if initial else _BEGINNING
+        end = _OK + _block(trailing) if trailing else _OK
         parts: list[bytes | memoryview] = [FRAME.pack(len(begin) << 8 | HEADERS, END_HEADERS, stream), begin]
         if size <= self._largest:
             parts += (FRAME.pack(size << 8 | DATA, 0, stream), MESSAGE.pack(0, len(data)), data)
@@ -322,7 +330,7 @@ class LaneConnection:
                 piece = whole[start : start + largest]
                 parts += (FRAME.pack(len(piece) << 8 | DATA, 0, stream), piece)
         parts += (FRAME.pack(len(end) << 8 | HEADERS, END_HEADERS | END_STREAM, stream), end)
-        self._socket.sendall(b"".join(parts))
+        self.socket.sendall(b"".join(parts))
 
     def _send_status(self, stream: int, status: grpc.StatusCode, text: str, trailing: Metadata) -> None:
         block = b"".join(
@@ -333,33 +341,23 @@ class LaneConnection:
                 _block(trailing),
             )
         )
-        self._socket.sendall(http2.frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
-
-    # By any thread
+        self.socket.sendall(http2.frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
 
     def is_open(self) -> bool:
-        """Whether the peer is still there, as far as can be seen from here."""
+        """Whether the peer is still there, as far as can be seen from here. For any thread."""
         try:
-            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+            return self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
         except BlockingIOError:
             return True
         except OSError:
             return False
 
-    def stop(self) -> None:
-        """Ends it where no call runs; else its thread does, when it has answered."""
-        if not self._busy:
-            self.shut()
-
     def shut(self) -> None:
-        """Wakes its thread, which ends."""
+        """Wakes whoever waits for the peer. For any thread."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             log.debug("a connection of the lane was shut already")
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")

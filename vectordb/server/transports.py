@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +17,6 @@ import grpc
 
 from vectordb.errors import FailedPrecondition, InvalidArgument
 from vectordb.server.config import Config
-from vectordb.server.lane import AVAILABLE
 
 log = logging.getLogger("vectordb.server")
 
@@ -84,7 +84,7 @@ def chosen(config: Config) -> str:
 
 def has_lane(config: Config) -> bool:
     """Whether clients of this machine are offered the lane: not where calls are let in by certificate."""
-    return bool(config.lane) and AVAILABLE and not config.tls_cert
+    return bool(config.lane) and sys.platform == "linux" and not config.tls_cert
 
 
 def is_local(listen: str) -> bool:

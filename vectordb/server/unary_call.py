@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -33,6 +34,7 @@ class UnaryCall(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
     """One call, and what its handler sees of it.
 
     Args:
+        number: No other call of its server has it.
         data: The message.
         peer: Whose it is, as grpcio names peers.
         left: Seconds that it may take; None for as long as it likes.
@@ -47,7 +49,8 @@ class UnaryCall(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
     trailing: Metadata = ()
     _callbacks: tuple[Callable[[], None], ...] = ()
 
-    def __init__(self, data: bytes, metadata: Metadata, peer: str, left: float | None) -> None:
+    def __init__(self, number: int, data: bytes, metadata: Metadata, peer: str, left: float | None) -> None:
+        self.number = number
         self.data = data
         self._metadata, self._peer = metadata, peer
         self._deadline = None if left is None else time.monotonic() + left
@@ -58,9 +61,17 @@ class UnaryCall(grpc.ServicerContext):  # type: ignore[misc,unused-ignore]
     def time_remaining(self) -> float:
         return _FOREVER if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
+    @abstractmethod
+    def respond(self, data: bytes, initial: Metadata | None, trailing: Metadata) -> None:
+        """Sends the answer's message, and that all is well."""
+
+    @abstractmethod
+    def fail(self, status: grpc.StatusCode, text: str, trailing: Metadata = ()) -> None:
+        """Sends how it ended instead."""
+
     def cancel(self) -> None:
-        """Nothing here breaks off a call of a client."""
-        raise NotImplementedError
+        self.fail(grpc.StatusCode.CANCELLED, "cancelled by the server")
+        self.end()
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         with _ends:
