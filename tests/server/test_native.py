@@ -91,7 +91,7 @@ def test_its_threads_end_with_it(handlers: Callable[..., Any]) -> None:
     mine = [thread.name for thread in threading.enumerate() if thread not in before]
     assert len([name for name in mine if name.startswith("vectordb-rpc")]) == 9
     served.close()
-    wait_until(lambda: not [t for t in threading.enumerate() if t not in before and t.name.startswith("vectordb-rpc")])
+    wait_until(lambda: not [t for t in threading.enumerate() if t not in before and t.name in (*mine, "vectordb-crew")])
 
 
 class SlowlyBack:

@@ -2,12 +2,18 @@
 
 The threads that carry calls out receive them by themselves: handing each call from a dispatching thread to a worker is
 a third of a bare call's cost. Two of those that are free wait for calls, and whoever receives one alone carries it out;
-what comes in numbers is counted, refused or noted at once, and wakes as many others as it needs.
+what comes in numbers is counted, refused or noted at once, and wakes others.
+
+Not as many as there are calls: threads that compute take the interpreter's lock from each other, a dozen times a
+search, and each time costs more than what it is taken for. A *crew* of one more than there are processors gets through
+a fifth more calls than a thread for each. Calls that may wait for the disk (writes) do not count. Whether the crew is
+stuck, with calls that last, is looked at every few milliseconds, and while it is it grows.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -40,6 +46,8 @@ _TURNS = 64
 """A busy thread looks so seldom whether the process ends; one that got no call, each time."""
 FAILED = grpc.StatusCode.UNKNOWN, "the call failed in the server"
 """What a client is told of a handler's defect."""
+_STUCK, _CALM = 0.005, 40
+"""Seconds without a call that begins or ends, and looks without anything to see before nobody looks any more."""
 _LINGER = 0.1
 """Seconds between the last answer and the end of all connections, within the grace: ``close`` drops what is still on
 its way out, and the front does not tell when that has gone."""
@@ -86,6 +94,13 @@ class UnaryServer(ABC):
         self._running = 0  # guarded by self._lock
         self._receiving = 0  # guarded by self._lock
         self._idle = 0  # guarded by self._lock; threads that wait at self._parked
+        self._away = 0  # guarded by self._lock; threads that carry out calls which do not compute
+        # All of the next guarded by self._lock.
+        self._usual = self._crew = len(os.sched_getaffinity(0)) + 1
+        self._progress = 0  # calls that were begun, and that ended
+        self._watched = False  # whether somebody looks after the crew, or waits for this to be released:
+        self._watch = threading.Lock()
+        self._watch.acquire()
         # Guarded by self._lock: threads that will look for a call in a moment. One that is about to answer counts: its
         # client may send the next call before it gets the GIL again, and a thread more would only make that harder.
         self._coming = 0
@@ -108,9 +123,14 @@ class UnaryServer(ABC):
         """Ends all connections, once no call runs any more, or their time is over; ``seconds`` of it are left."""
 
     def _begin(self) -> None:
-        """Starts the threads that receive."""
+        """Starts the threads that receive, and the one that looks after the crew."""
         for _ in range(_RECEIVERS):
             self._add_thread()
+        try:
+            threading.Thread(target=self._look_after, name="vectordb-crew", daemon=True).start()
+        except RuntimeError:
+            tell_of_no_threads()
+            self._crew = self._workers
 
     def _add_thread(self) -> None:
         with self._lock:
@@ -156,32 +176,103 @@ class UnaryServer(ABC):
             turn += 1
             with self._lock:
                 self._coming -= 1
-                found = self._waiting.popleft() if self._waiting and self._running < self._workers else None
-                enough = self._receiving >= _RECEIVERS
-                if found is not None:
-                    self._running += 1
-                elif enough:
+                found, more = None, 0
+                parks = self._threads - self._idle - self._away > self._crew
+                if not parks and self._waiting and self._running < self._workers:
+                    found = self._waiting.popleft()
+                    more = self._begun(found[0])
+                elif parks or self._receiving >= _RECEIVERS:
+                    parks = True
                     self._idle += 1
+                    if self._waiting:
+                        self._need_watch()
                 else:
                     self._receiving += 1
+            if parks:
+                self._parked.get()
+                continue
             if found is None:
-                if enough:
-                    self._parked.get()
-                    continue
                 events = receive(_BATCH, _WAIT_MS)
                 if not events:
                     turn = 0
                 found = self._received(events or ())
             if found is not None:
-                self._run(*found, self._ended)
+                self._wake(more)
+                self._run(*found, partial(self._ended, found[0]))
+        with self._lock:
+            self._need_watch()
         for _ in range(self._threads):
             self._parked.put(None)
 
-    def _ended(self) -> None:
+    def _begun(self, method: Method) -> int:
+        """A thread begins with a call (under self._lock); how many others it takes now."""
+        self._running += 1
+        self._progress += 1
+        if method.arrivals is None:
+            self._away += 1
+            return self._needed()
+        if not self._receiving + self._coming:
+            self._need_watch()
+        return 0
+
+    def _ended(self, method: Method) -> None:
         """A thread of this server has carried out its call, and will look for another once it has answered."""
         with self._lock:
             self._running -= 1
             self._coming += 1
+            self._progress += 1
+            if method.arrivals is None:
+                self._away -= 1
+
+    def _needed(self) -> int:
+        """How many threads are to be woken (under self._lock): one for each call that waits, and another to receive
+        where nobody does, as far as the crew goes."""
+        needed = len(self._waiting) + (self._receiving == 0) - self._coming
+        room = self._crew - (self._threads - self._idle - self._away)
+        if needed > room:
+            self._need_watch()
+        return max(0, min(needed, room))
+
+    def _wake(self, needed: int) -> None:
+        """Wakes so many threads, or starts them."""
+        if not needed:
+            return
+        with self._lock:
+            wake = min(self._idle, needed)
+            self._idle -= wake
+            self._coming += wake
+        for _ in range(wake):
+            self._parked.put(None)
+        for _ in range(needed - wake):
+            self._add_thread()
+
+    def _need_watch(self) -> None:
+        """All of the crew are busy, or about to be (under self._lock)."""
+        if not self._watched:
+            self._watched = True
+            self._watch.release()
+
+    def _look_after(self) -> None:
+        """Lets the crew grow while it is stuck, and shrink to its usual size again."""
+        while not self._closed:
+            self._watch.acquire()
+            before, calm = -1, 0
+            while calm < _CALM and not self._closed:
+                time.sleep(_STUCK)
+                with self._lock:
+                    busy = bool(self._waiting) or not self._receiving + self._coming
+                    stuck = busy and self._progress == before
+                    before = self._progress
+                    calm = 0 if busy else calm + 1
+                    if stuck:
+                        active = self._threads - self._idle - self._away
+                        self._crew = max(self._crew, active + max(1, len(self._waiting)))
+                    elif self._crew > self._usual:
+                        self._crew -= 1
+                    if calm == _CALM:
+                        self._watched, self._crew = False, self._usual
+                    needed = self._needed() if stuck else 0
+                self._wake(needed)
 
     def _received(self, events: Sequence[Any]) -> tuple[Method, UnaryCall] | None:
         """Refuses what is refused at once; for the rest there are threads afterwards. The call that this one is to
@@ -193,20 +284,14 @@ class UnaryServer(ABC):
             waiting = len(self._waiting) + len(taken)
             if waiting == len(taken) == 1 and self._receiving + self._coming and self._running < self._workers:
                 # As mostly: nobody has to be woken.
-                self._running += 1
-                return taken[0]
-            self._coming += 1
-            self._waiting.extend(taken)
-            # For each call that waits one thread, and another to receive where nobody does.
-            needed = max(0, waiting + (self._receiving == 0) - self._coming)
-            wake = min(self._idle, needed)
-            self._idle -= wake
-            self._coming += wake
-        for _ in range(wake):
-            self._parked.put(None)
-        for _ in range(needed - wake):
-            self._add_thread()
-        return None
+                more = self._begun(taken[0][0])
+            else:
+                self._coming += 1
+                self._waiting.extend(taken)
+                more = self._needed()
+                taken = []
+        self._wake(more)
+        return taken[0] if taken else None
 
     def _take(self, method: Method, call: UnaryCall) -> tuple[Method, UnaryCall] | None:
         """Notes a call; refuses it, or hands it to the pool of its method, or returns it."""
