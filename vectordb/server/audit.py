@@ -3,7 +3,8 @@
     {"time": "2026-01-31T12:00:00.123456+00:00", "peer": "ipv4:10.0.0.7:51234", "key": "ingest", "call": "delete",
      "collection": "docs", "outcome": "ok"}
 
-It names keys and collections; it never holds a key, a vector, a filter's values or a record.
+The peer of a call over the lane is named by its process and user: ``unix:pid=4711,uid=1000``. The log names keys and
+collections; it never holds a key, a vector, a filter's values or a record.
 """
 
 from __future__ import annotations

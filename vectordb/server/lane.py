@@ -59,6 +59,7 @@ class Lane(UnaryServer):
     """
 
     _name = "vectordb-lane"
+    _outlives_main = True  # as grpcio beside it does, for whoever shares a folder
 
     def __init__(self, handlers: Mapping[str, grpc.RpcMethodHandler], bounds: CallBounds, most_bytes: int) -> None:
         super().__init__({path: one for path, one in handlers.items() if _is_short(one)}, bounds, most_bytes)

@@ -80,6 +80,8 @@ class UnaryServer(ABC):
 
     _name = "vectordb-rpc"
     """What its threads are called."""
+    _outlives_main = False
+    """Whether it serves on when the main thread has ended, for as long as others keep the process."""
 
     def __init__(self, handlers: Mapping[str, grpc.RpcMethodHandler], bounds: CallBounds, most_bytes: int) -> None:
         unary = {path: handler.unary_unary for path, handler in handlers.items() if handler.unary_unary is not None}
@@ -141,7 +143,8 @@ class UnaryServer(ABC):
             self._coming += 1
             number = self._threads
         try:
-            threading.Thread(target=self._work, name=f"{self._name}_{number}").start()
+            name, daemon = f"{self._name}_{number}", self._outlives_main
+            threading.Thread(target=self._work, name=name, daemon=daemon).start()
         except RuntimeError:
             with self._lock:
                 self._threads -= 1
@@ -172,7 +175,7 @@ class UnaryServer(ABC):
         receive, main = self._receive, threading.main_thread()
         turn = 0
         # A process that ends without having stopped its server is not kept by these threads.
-        while not self._closed and (turn % _TURNS or main.is_alive()):
+        while not self._closed and (self._outlives_main or turn % _TURNS or main.is_alive()):
             turn += 1
             with self._lock:
                 self._coming -= 1
