@@ -502,3 +502,43 @@ def test_a_call_waits_for_a_thread_where_there_are_no_more(
         wait_until(lambda: served.server._admission.running == 2)
         served.backend.block.set()
         assert [call.result(10).ids for call in calls] == [[]] * 8
+
+
+def test_the_crew_grows_while_its_calls_last_and_shrinks_again(serve: Callable[..., Any]) -> None:
+    served = serve()
+    docs(served)
+    lane = served.server._lane
+    with connect(served.address) as db, ThreadPoolExecutor(10) as pool:
+        found = db.collection("docs")
+        for _ in range(20):
+            found.search([1, 2, 3])
+        assert (lane._threads, lane._crew) == (2, lane._usual)
+        served.backend.block = threading.Event()
+        held = [pool.submit(found.search, [1, 2, 3]) for _ in range(lane._usual + 4)]
+        wait_until(lambda: served.server._admission.running >= lane._usual + 2)
+        assert lane._crew > lane._usual
+        # Others are heard meanwhile, although more calls run than there are usually threads.
+        assert found.upsert(["a"], [[1, 2, 3]], timeout=10).count == 1
+        served.backend.block.set()
+        assert all(call.result(10) is not None for call in held)
+        wait_until(lambda: lane._crew == lane._usual and not lane._watched)
+        assert found.search([1, 2, 3]).ids == ["a"]
+
+
+def test_writes_wait_for_the_disk_and_not_for_each_others_threads(serve: Callable[..., Any]) -> None:
+    served = serve()
+    docs(served)
+    together = threading.Barrier(8)
+    inner = served.backend.write
+
+    def write(collection: str, request: Any) -> Any:
+        together.wait(20)
+        return inner(collection, request)
+
+    with connect(served.address) as db, ThreadPoolExecutor(8) as pool:
+        found = db.collection("docs")
+        found.search([1, 2, 3])
+        served.backend.write = write
+        writes = [pool.submit(found.upsert, [str(i)], [[1, 2, 3]]) for i in range(8)]
+        assert [written.result(30).count for written in writes] == [1] * 8
+        assert served.server._lane._away == 0
