@@ -542,3 +542,21 @@ def test_writes_wait_for_the_disk_and_not_for_each_others_threads(serve: Callabl
         writes = [pool.submit(found.upsert, [str(i)], [[1, 2, 3]]) for i in range(8)]
         assert [written.result(30).count for written in writes] == [1] * 8
         assert served.server._lane._away == 0
+
+
+def test_a_call_is_answered_once(echo: Echo) -> None:
+    def cancelled(data: bytes, context: Any) -> bytes:
+        context.cancel()
+        return data
+
+    usual, echo.handle = echo.handle, cancelled  # type: ignore[method-assign]
+    with echo.connected() as connection:
+        connection.sendall(_BEGIN + call_of(b"first"))
+        found = b""
+        while literal("grpc-status", b"1") not in found:
+            found += connection.recv(1 << 16)
+        echo.handle = usual  # type: ignore[method-assign]
+        connection.sendall(call_of(b"second", 3))
+        while answer_of(b"second", 3) not in found:
+            found += connection.recv(1 << 16)
+    assert answer_of(b"first") not in found

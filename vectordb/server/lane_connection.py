@@ -67,6 +67,8 @@ class _Request(NamedTuple):
 class LaneCall(UnaryCall):
     """The call of a connection."""
 
+    _answered = False
+
     def __init__(self, data: bytes, stream: int, request: _Request, method: Method, connection: LaneConnection) -> None:
         super().__init__(next(_NUMBERS), data, request.metadata, connection.peer, request.timeout)
         self.method = method
@@ -78,10 +80,14 @@ class LaneCall(UnaryCall):
         return self.active and self._connection.is_open()
 
     def respond(self, data: bytes, initial: Metadata | None, trailing: Metadata) -> None:
-        self._connection.answer(self._stream, data, initial, trailing)
+        if not self._answered:
+            self._answered = True
+            self._connection.answer(self._stream, data, initial, trailing)
 
     def fail(self, status: grpc.StatusCode, text: str, trailing: Metadata = ()) -> None:
-        self._connection.end(self._stream, status, text, trailing)
+        if not self._answered:
+            self._answered = True
+            self._connection.end(self._stream, status, text, trailing)
 
 
 _NUMBERS = itertools.count(1)
@@ -142,7 +148,7 @@ class LaneConnection:
                 if self._take(len(http2.PREFACE)) != http2.PREFACE:
                     raise Broken("it does not begin as HTTP/2 does")
                 self._greeted = True
-                self.socket.sendall(_GREETING)
+                self._reply(_GREETING)
             while True:
                 call = self._step()
                 if call is not None:
@@ -199,7 +205,7 @@ class LaneConnection:
             coming.pieces.append(piece)
         self._received += size
         if self._received >= _GRANT:
-            self.socket.sendall(http2.window(self._received))
+            self._reply(http2.window(self._received))
             self._received = 0
         return None if missing else self._call(coming)
 
@@ -253,14 +259,14 @@ class LaneConnection:
                         self._initial = value
                     elif name == http2.FRAME_SIZE:
                         self._largest = min(max(value, http2.LEAST_FRAME), http2.LARGEST_FRAME)
-                self.socket.sendall(http2.frame(http2.SETTINGS, ACK, 0, b""))
+                self._reply(http2.frame(http2.SETTINGS, ACK, 0, b""))
         elif kind == http2.WINDOW:
             (more,) = struct.unpack(">I", data)
             if stream == 0:
                 self._window += more
         elif kind == http2.PING:
             if not flags & ACK:
-                self.socket.sendall(http2.frame(http2.PING, ACK, 0, data))
+                self._reply(http2.frame(http2.PING, ACK, 0, data))
         elif kind in (http2.PUSH, http2.CONTINUATION):
             raise Broken(f"a frame of kind {kind} was not asked for")
         # Frames of kinds that are not known are passed over.
@@ -331,6 +337,13 @@ class LaneConnection:
                 parts += (FRAME.pack(len(piece) << 8 | DATA, 0, stream), piece)
         parts += (FRAME.pack(len(end) << 8 | HEADERS, END_HEADERS | END_STREAM, stream), end)
         self.socket.sendall(b"".join(parts))
+
+    def _reply(self, frames: bytes) -> None:
+        """Sends what is no answer of a call, while one is read."""
+        try:
+            self.socket.sendall(frames)
+        except BlockingIOError:
+            raise Broken("the peer takes nothing") from None
 
     def _send_status(self, stream: int, status: grpc.StatusCode, text: str, trailing: Metadata) -> None:
         block = b"".join(
