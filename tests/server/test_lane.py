@@ -46,7 +46,8 @@ from vectordb.wire import http2
 from vectordb.wire.hpack import literal
 from vectordb.wire.search import search_to_parts
 from vectordb_client import connect
-from vectordb_client.transport.direct import DirectCalls
+from vectordb_client.transport.direct import DirectCalls, _connected
+from vectordb_client.transport.http2 import Elsewhere
 from vectordb_proto.v1 import service_pb2 as pb
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no lane on this system")
@@ -622,6 +623,94 @@ def test_who_is_let_in_while_it_closes_is_let_go() -> None:
         lane._let_in(theirs)
         assert ours.recv(1 << 16) == b""
         assert not lane._connections
+
+
+def test_a_connection_that_has_ended_ends_no_process() -> None:
+    """SIGPIPE ends a process that has it as the system does by itself, as tools whose output is piped often have."""
+    code = f"""
+import signal, socket, sys, threading, time
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+sys.path[:0] = {sys.path!r}
+import grpc
+from vectordb.server.lane import Lane
+from vectordb.server.transports import CallBounds
+from vectordb_client.transport.http2 import Connection
+gone, tried = threading.Event(), threading.Event()
+def handle(data, context):
+    gone.wait(10)
+    context.add_callback(tried.set)
+    return bytes(100)
+lane = Lane({{{_PATH!r}: grpc.unary_unary_rpc_method_handler(handle)}}, CallBounds(4, 4), 1 << 20)
+lane.start()
+connected = socket.socket(socket.AF_UNIX)
+connected.connect("\\0" + lane.address.removeprefix("unix-abstract:"))
+connected.sendall({_BEGIN + call_of(b"call")!r})
+while not lane._calls:
+    time.sleep(0.01)
+connected.close()
+gone.set()
+while lane._calls or lane._connections:
+    time.sleep(0.01)
+ours, theirs = socket.socketpair()
+connection = Connection(ours)
+theirs.close()
+try:
+    connection.exchange(b"", (b"data",), None)
+except BrokenPipeError:
+    print("both live")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "both live"), done.stderr
+
+
+def test_a_server_that_takes_no_connections_keeps_no_call_waiting_for_ever() -> None:
+    """As one that was stopped: its queue of connections fills, and behind it a call of ``connect`` waits."""
+    name = f"vectordb-{os.getpid()}-{'1' * 32}"
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket() as main, ThreadPoolExecutor(1) as pool:
+        listening.bind(f"\0{name}")
+        listening.listen(0)
+        main.bind(("127.0.0.1", 0))  # and nobody listens
+        calls = DirectCalls(f"127.0.0.1:{main.getsockname()[1]}")
+        calls._lane = f"unix-abstract:{name}"
+        queued = list[socket.socket]()
+
+        def queue_up() -> None:
+            queued.append(socket.socket(socket.AF_UNIX))
+            queued[-1].setblocking(False)
+            queued[-1].connect(f"\0{name}")
+
+        try:
+            with pytest.raises(BlockingIOError):
+                without_end(queue_up)
+            with pytest.raises(Elsewhere):
+                pool.submit(calls.call, "/test.Echo/Call", (b"",), 1.0, ()).result(10)
+            assert calls._unreachable == f"unix-abstract:{name}"
+        finally:
+            for connection in queued:
+                connection.close()
+            listening.close()  # whoever waits is told
+            calls.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_name_that_another_user_has_taken_gets_nothing_though_its_process_has_the_number() -> None:
+    address = f"unix-abstract:vectordb-{os.getpid()}-{'2' * 32}"
+    code = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+from vectordb_client.transport.direct import _connected
+os.setuid(65534)
+try:
+    _connected({address!r})
+except ConnectionRefusedError as error:
+    print(error)
+"""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(named(address))
+        listening.listen()
+        _connected(address).close()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip().endswith("of user 0")
 
 
 def test_where_it_has_no_room_a_client_uses_the_address_that_it_was_given(serve: Callable[..., Any]) -> None:
