@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import struct
@@ -33,8 +34,11 @@ from vectordb.errors import (
     Unavailable,
 )
 from vectordb.requests import CreateRequest, SearchRequest
+from vectordb.server import unary_server
+from vectordb.server.arrivals import ArrivalPool, Arrivals
 from vectordb.server.config import load
 from vectordb.server.lane import Lane
+from vectordb.server.lane_connection import LaneConnection
 from vectordb.server.transports import CallBounds, has_lane
 from vectordb.server.unary_call import UnaryCall
 from vectordb.types import CollectionConfig
@@ -42,7 +46,8 @@ from vectordb.wire import http2
 from vectordb.wire.hpack import literal
 from vectordb.wire.search import search_to_parts
 from vectordb_client import connect
-from vectordb_client.transport.direct import DirectCalls
+from vectordb_client.transport.direct import DirectCalls, _connected
+from vectordb_client.transport.http2 import Elsewhere
 from vectordb_proto.v1 import service_pb2 as pb
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no lane on this system")
@@ -394,6 +399,318 @@ def test_half_a_call_keeps_nobody_waiting(echo: Echo) -> None:
     finally:
         for connection in stalled:
             connection.close()
+
+
+def test_half_calls_cost_nothing_until_more_of_them_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, reads = LaneConnection.read, list[None]()
+
+    def counted(connection: LaneConnection) -> Any:
+        reads.append(None)
+        return read(connection)
+
+    monkeypatch.setattr(LaneConnection, "read", counted)
+    echo = Echo(100)
+    stalled = [echo.connected() for _ in range(50)]
+    for connection in stalled:
+        connection.sendall(_BEGIN + call_of(b"never")[:-2])
+    wait_until(lambda: len(echo.lane._connections) == 50)
+    began = time.monotonic()
+    assert answer_of(b"on") in echo.sent(_BEGIN + call_of(b"on"))
+    assert time.monotonic() - began < 0.4
+    time.sleep(0.2)
+    reads.clear()
+    time.sleep(0.2)
+    assert reads == []
+    for connection in stalled:
+        connection.sendall(call_of(b"never")[-2:])
+    for connection in stalled:
+        assert received_until(connection, answer_of(b"never"))
+        connection.close()
+    assert echo.lane.stop(5.0).wait(10)
+
+
+def without_end(step: Callable[[], object]) -> None:
+    while True:
+        step()
+
+
+def received_until(connection: socket.socket, wanted: bytes) -> bool:
+    found = bytearray()
+    while wanted not in found[-len(wanted) - (1 << 16) :]:
+        piece = _received(connection)
+        if not piece:
+            return False
+        found += piece
+    return True
+
+
+def test_a_call_that_comes_byte_by_byte_keeps_no_thread(echo: Echo) -> None:
+    done = threading.Event()
+    head = http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.FRAME.pack(60_000 << 8, 1, 1)
+
+    def trickle(connection: socket.socket) -> None:
+        connection.sendall(_BEGIN + head + struct.pack(">BI", 0, 59_995))
+        while not done.wait(0.002):
+            connection.sendall(b".")
+
+    with ThreadPoolExecutor(2) as pool, echo.connected() as first, echo.connected() as second:
+        trickling = [pool.submit(trickle, connection) for connection in (first, second)]
+        wait_until(lambda: len(echo.lane._connections) == 2)
+        time.sleep(0.05)
+        try:
+            for _ in range(5):
+                assert answer_of(b"on") in echo.sent(_BEGIN + call_of(b"on"))
+        finally:
+            done.set()
+        for one in trickling:
+            one.result(10)
+
+
+_WIDE = http2.settings((http2.FIRST_WINDOW_SIZE, http2.LARGEST_WINDOW)) + http2.window(
+    http2.LARGEST_WINDOW - http2.FIRST_WINDOW
+)
+
+
+def test_who_does_not_read_the_answer_keeps_only_its_own_thread() -> None:
+    echo, long = Echo(20), bytes(4_000_000)
+    echo.handle = lambda data, _: long if data == b"long" else data  # type: ignore[method-assign]
+    stopped = [echo.connected() for _ in range(6)]
+    try:
+        for connection in stopped:
+            connection.sendall(http2.PREFACE + _WIDE + call_of(b"long"))
+        wait_until(lambda: echo.lane._away == 6)
+        for _ in range(5):
+            assert answer_of(b"on") in echo.sent(_BEGIN + call_of(b"on"))
+        # Those that read at last have all of it, and their next call.
+        for connection in stopped[:3]:
+            assert received_until(connection, http2.frame(http2.HEADERS, 5, 1, literal("grpc-status", b"0")))
+            connection.sendall(call_of(b"again", 3))
+            assert received_until(connection, answer_of(b"again", 3))
+    finally:
+        for connection in stopped:
+            connection.close()
+    wait_until(lambda: echo.lane._away == 0)
+    assert echo.lane.stop(5.0).wait(10)
+
+
+def test_who_reads_nothing_that_it_has_asked_for_is_let_go(echo: Echo) -> None:
+    asked = http2.frame(http2.PING, 0, 0, b"12345678") * 1000
+    deaf = [echo.connected() for _ in range(3)]
+    try:
+        for connection in deaf:
+            connection.sendall(_BEGIN)
+            connection.settimeout(0.5)
+            with pytest.raises(OSError, match=r"Broken pipe|reset|timed out"):
+                without_end(lambda connection=connection: connection.sendall(asked))  # type: ignore[misc]
+        assert answer_of(b"on") in echo.sent(_BEGIN + call_of(b"on"))
+        wait_until(lambda: not echo.lane._connections)
+    finally:
+        for connection in deaf:
+            connection.close()
+
+
+def test_a_thread_that_comes_too_late_for_the_crew_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of the crew takes a call that lasts, and counts on one who answers a write to receive: that one finds
+    the crew complete."""
+    written, answering, go_on, release = (threading.Event() for _ in range(4))
+    held = list[bytes]()
+    answer = LaneConnection.answer
+
+    def slowly(connection: LaneConnection, stream: int, data: bytes, *rest: Any) -> None:
+        if data == b"write":
+            answering.set()
+            go_on.wait(20)
+        answer(connection, stream, data, *rest)
+
+    def search(data: bytes, _: Any) -> bytes:
+        if data == b"long":
+            held.append(data)
+            release.wait(20)
+        return data
+
+    search.experimental_thread_pool = ArrivalPool(Arrivals(100, 100, lambda: 0), 1, "none")  # type: ignore[attr-defined]
+    monkeypatch.setattr(LaneConnection, "answer", slowly)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(unary_server, "_WAIT_MS", 2000)  # the one who receives does so until a call comes
+    handlers = {_PATH: search, "/test.Echo/Write": lambda data, _: (written.wait(20), data)[1]}
+    lane = Lane(
+        {path: grpc.unary_unary_rpc_method_handler(behaviour) for path, behaviour in handlers.items()},
+        CallBounds(20, 20),
+        1 << 20,
+    )
+    lane.start()
+    opened = list[socket.socket]()
+
+    def there() -> socket.socket:
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connected.settimeout(5)
+        opened.append(connected)
+        connected.connect(named(lane.address))
+        connected.sendall(_BEGIN)
+        return connected
+
+    def sent(connected: socket.socket, data: bytes, path: str = _PATH) -> socket.socket:
+        connected.sendall(call_of(data, head=b"\x83\x86" + literal(":path", path.encode())))
+        return connected
+
+    try:
+        for number in range(2):
+            sent(there(), b"long")
+            wait_until(lambda number=number: len(held) == number + 1)  # type: ignore[misc]
+        write, last, quick = sent(there(), b"write", "/test.Echo/Write"), there(), there()
+        wait_until(lambda: lane._away == 1)
+        wait_until(lambda: not lane._watched)
+        written.set()
+        assert answering.wait(5)
+        sent(last, b"long")
+        wait_until(lambda: len(held) == 3)
+        go_on.set()
+        assert received_until(write, answer_of(b"write"))
+        assert received_until(sent(quick, b"quick"), answer_of(b"quick"))
+    finally:
+        for event in (written, go_on, release):
+            event.set()
+        assert lane.stop(5.0).wait(10)
+        for connected in opened:
+            connected.close()
+
+
+def test_without_a_file_for_it_a_connection_is_ended_at_once(echo: Echo) -> None:
+    """Else its client would wait for an answer until its time is over, and the lane's threads never rest."""
+    waiting = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(20)]
+    limits, taken = resource.getrlimit(resource.RLIMIT_NOFILE), list[int]()
+    with echo.connected() as there:
+        there.sendall(_BEGIN + call_of(b"one"))
+        assert received_until(there, answer_of(b"one"))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (waiting[-1].fileno() + 20, limits[1]))
+            with pytest.raises(OSError, match="Too many open files"):
+                without_end(lambda: taken.append(os.dup(there.fileno())))
+            for connection in waiting:
+                connection.settimeout(10)
+                connection.connect(named(echo.lane.address))
+                assert _received(connection) == b""
+            there.sendall(call_of(b"two", 3))
+            assert received_until(there, answer_of(b"two", 3))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for number in taken:
+                os.close(number)
+            for connection in waiting:
+                connection.close()
+    assert answer_of(b"on") in echo.sent(_BEGIN + call_of(b"on"))
+
+
+def test_where_the_system_gives_no_such_socket_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under systemd's RestrictAddressFamilies, say."""
+
+    def refused(*_: Any) -> socket.socket:
+        raise OSError(97, "Address family not supported by protocol")
+
+    lane = Lane({}, CallBounds(4, 4), 1 << 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", refused)
+        lane.start()
+    assert lane.address == ""
+    assert lane.stop(0).wait(10)
+
+
+def test_who_is_let_in_while_it_closes_is_let_go() -> None:
+    lane = Lane({}, CallBounds(4, 4), 1 << 20)
+    lane._closed = True
+    ours, theirs = socket.socketpair()
+    with ours:
+        lane._let_in(theirs)
+        assert ours.recv(1 << 16) == b""
+        assert not lane._connections
+
+
+def test_a_connection_that_has_ended_ends_no_process() -> None:
+    """SIGPIPE ends a process that has it as the system does by itself, as tools whose output is piped often have."""
+    code = f"""
+import signal, socket, sys, threading, time
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+sys.path[:0] = {sys.path!r}
+import grpc
+from vectordb.server.lane import Lane
+from vectordb.server.transports import CallBounds
+from vectordb_client.transport.http2 import Connection
+gone, tried = threading.Event(), threading.Event()
+def handle(data, context):
+    gone.wait(10)
+    context.add_callback(tried.set)
+    return bytes(100)
+lane = Lane({{{_PATH!r}: grpc.unary_unary_rpc_method_handler(handle)}}, CallBounds(4, 4), 1 << 20)
+lane.start()
+connected = socket.socket(socket.AF_UNIX)
+connected.connect("\\0" + lane.address.removeprefix("unix-abstract:"))
+connected.sendall({_BEGIN + call_of(b"call")!r})
+while not lane._calls:
+    time.sleep(0.01)
+connected.close()
+gone.set()
+while lane._calls or lane._connections:
+    time.sleep(0.01)
+ours, theirs = socket.socketpair()
+connection = Connection(ours)
+theirs.close()
+try:
+    connection.exchange(b"", (b"data",), None)
+except BrokenPipeError:
+    print("both live")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "both live"), done.stderr
+
+
+def test_a_server_that_takes_no_connections_keeps_no_call_waiting_for_ever() -> None:
+    """As one that was stopped: its queue of connections fills, and behind it a call of ``connect`` waits."""
+    name = f"vectordb-{os.getpid()}-{'1' * 32}"
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket() as main, ThreadPoolExecutor(1) as pool:
+        listening.bind(f"\0{name}")
+        listening.listen(0)
+        main.bind(("127.0.0.1", 0))  # and nobody listens
+        calls = DirectCalls(f"127.0.0.1:{main.getsockname()[1]}")
+        calls._lane = f"unix-abstract:{name}"
+        queued = list[socket.socket]()
+
+        def queue_up() -> None:
+            queued.append(socket.socket(socket.AF_UNIX))
+            queued[-1].setblocking(False)
+            queued[-1].connect(f"\0{name}")
+
+        try:
+            with pytest.raises(BlockingIOError):
+                without_end(queue_up)
+            with pytest.raises(Elsewhere):
+                pool.submit(calls.call, "/test.Echo/Call", (b"",), 1.0, ()).result(10)
+            assert calls._unreachable == f"unix-abstract:{name}"
+        finally:
+            for connection in queued:
+                connection.close()
+            listening.close()  # whoever waits is told
+            calls.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_name_that_another_user_has_taken_gets_nothing_though_its_process_has_the_number() -> None:
+    address = f"unix-abstract:vectordb-{os.getpid()}-{'2' * 32}"
+    code = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+from vectordb_client.transport.direct import _connected
+os.setuid(65534)
+try:
+    _connected({address!r})
+except ConnectionRefusedError as error:
+    print(error)
+"""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(named(address))
+        listening.listen()
+        _connected(address).close()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip().endswith("of user 0")
 
 
 def test_where_it_has_no_room_a_client_uses_the_address_that_it_was_given(serve: Callable[..., Any]) -> None:

@@ -23,6 +23,7 @@ import select
 import socket
 import struct
 import sys
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,6 +40,8 @@ from vectordb.wire.hpack import BadHeaders
 log = logging.getLogger("vectordb.server")
 
 _BACKLOG = 128
+_PAUSE = 0.01
+"""Seconds until it is tried again to take a connection for which there was no file."""
 _PEER = struct.Struct("3i")
 _READ = select.EPOLLIN | select.EPOLLONESHOT if sys.platform == "linux" else 0
 """Told once of each thing that comes: whoever is told reads it, and nobody else meanwhile."""
@@ -67,6 +70,7 @@ class Lane(UnaryServer):
         self.most_bytes = most_bytes
         self.address = ""
         self._socket: socket.socket | None = None
+        self._spare: socket.socket | None = None  # a file kept for when there are no more
         self._poll = select.epoll()
         # By their sockets. Each is changed only by the thread that was told of something there.
         self._connections: dict[int, LaneConnection] = {}
@@ -75,20 +79,24 @@ class Lane(UnaryServer):
     def start(self) -> None:
         """Listens. Where the system gives no socket or no thread there is no lane, and it is told."""
         name = f"vectordb-{os.getpid()}-{secrets.token_hex(16)}"
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listening = None
         try:
+            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             listening.bind(f"\0{name}")
             listening.listen(_BACKLOG)
+            spare = socket.socket(socket.AF_UNIX)
         except OSError as error:
-            listening.close()
+            if listening is not None:
+                listening.close()
             log.info("no lane for clients of this machine: %s", error)
             return
         self._begin()
         if not self._threads:
             listening.close()
+            spare.close()
             log.info("no lane for clients of this machine: the system gives no thread")
             return
-        self._socket = listening
+        self._socket, self._spare = listening, spare
         self._poll.register(listening, _READ)
         self.address = f"unix-abstract:{name}"
 
@@ -104,7 +112,8 @@ class Lane(UnaryServer):
             call = connection.read()
             if call is not None:
                 return self._take(call.method, call)
-            self.wait_for(connection)
+            # Not at once, whatever of a call there is: nothing can be done before more of it comes.
+            self._arm(connection.socket, _READ)
         except (EOFError, Broken, BadHeaders, OSError, struct.error) as error:
             log.debug("a connection of the lane ended: %s", error)
             self.drop(connection)
@@ -125,7 +134,21 @@ class Lane(UnaryServer):
         except OSError as error:
             # Mostly there are no more files to be had; those who have connections go on.
             log.debug("the lane takes no connection: %s", error)
-        self._arm(listening, _READ)
+            self._turn_away(listening)
+        finally:
+            self._arm(listening, _READ)
+
+    def _turn_away(self, listening: socket.socket) -> None:
+        """Ends a connection for which there is no file. Else its client would wait for an answer, and the system would
+        tell of it without end."""
+        if self._spare is not None:
+            self._spare.close()
+        try:
+            self._spare = listening.accept()[0]
+            self._spare.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # Somebody else has taken that one too.
+            time.sleep(_PAUSE)
 
     def _arm(self, opened: socket.socket, events: int) -> None:
         # One that was closed meanwhile has no number.
@@ -139,7 +162,12 @@ class Lane(UnaryServer):
             return
         connection = LaneConnection(self, connected, f"unix:pid={pid},uid={user}")
         self._connections[connection.number] = connection
-        self._poll.register(connected, _READ)
+        with contextlib.suppress(OSError, ValueError):
+            self._poll.register(connected, _READ)
+            if not self._closed:
+                return
+        # Nobody would be told of it, or nobody is there any more.
+        self.drop(connection)
 
     def wait_for(self, connection: LaneConnection) -> None:
         """What comes next on a connection is for whoever waits."""
@@ -163,6 +191,8 @@ class Lane(UnaryServer):
         done = super().stop(grace)
         if self._socket is not None:
             self._socket.close()
+        if self._spare is not None:
+            self._spare.close()
         return done
 
     def leave_to_parent(self) -> None:

@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vectordb.server")
 
-_SENDING, _READING = struct.pack("ll", 20, 0), struct.pack("ll", 0, 10_000)
-"""Seconds and microseconds that a thread waits for a peer to take what is sent, and to go on with what it has begun."""
+_SENDING = struct.pack("ll", 20, 0)
+"""Seconds and microseconds that a thread waits for a peer to take what is sent."""
+_AT_ONCE = socket.MSG_DONTWAIT
+_TO_PEER = getattr(socket, "MSG_NOSIGNAL", 0)
+"""In a process of somebody else's, behind a door, SIGPIPE may end it."""
 _READ = 1 << 16
+_READS = 64
+"""Pieces of a long message that are read before others have their turn."""
 _MOST_BLOCKS = 32
 """Header blocks that are known again: they repeat, but for the time of calls that have little."""
 _MOST_HEADERS = 32_768
@@ -127,18 +132,17 @@ class LaneConnection:
         self._window = self._initial = http2.FIRST_WINDOW
         self._largest = http2.LEAST_FRAME
         self._received = 0
-        # Those that wait are threads of the server: not for long, when something has begun to come or to go.
+        # What comes is not waited for here; what is sent may have to be.
         connected.setblocking(True)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _READING)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SENDING)
 
     @property
     def has_more(self) -> bool:
-        """Whether something was read that is yet to be looked at."""
+        """Whether something was read that is yet to be looked at, after an answer."""
         return self._buffer != b""
 
     def read(self) -> LaneCall | None:
-        """The next call, if all of it is there, or comes in a moment.
+        """The next call, if all of it is there; else all that is there has been looked at.
 
         Raises:
             EOFError, Broken, BadHeaders, OSError, struct.error: The connection is at its end.
@@ -148,13 +152,20 @@ class LaneConnection:
                 if self._take(len(http2.PREFACE)) != http2.PREFACE:
                     raise Broken("it does not begin as HTTP/2 does")
                 self._greeted = True
-                self._reply(_GREETING)
+                self._tell(_GREETING)
             while True:
                 call = self._step()
                 if call is not None:
                     return call
         except BlockingIOError:
             return None
+
+    def _tell(self, data: bytes) -> None:
+        """Sends what is short. Who has no room for that reads nothing; no thread that receives waits for it."""
+        try:
+            self.socket.sendall(data, _AT_ONCE | _TO_PEER)
+        except BlockingIOError:
+            raise Broken("the peer does not read") from None
 
     def _step(self) -> LaneCall | None:
         """Reads a frame and does what it says; the call that is complete with it."""
@@ -205,7 +216,7 @@ class LaneConnection:
             coming.pieces.append(piece)
         self._received += size
         if self._received >= _GRANT:
-            self._reply(http2.window(self._received))
+            self._tell(http2.window(self._received))
             self._received = 0
         return None if missing else self._call(coming)
 
@@ -223,7 +234,7 @@ class LaneConnection:
         return LaneCall(data, coming.stream, coming.request, coming.request.method, self)
 
     def _more(self) -> None:
-        data = self.socket.recv(_READ)
+        data = self.socket.recv(_READ, _AT_ONCE)
         if not data:
             raise EOFError
         self._buffer = self._buffer + data if self._buffer else data
@@ -243,11 +254,15 @@ class LaneConnection:
             self._frame, self._got = memoryview(bytearray(size)), len(self._buffer)
             self._frame[: self._got] = self._buffer
             self._buffer = b""
-        while self._got < size:
-            got = self.socket.recv_into(self._frame[self._got :])
+        for _ in range(_READS):
+            got = self.socket.recv_into(self._frame[self._got :], 0, _AT_ONCE)
             if not got:
                 raise EOFError
             self._got += got
+            if self._got == size:
+                break
+        else:
+            raise BlockingIOError
         data, self._frame = self._frame, None
         return data
 
@@ -259,14 +274,14 @@ class LaneConnection:
                         self._initial = value
                     elif name == http2.FRAME_SIZE:
                         self._largest = min(max(value, http2.LEAST_FRAME), http2.LARGEST_FRAME)
-                self._reply(http2.frame(http2.SETTINGS, ACK, 0, b""))
+                self._tell(http2.frame(http2.SETTINGS, ACK, 0, b""))
         elif kind == http2.WINDOW:
             (more,) = struct.unpack(">I", data)
             if stream == 0:
                 self._window += more
         elif kind == http2.PING:
             if not flags & ACK:
-                self._reply(http2.frame(http2.PING, ACK, 0, data))
+                self._tell(http2.frame(http2.PING, ACK, 0, data))
         elif kind in (http2.PUSH, http2.CONTINUATION):
             raise Broken(f"a frame of kind {kind} was not asked for")
         # Frames of kinds that are not known are passed over.
@@ -313,7 +328,7 @@ class LaneConnection:
         try:
             self._send_status(stream, status, text, trailing)
             self._lane.wait_for(self)
-        except OSError as error:
+        except (OSError, Broken) as error:
             self._lost(error)
 
     def _lost(self, error: Exception) -> None:
@@ -331,19 +346,18 @@ class LaneConnection:
         if size <= self._largest:
             parts += (FRAME.pack(size << 8 | DATA, 0, stream), MESSAGE.pack(0, len(data)), data)
         else:
-            whole, largest = memoryview(MESSAGE.pack(0, len(data)) + data), self._largest
+            message, largest = memoryview(MESSAGE.pack(0, len(data)) + data), self._largest
             for start in range(0, size, largest):
-                piece = whole[start : start + largest]
+                piece = message[start : start + largest]
                 parts += (FRAME.pack(len(piece) << 8 | DATA, 0, stream), piece)
         parts += (FRAME.pack(len(end) << 8 | HEADERS, END_HEADERS | END_STREAM, stream), end)
-        self.socket.sendall(b"".join(parts))
-
-    def _reply(self, frames: bytes) -> None:
-        """Sends what is no answer of a call, while one is read."""
+        whole = memoryview(b"".join(parts))
         try:
-            self.socket.sendall(frames)
+            sent = self.socket.send(whole, _AT_ONCE | _TO_PEER)
         except BlockingIOError:
-            raise Broken("the peer takes nothing") from None
+            sent = 0
+        if sent < len(whole):
+            self._lane.patiently(lambda: self.socket.sendall(whole[sent:], _TO_PEER))
 
     def _send_status(self, stream: int, status: grpc.StatusCode, text: str, trailing: Metadata) -> None:
         block = b"".join(
@@ -354,7 +368,7 @@ class LaneConnection:
                 _block(trailing),
             )
         )
-        self.socket.sendall(http2.frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
+        self._tell(http2.frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
 
     def is_open(self) -> bool:
         """Whether the peer is still there, as far as can be seen from here. For any thread."""

@@ -187,7 +187,7 @@ class UnaryServer(ABC):
                 elif parks or self._receiving >= _RECEIVERS:
                     parks = True
                     self._idle += 1
-                    if self._waiting:
+                    if self._waiting or not self._receiving + self._coming:
                         self._need_watch()
                 else:
                     self._receiving += 1
@@ -225,6 +225,21 @@ class UnaryServer(ABC):
             self._coming += 1
             self._progress += 1
             if method.arrivals is None:
+                self._away -= 1
+
+    def patiently(self, send: Callable[[], object]) -> None:
+        """Sends what a peer takes in its own time, in a thread that answers its call: it will not look for another
+        in a moment."""
+        with self._lock:
+            self._coming -= 1
+            self._away += 1
+            more = self._needed()
+        self._wake(more)
+        try:
+            send()
+        finally:
+            with self._lock:
+                self._coming += 1
                 self._away -= 1
 
     def _needed(self) -> int:

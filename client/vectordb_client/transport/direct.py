@@ -215,11 +215,11 @@ def _connected(address: str) -> socket.socket:
         return _of_unix(address.removeprefix(_UNIX).removeprefix("//"))
     if matched := _LANE.fullmatch(address):
         connected = _of_unix("\0" + address.removeprefix(_ABSTRACT))
-        peer, _, _ = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        if peer != int(matched[1]):
-            # The name is free once its owner has gone, and keys are sent with calls.
+        peer, user, _ = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        if peer != int(matched[1]) or os.geteuid() not in (0, user):
+            # The name is free once its owner has gone, its number too, and keys are sent with calls.
             connected.close()
-            raise ConnectionRefusedError(f"{address} is of process {peer}")
+            raise ConnectionRefusedError(f"{address} is of process {peer} of user {user}")
         return connected
     host, _, port = address.rpartition(":")
     connected = socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS)
@@ -236,7 +236,10 @@ def _connected(address: str) -> socket.socket:
 def _of_unix(name: str) -> socket.socket:
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        # A server that takes no connections, stopped for instance, has a queue of them, and behind it one waits.
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", math.ceil(_CONNECT_SECONDS), 0))
         connected.connect(name)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
     except OSError:
         connected.close()
         raise

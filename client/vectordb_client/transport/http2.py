@@ -27,6 +27,8 @@ from vectordb.wire.http2 import ACK, DATA, END_HEADERS, END_STREAM, FRAME, HEADE
 _RECEIVED = 1 << 30
 _MOST_PIECES = 64
 """Of a long message so many are joined and sent at once: half a megabyte of the smallest frames."""
+_QUIETLY = getattr(socket, "MSG_NOSIGNAL", 0)
+"""A connection that has ended is an error, and no SIGPIPE, which may end the process."""
 _LAST_STREAM = (1 << 31) - 1
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _OK: Headers = (("grpc-status", b"0"),)
@@ -94,7 +96,7 @@ class Connection:
         settings = http2.settings(
             (http2.HEADER_TABLE, 0), (http2.ENABLE_PUSH, 0), (http2.FIRST_WINDOW_SIZE, LARGEST_WINDOW)
         )
-        connected.sendall(http2.PREFACE + settings + http2.window(LARGEST_WINDOW - http2.FIRST_WINDOW))
+        connected.sendall(http2.PREFACE + settings + http2.window(LARGEST_WINDOW - http2.FIRST_WINDOW), _QUIETLY)
 
     def trailer(self, name: str) -> str | None:
         """What the last answer says of itself by a name."""
@@ -133,7 +135,7 @@ class Connection:
                 self._window -= size
                 self._window_of_stream = self._initial - size
                 second = FRAME.pack(size << 8 | DATA, END_STREAM, stream)
-                self._socket.sendall(b"".join((first, head, second, prefix, *message)))
+                self._socket.sendall(b"".join((first, head, second, prefix, *message)), _QUIETLY)
                 answered = False
             else:
                 self._window_of_stream = self._initial
@@ -143,7 +145,7 @@ class Connection:
         while not answered:
             answered = self._step(end)
         if self._received >= _RECEIVED:
-            self._socket.sendall(http2.window(self._received))
+            self._socket.sendall(http2.window(self._received), _QUIETLY)
             self._received = 0
         if stream >= _LAST_STREAM - 2:
             self.last = True
@@ -207,7 +209,7 @@ class Connection:
         """Sends what lies in many places as if it lay in one."""
         pieces = _Pieces(data)
         while pieces.size:
-            pieces.take(self._socket.sendmsg(pieces))
+            pieces.take(self._socket.sendmsg(pieces, (), _QUIETLY))
             if pieces.size and end is not None and time.monotonic() >= end:
                 raise OutOfTime
 
@@ -269,10 +271,10 @@ class Connection:
                         self._initial = value
                     elif name == http2.FRAME_SIZE:
                         self._largest = value
-                self._socket.sendall(http2.frame(http2.SETTINGS, ACK, 0, b""))
+                self._socket.sendall(http2.frame(http2.SETTINGS, ACK, 0, b""), _QUIETLY)
         elif kind == http2.PING:
             if not flags & ACK:
-                self._socket.sendall(http2.frame(http2.PING, ACK, 0, data))
+                self._socket.sendall(http2.frame(http2.PING, ACK, 0, data), _QUIETLY)
         elif kind == http2.GOAWAY:
             self.last = True
             (known,) = struct.unpack_from(">I", data)
