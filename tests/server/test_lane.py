@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-import resource
 import signal
 import socket
 import struct
@@ -575,29 +575,40 @@ def test_a_thread_that_comes_too_late_for_the_crew_leaves_nobody_waiting(monkeyp
             connected.close()
 
 
+class Scarce:
+    """A listening socket of a process that has no more files than it has."""
+
+    def __init__(self, listening: socket.socket, lane: Lane) -> None:
+        self._listening, self._lane = listening, lane
+        self.refused = 0
+
+    def accept(self) -> Any:
+        spare = self._lane._spare
+        if spare is not None and spare.fileno() >= 0:
+            self.refused += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self._listening.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._listening, name)
+
+
 def test_without_a_file_for_it_a_connection_is_ended_at_once(echo: Echo) -> None:
     """Else its client would wait for an answer until its time is over, and the lane's threads never rest."""
-    waiting = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(20)]
-    limits, taken = resource.getrlimit(resource.RLIMIT_NOFILE), list[int]()
+    assert echo.lane._socket is not None
     with echo.connected() as there:
         there.sendall(_BEGIN + call_of(b"one"))
         assert received_until(there, answer_of(b"one"))
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (waiting[-1].fileno() + 20, limits[1]))
-            with pytest.raises(OSError, match="Too many open files"):
-                without_end(lambda: taken.append(os.dup(there.fileno())))
-            for connection in waiting:
-                connection.settimeout(10)
-                connection.connect(named(echo.lane.address))
+        listening = echo.lane._socket
+        scarce = Scarce(listening, echo.lane)
+        echo.lane._socket = scarce  # type: ignore[assignment]
+        for turn in range(1, 20):
+            with echo.connected() as connection:
                 assert _received(connection) == b""
-            there.sendall(call_of(b"two", 3))
-            assert received_until(there, answer_of(b"two", 3))
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            for number in taken:
-                os.close(number)
-            for connection in waiting:
-                connection.close()
+            wait_until(lambda turn=turn: scarce.refused >= turn)  # type: ignore[misc]
+        there.sendall(call_of(b"two", 3))
+        assert received_until(there, answer_of(b"two", 3))
+        echo.lane._socket = listening
     assert answer_of(b"on") in echo.sent(_BEGIN + call_of(b"on"))
 
 
