@@ -788,6 +788,34 @@ time.sleep(60)
             os.kill(int(child), signal.SIGKILL)
 
 
+def test_a_process_that_ends_answers_what_runs() -> None:
+    """Else its threads are ended in the middle of searches, which aborts it."""
+    code = f"""
+import sys, time
+sys.path[:0] = {sys.path!r}
+import grpc
+from vectordb.server.lane import Lane
+from vectordb.server.transports import CallBounds
+def handle(data, context):
+    time.sleep(0.5)
+    return data
+lane = Lane({{{_PATH!r}: grpc.unary_unary_rpc_method_handler(handle)}}, CallBounds(4, 4), 1 << 20)
+lane.start()
+print(lane.address, flush=True)
+while not lane._calls:
+    time.sleep(0.01)
+sys.exit(3)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(10)
+            connection.connect(named(process.stdout.readline().strip()))
+            connection.sendall(_BEGIN + call_of(b"late"))
+            assert received_until(connection, answer_of(b"late"))
+        assert process.wait(10) == 3
+
+
 def test_without_threads_there_is_none(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     start = threading.Thread.start
 
