@@ -726,6 +726,27 @@ def test_where_it_has_no_room_a_client_uses_the_address_that_it_was_given(serve:
         assert [connection.lane for connection in calls._open] == [""]
 
 
+def test_where_it_has_no_more_room_a_client_keeps_the_connections_that_it_has(serve: Callable[..., Any]) -> None:
+    served = serve()
+    docs(served)
+    served.server._lane._most_calls = 2
+    with connect(served.address) as db, ThreadPoolExecutor(3) as pool:
+        found = db.collection("docs")
+        found.search([1, 2, 3])
+        lane = searches(db)._lane
+        for _ in range(2):
+            served.backend.block = threading.Event()
+            calls = list[Any]()
+            for number in range(3):
+                calls.append(pool.submit(found.search, [1, 2, 3]))
+                wait_until(lambda number=number: served.server._admission.running == number + 1)  # type: ignore[misc]
+            served.backend.block.set()
+            assert [call.result(10).ids for call in calls] == [[]] * 3
+            wait_until(lambda: served.server._admission.running == 0)
+        lanes = [connection.lane for connection in searches(db)._open]
+        assert lanes.count(lane) == 2
+
+
 def test_a_name_that_another_process_has_taken_gets_nothing(serve: Callable[..., Any]) -> None:
     """A server's name is free once it has gone, and whoever takes it would be sent keys."""
     served = serve()
