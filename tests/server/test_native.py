@@ -43,6 +43,22 @@ def test_a_handlers_defect_tells_nothing(handlers: Callable[..., Any], caplog: p
     assert served.failure().code() is grpc.StatusCode.UNKNOWN
 
 
+def test_a_handler_that_wants_to_end_its_thread_does_not(handlers: Callable[..., Any]) -> None:
+    served = handlers(max_workers=1)
+
+    def handle(data: bytes, _: grpc.ServicerContext) -> bytes:
+        if data == b"exit":
+            sys.exit(1)
+        return data
+
+    served.handle = handle
+    for _ in range(3):
+        assert served.failure(b"exit").code() is grpc.StatusCode.UNKNOWN
+    assert served.call(b"on", timeout=5) == b"on"
+    server = served.server
+    wait_until(lambda: (server._calls, server._running, server._coming) == ({}, 0, 0))
+
+
 def test_a_call_that_was_given_up_while_it_waited_is_not_run(handlers: Callable[..., Any]) -> None:
     served, go, ran = handlers(max_workers=1), threading.Event(), []
 

@@ -390,7 +390,8 @@ class UnaryServer(ABC):
         except Abortion:
             assert call.status is not None
             return partial(call.fail, call.status, call.text, call.trailing)
-        except Exception:
+        except BaseException:
+            # SystemExit too, and what native code raises when it panics: the thread would be missing for ever.
             log.exception("a handler failed")
             return partial(call.fail, *FAILED)
 
