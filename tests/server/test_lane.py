@@ -737,6 +737,27 @@ def test_where_it_has_no_room_a_client_uses_the_address_that_it_was_given(serve:
         assert [connection.lane for connection in calls._open] == [""]
 
 
+def test_where_it_has_no_more_room_a_client_keeps_the_connections_that_it_has(serve: Callable[..., Any]) -> None:
+    served = serve()
+    docs(served)
+    served.server._lane._most_calls = 2
+    with connect(served.address) as db, ThreadPoolExecutor(3) as pool:
+        found = db.collection("docs")
+        found.search([1, 2, 3])
+        lane = searches(db)._lane
+        for _ in range(2):
+            served.backend.block = threading.Event()
+            calls = list[Any]()
+            for number in range(3):
+                calls.append(pool.submit(found.search, [1, 2, 3]))
+                wait_until(lambda number=number: served.server._admission.running == number + 1)  # type: ignore[misc]
+            served.backend.block.set()
+            assert [call.result(10).ids for call in calls] == [[]] * 3
+            wait_until(lambda: served.server._admission.running == 0)
+        lanes = [connection.lane for connection in searches(db)._open]
+        assert lanes.count(lane) == 2
+
+
 def test_a_name_that_another_process_has_taken_gets_nothing(serve: Callable[..., Any]) -> None:
     """A server's name is free once it has gone, and whoever takes it would be sent keys."""
     served = serve()
@@ -797,6 +818,34 @@ time.sleep(60)
             wait_until(lambda: not listens(address))  # the child may not have had its turn yet
         finally:
             os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_process_that_ends_answers_what_runs() -> None:
+    """Else its threads are ended in the middle of searches, which aborts it."""
+    code = f"""
+import sys, time
+sys.path[:0] = {sys.path!r}
+import grpc
+from vectordb.server.lane import Lane
+from vectordb.server.transports import CallBounds
+def handle(data, context):
+    time.sleep(0.5)
+    return data
+lane = Lane({{{_PATH!r}: grpc.unary_unary_rpc_method_handler(handle)}}, CallBounds(4, 4), 1 << 20)
+lane.start()
+print(lane.address, flush=True)
+while not lane._calls:
+    time.sleep(0.01)
+sys.exit(3)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(10)
+            connection.connect(named(process.stdout.readline().strip()))
+            connection.sendall(_BEGIN + call_of(b"late"))
+            assert received_until(connection, answer_of(b"late"))
+        assert process.wait(10) == 3
 
 
 def test_without_threads_there_is_none(serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

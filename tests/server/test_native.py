@@ -43,6 +43,22 @@ def test_a_handlers_defect_tells_nothing(handlers: Callable[..., Any], caplog: p
     assert served.failure().code() is grpc.StatusCode.UNKNOWN
 
 
+def test_a_handler_that_wants_to_end_its_thread_does_not(handlers: Callable[..., Any]) -> None:
+    served = handlers(max_workers=1)
+
+    def handle(data: bytes, _: grpc.ServicerContext) -> bytes:
+        if data == b"exit":
+            sys.exit(1)
+        return data
+
+    served.handle = handle
+    for _ in range(3):
+        assert served.failure(b"exit").code() is grpc.StatusCode.UNKNOWN
+    assert served.call(b"on", timeout=5) == b"on"
+    server = served.server
+    wait_until(lambda: (server._calls, server._running, server._coming) == ({}, 0, 0))
+
+
 def test_a_call_that_was_given_up_while_it_waited_is_not_run(handlers: Callable[..., Any]) -> None:
     served, go, ran = handlers(max_workers=1), threading.Event(), []
 
@@ -148,7 +164,7 @@ def test_a_call_that_comes_while_the_server_stops_is_run_or_refused_and_never_dr
 
     taken = server._take(server._methods[0], Call(7, Stopping(), ((), "", None), front))
     # Not noted any more once it was found that there is nothing to wait for.
-    assert (taken, front.numbers, server._calls, server._drained.is_set()) == (None, [7], {}, True)
+    assert (taken, front.numbers, server._calls, server.drained.is_set()) == (None, [7], {}, True)
 
 
 def test_a_call_that_cannot_be_begun_is_not_waited_for(
@@ -163,12 +179,12 @@ def test_a_call_that_cannot_be_begun_is_not_waited_for(
         def submit(self, run: Any, method: Any, call: Call) -> None:
             call.add_callback(lambda: ended.append(True))
             server.stop(20)
-            assert not server._drained.is_set()
+            assert not server.drained.is_set()
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     monkeypatch.setattr(server._methods[0], "pool", Shut())
     assert server._handle((None, 7, 0, b"", None, ((), "", None))) is None
-    assert (front.numbers, ended, server._calls, server._drained.is_set()) == ([7], [True], {}, True)
+    assert (front.numbers, ended, server._calls, server.drained.is_set()) == ([7], [True], {}, True)
 
 
 def test_a_process_that_ends_without_stopping_it_ends() -> None:

@@ -15,6 +15,7 @@ system tells whose process has connected. Only those of the server's own user, a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -42,6 +43,8 @@ log = logging.getLogger("vectordb.server")
 _BACKLOG = 128
 _PAUSE = 0.01
 """Seconds until it is tried again to take a connection for which there was no file."""
+_EXIT_SECONDS = 3.0
+"""How long a process that ends without having closed its lane waits for the calls that run."""
 _PEER = struct.Struct("3i")
 _READ = select.EPOLLIN | select.EPOLLONESHOT if sys.platform == "linux" else 0
 """Told once of each thing that comes: whoever is told reads it, and nobody else meanwhile."""
@@ -217,4 +220,15 @@ def _leave_to_parent() -> None:
     _LANES.clear()
 
 
+def _end_calls() -> None:
+    """The interpreter ends its daemon threads where they ask for its lock; in the middle of native code, as a search
+    often is, that aborts the process."""
+    lanes, end = list(_LANES), time.monotonic() + _EXIT_SECONDS
+    for lane in lanes:
+        lane.refuse()
+    for lane in lanes:
+        lane.drained.wait(max(0.0, end - time.monotonic()))
+
+
 os.register_at_fork(after_in_child=_leave_to_parent)
+atexit.register(_end_calls)

@@ -110,7 +110,7 @@ class UnaryServer(ABC):
         self._waiting: deque[tuple[Method, UnaryCall]] = deque()  # guarded by self._lock; calls without a thread
         self._stopping = False  # set under self._lock
         self._closed = False
-        self._drained = threading.Event()
+        self.drained = threading.Event()
 
     @abstractmethod
     def _receive(self, most: int, wait_ms: int) -> Sequence[Any] | None:
@@ -151,17 +151,21 @@ class UnaryServer(ABC):
                 self._coming -= 1
             tell_of_no_threads()
 
-    def stop(self, grace: float | None) -> threading.Event:
-        """Refuses new calls; what runs has ``grace`` seconds. The event is set when all has ended."""
-        done = threading.Event()
+    def refuse(self) -> None:
+        """Refuses new calls; ``drained`` is set when those that run have ended."""
         with self._lock:
             self._stopping = True
             if not self._calls:
-                self._drained.set()
+                self.drained.set()
+
+    def stop(self, grace: float | None) -> threading.Event:
+        """Refuses new calls; what runs has ``grace`` seconds. The event is set when all has ended."""
+        done = threading.Event()
+        self.refuse()
 
         def finish() -> None:
             end = time.monotonic() + (grace or 0.0)
-            self._drained.wait(grace or 0.0)
+            self.drained.wait(grace or 0.0)
             time.sleep(max(0.0, min(_LINGER, end - time.monotonic())))
             self._close(max(0.0, end - time.monotonic()))
             for call in list(self._calls.values()):
@@ -371,7 +375,7 @@ class UnaryServer(ABC):
         self._calls.pop(call.number, None)
         call.end()
         if self._stopping and not self._calls:
-            self._drained.set()
+            self.drained.set()
 
     def _answer(self, method: Method, call: UnaryCall) -> Callable[[], object]:
         """Carries out a call; what sends its answer."""
@@ -386,7 +390,8 @@ class UnaryServer(ABC):
         except Abortion:
             assert call.status is not None
             return partial(call.fail, call.status, call.text, call.trailing)
-        except Exception:
+        except BaseException:
+            # SystemExit too, and what native code raises when it panics: the thread would be missing for ever.
             log.exception("a handler failed")
             return partial(call.fail, *FAILED)
 

@@ -148,8 +148,10 @@ class DirectCalls:
                 connection = self._idle.pop()
             except IndexError:
                 break
+            # A lane that lets no more in is still there for those that it has let in.
+            wanted = connection.lane == self._lane or (connection.lane != "" and connection.lane == self._unreachable)
             # One that was in use a moment ago is there, as far as can be known.
-            if connection.lane == self._lane and (now - connection.used < _IDLE_SECONDS or connection.is_fit()):
+            if wanted and (now - connection.used < _IDLE_SECONDS or connection.is_fit()):
                 return connection
             self._drop(connection)
         if now < self._paused_until:
