@@ -53,7 +53,9 @@ from vectordb_proto.v1 import service_pb2 as pb
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no lane on this system")
 
 _PATH = "/test.Echo/Call"
-_HEAD = b"\x83\x86" + literal(":path", _PATH.encode()) + literal("content-type", b"application/grpc")
+_KEY = literal(http2.LANE_KEY, b"key")
+_BARE = b"\x83\x86" + literal(":path", _PATH.encode()) + literal("content-type", b"application/grpc")
+_HEAD = _BARE + _KEY
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,7 +80,7 @@ def listens(address: str) -> bool:
 
 def named(address: str) -> str:
     """The name of the socket."""
-    return "\0" + address.removeprefix("unix-abstract:")
+    return "\0" + address.removeprefix("unix-abstract:").partition("/")[0]
 
 
 def docs(served: Any) -> None:
@@ -94,7 +96,7 @@ def test_a_client_is_told_of_it_and_goes_there(serve: Callable[..., Any]) -> Non
         found.upsert(["a"], [[1, 2, 3]])
         lane = searches(db)._lane
         assert lane == served.server._lane.address
-        assert re.fullmatch(rf"unix-abstract:vectordb-{os.getpid()}-[0-9a-f]{{32}}", lane)
+        assert re.fullmatch(rf"unix-abstract:vectordb-{os.getpid()}-[0-9a-f]{{16}}/[0-9a-f]{{32}}", lane)
         for _ in range(3):
             assert found.search([1, 2, 3]).ids == ["a"]
         assert [connection.lane for connection in searches(db)._open] == [lane]
@@ -122,7 +124,7 @@ def test_there_is_none_where_it_is_not_wanted_or_certificates_let_in(serve: Call
         db.collection("docs").search([1, 2, 3])
         assert (searches(db)._lane, served.server._lane) == ("", None)
         (connection,) = searches(db)._open
-        assert connection.told  # and it is not asked for again
+        assert connection.own == ()  # and it is not asked for again
     certificate, key = Authority(tmp_path).issue("server")
     assert has_lane(load(environment={}))
     assert not has_lane(load({"tls_cert": str(certificate), "tls_key": str(key)}, environment={}))
@@ -234,7 +236,7 @@ def test_a_server_that_is_killed_and_started_again_has_another(tmp_path: Path) -
         assert before
         server.kill()
         names = Path("/proc/net/unix").read_text()
-        assert before.removeprefix("unix-abstract:") not in names
+        assert named(before)[1:] not in names
         with ServerProcess(tmp_path) as again:
             # As a client has it whose server came back to its port.
             searches(db)._address = again.address
@@ -253,6 +255,7 @@ class Echo:
         self.calls: list[UnaryCall] = []
         handler = grpc.unary_unary_rpc_method_handler(lambda data, context: self.handle(data, context))
         self.lane = Lane({_PATH: handler}, CallBounds(most, most), 1 << 20)
+        self.lane.key = b"key"
         self.lane.start()
 
     def handle(self, data: bytes, context: Any) -> bytes:
@@ -335,6 +338,8 @@ def test_what_a_peer_may_send_besides(echo: Echo) -> None:
         _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.DATA, 1, 1, b"\x00\x00\x00\x00\x01hi"),
         _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.DATA, 0, 1, b"\x00\x00\x00\x00\x02hi"),
         _BEGIN + http2.frame(http2.HEADERS, 4, 1, _HEAD) + http2.frame(http2.DATA, 1, 1, b""),
+        _BEGIN + call_of(b"", head=_BARE),
+        _BEGIN + call_of(b"", head=_BARE + literal(http2.LANE_KEY, b"another")),
         _BEGIN + call_of(b"", head=_HEAD + literal("grpc-encoding", b"gzip")),
         _BEGIN + call_of(b"", head=_HEAD + literal("grpc-timeout", b"soon")),
         _BEGIN + call_of(b"", head=_HEAD + literal("some-bin", b"\xff")),
@@ -368,7 +373,7 @@ def test_damaged_calls_end_somehow() -> None:
 
 
 def test_a_method_that_it_does_not_have(echo: Echo) -> None:
-    head = b"\x83\x86" + literal(":path", b"/test.Echo/Other")
+    head = b"\x83\x86" + literal(":path", b"/test.Echo/Other") + _KEY
     found = echo.sent(_BEGIN + call_of(b"", head=head) + call_of(b"on", 3))
     assert literal("grpc-status", b"12") in found
     assert answer_of(b"on", 3) in found
@@ -538,6 +543,7 @@ def test_a_thread_that_comes_too_late_for_the_crew_leaves_nobody_waiting(monkeyp
         CallBounds(20, 20),
         1 << 20,
     )
+    lane.key = b"key"
     lane.start()
     opened = list[socket.socket]()
 
@@ -550,7 +556,7 @@ def test_a_thread_that_comes_too_late_for_the_crew_leaves_nobody_waiting(monkeyp
         return connected
 
     def sent(connected: socket.socket, data: bytes, path: str = _PATH) -> socket.socket:
-        connected.sendall(call_of(data, head=b"\x83\x86" + literal(":path", path.encode())))
+        connected.sendall(call_of(data, head=b"\x83\x86" + literal(":path", path.encode()) + _KEY))
         return connected
 
     try:
@@ -621,6 +627,7 @@ def test_where_the_system_gives_no_such_socket_there_is_none(monkeypatch: pytest
     lane = Lane({}, CallBounds(4, 4), 1 << 20)
     with monkeypatch.context() as patch:
         patch.setattr(socket, "socket", refused)
+        lane.key = b"key"
         lane.start()
     assert lane.address == ""
     assert lane.stop(0).wait(10)
@@ -652,9 +659,10 @@ def handle(data, context):
     context.add_callback(tried.set)
     return bytes(100)
 lane = Lane({{{_PATH!r}: grpc.unary_unary_rpc_method_handler(handle)}}, CallBounds(4, 4), 1 << 20)
+lane.key = b"key"
 lane.start()
 connected = socket.socket(socket.AF_UNIX)
-connected.connect("\\0" + lane.address.removeprefix("unix-abstract:"))
+connected.connect("\\0" + lane.address.removeprefix("unix-abstract:").partition("/")[0])
 connected.sendall({_BEGIN + call_of(b"call")!r})
 while not lane._calls:
     time.sleep(0.01)
@@ -676,13 +684,13 @@ except BrokenPipeError:
 
 def test_a_server_that_takes_no_connections_keeps_no_call_waiting_for_ever() -> None:
     """As one that was stopped: its queue of connections fills, and behind it a call of ``connect`` waits."""
-    name = f"vectordb-{os.getpid()}-{'1' * 32}"
+    name = f"vectordb-{os.getpid()}-{'1' * 16}"
     with socket.socket(socket.AF_UNIX) as listening, socket.socket() as main, ThreadPoolExecutor(1) as pool:
         listening.bind(f"\0{name}")
         listening.listen(0)
         main.bind(("127.0.0.1", 0))  # and nobody listens
         calls = DirectCalls(f"127.0.0.1:{main.getsockname()[1]}")
-        calls._lane = f"unix-abstract:{name}"
+        lane = calls._lane = f"unix-abstract:{name}/{'0' * 32}"
         queued = list[socket.socket]()
 
         def queue_up() -> None:
@@ -695,7 +703,7 @@ def test_a_server_that_takes_no_connections_keeps_no_call_waiting_for_ever() -> 
                 without_end(queue_up)
             with pytest.raises(Elsewhere):
                 pool.submit(calls.call, "/test.Echo/Call", (b"",), 1.0, ()).result(10)
-            assert calls._unreachable == f"unix-abstract:{name}"
+            assert calls._unreachable == lane
         finally:
             for connection in queued:
                 connection.close()
@@ -705,7 +713,7 @@ def test_a_server_that_takes_no_connections_keeps_no_call_waiting_for_ever() -> 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_name_that_another_user_has_taken_gets_nothing_though_its_process_has_the_number() -> None:
-    address = f"unix-abstract:vectordb-{os.getpid()}-{'2' * 32}"
+    address = f"unix-abstract:vectordb-{os.getpid()}-{'2' * 16}/{'0' * 32}"
     code = f"""
 import os, sys
 sys.path[:0] = {sys.path!r}
@@ -737,6 +745,22 @@ def test_where_it_has_no_room_a_client_uses_the_address_that_it_was_given(serve:
         assert [connection.lane for connection in calls._open] == [""]
 
 
+def test_what_could_not_be_used_is_tried_again_after_a_while(serve: Callable[..., Any]) -> None:
+    served = serve()
+    docs(served)
+    most, served.server._lane._most_calls = served.server._lane._most_calls, 0
+    with connect(served.address) as db:
+        found, calls = db.collection("docs"), searches(db)
+        for _ in range(3):
+            found.search([1, 2, 3])
+        assert calls._unreachable == served.server._lane.address
+        served.server._lane._most_calls = most
+        calls._avoided_until = time.monotonic()
+        for _ in range(2):
+            found.search([1, 2, 3])
+        assert [connection.lane for connection in calls._open] == [served.server._lane.address]
+
+
 def test_where_it_has_no_more_room_a_client_keeps_the_connections_that_it_has(serve: Callable[..., Any]) -> None:
     served = serve()
     docs(served)
@@ -762,15 +786,15 @@ def test_a_name_that_another_process_has_taken_gets_nothing(serve: Callable[...,
     """A server's name is free once it has gone, and whoever takes it would be sent keys."""
     served = serve()
     docs(served)
-    name = f"vectordb-{os.getpid()}-{'0' * 32}"
+    name = f"vectordb-{os.getpid()}-{'0' * 16}"
     code = f"import socket; s = socket.socket(socket.AF_UNIX); s.bind('\\0{name}'); s.listen(); print(); s.accept()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         with connect(served.address) as db:
-            searches(db)._lane = f"unix-abstract:{name}"
+            lane = searches(db)._lane = f"unix-abstract:{name}/{'0' * 32}"
             assert db.collection("docs").search([1, 2, 3]).ids == []
-            assert searches(db)._unreachable == f"unix-abstract:{name}"
+            assert searches(db)._unreachable == lane
         other.kill()
 
 
@@ -801,6 +825,7 @@ sys.path[:0] = {sys.path!r}
 from vectordb.server.lane import Lane
 from vectordb.server.transports import CallBounds
 lane = Lane({{}}, CallBounds(4, 4), 1 << 20)
+lane.key = b"key"
 lane.start()
 if (child := os.fork()) == 0:
     os.close(1)
@@ -832,6 +857,7 @@ def handle(data, context):
     time.sleep(0.5)
     return data
 lane = Lane({{{_PATH!r}: grpc.unary_unary_rpc_method_handler(handle)}}, CallBounds(4, 4), 1 << 20)
+lane.key = b"key"
 lane.start()
 print(lane.address, flush=True)
 while not lane._calls:

@@ -10,7 +10,8 @@ by request metadata with its first call and is told the address; whoever does no
 lane does not do (streams, more connections than ``most``) a client does at the main address instead.
 
 Who may come: the socket has a name and no file (``unix(7)``, abstract), so nothing is left behind by a crash, and the
-system tells whose process has connected. Only those of the server's own user, and root's, are let in.
+system tells whose process has connected. Only those of the server's own user, and root's, are let in. Names can be
+listed; so each call has to show a key that is told only with the address, by the door that the caller could open.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Lane(UnaryServer):
         most_bytes: Longer messages are refused, and not kept while they come.
 
     Attributes:
-        address: As grpc has it; empty while it does not listen.
+        address: Its name as grpc has it, and the key; empty while it does not listen.
+        key: What calls have to show.
     """
 
     _name = "vectordb-lane"
@@ -71,6 +73,7 @@ class Lane(UnaryServer):
         super().__init__({path: one for path, one in handlers.items() if _is_short(one)}, bounds, most_bytes)
         self.by_path = {path.encode(): method for path, method in zip(self._paths, self._methods, strict=True)}
         self.most_bytes = most_bytes
+        self.key = secrets.token_hex(16).encode()
         self.address = ""
         self._socket: socket.socket | None = None
         self._spare: socket.socket | None = None  # a file kept for when there are no more
@@ -81,7 +84,7 @@ class Lane(UnaryServer):
 
     def start(self) -> None:
         """Listens. Where the system gives no socket or no thread there is no lane, and it is told."""
-        name = f"vectordb-{os.getpid()}-{secrets.token_hex(16)}"
+        name = f"vectordb-{os.getpid()}-{secrets.token_hex(8)}"
         listening = None
         try:
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -101,7 +104,7 @@ class Lane(UnaryServer):
             return
         self._socket, self._spare = listening, spare
         self._poll.register(listening, _READ)
-        self.address = f"unix-abstract:{name}"
+        self.address = f"unix-abstract:{name}/{self.key.decode()}"
 
     def _receive(self, most: int, wait_ms: int) -> Sequence[Any] | None:
         return self._poll.poll(wait_ms * 1e-3, most)

@@ -14,6 +14,7 @@ import logging
 import re
 import socket
 import struct
+from hmac import compare_digest
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
@@ -296,6 +297,7 @@ class LaneConnection:
 
     def _read(self, block: bytes) -> _Request:
         method, timeout, metadata = None, None, list[tuple[str, str | bytes]]()
+        known = False
         for name, value in headers_of(block):
             if name == ":path":
                 method = self._lane.by_path.get(value)
@@ -306,6 +308,8 @@ class LaneConnection:
                 timeout = int(matched[1]) * _UNITS[matched[2].decode()]
             elif name == "grpc-encoding" and value != b"identity":
                 raise Broken("messages are compressed")
+            elif name == http2.LANE_KEY:
+                known = compare_digest(value, self._lane.key)
             elif name.endswith("-bin"):
                 try:
                     metadata.append((name, base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)))
@@ -313,6 +317,8 @@ class LaneConnection:
                     raise Broken(f"{name} is no base64") from None
             elif not name.startswith(":") and name not in _OF_HTTP:
                 metadata.append((name, value.decode("ascii", "replace")))
+        if not known:
+            raise Broken("the caller does not know the lane's key")
         return _Request(method, tuple(metadata), timeout)
 
     def answer(self, stream: int, data: bytes, initial: Metadata | None, trailing: Metadata) -> None:

@@ -44,4 +44,4 @@ def window(more: int, stream: int = 0) -> bytes:
 
 
 LANE_KEY = "vectordb-lane"
-"""Request metadata of a client that asks for the server's lane, and trailing metadata that names its address."""
+"""Metadata: of a client that asks for the server's lane; trailing, its address; and of each call there, its key."""

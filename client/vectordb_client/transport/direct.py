@@ -46,11 +46,13 @@ _MOST_IDLE = 64
 _CONNECT_SECONDS = 2.0
 _PAUSE_SECONDS = 2.0
 """So long after a failure all calls go by grpcio."""
+_AVOID_SECONDS = 60.0
+"""So long after a failure the lane is not tried."""
 
 _TIMEOUT = literal("grpc-timeout", b"")[:-1]
 _ASKING: Metadata = ((LANE_KEY, "1"),)
-_LANE = re.compile(rf"{_ABSTRACT}vectordb-([0-9]{{1,10}})-[0-9a-f]{{32}}")
-"""A lane's address; in it the number of the server's process."""
+_LANE = re.compile(rf"{_ABSTRACT}(vectordb-([0-9]{{1,10}})-[0-9a-f]{{16}})/([0-9a-f]{{32}})")
+"""A lane: its name, in it the number of the server's process, and the key that its calls have to show."""
 _PEER = struct.Struct("3i")
 
 
@@ -64,8 +66,9 @@ class DirectCalls:
     def __init__(self, address: str) -> None:
         self._address = address
         self._near = _is_near(address)
-        self._lane = ""
+        self._lane = address if _LANE.fullmatch(address) else ""
         self._unreachable = ""
+        self._avoided_until = 0.0
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._open: set[Connection] = set()  # guarded by self._lock
@@ -96,16 +99,15 @@ class DirectCalls:
         """
         now = time.monotonic()
         connection = self._taken(now)
-        asks = self._near and not connection.told
         try:
-            head = _head(path, self._address, metadata + _ASKING if asks else metadata)
+            head = _head(path, self._address, metadata + connection.own)
             if timeout is not None:
                 head += _time(timeout)
             connection.limit(timeout)
             answer = connection.exchange(head, message, None if timeout is None else now + timeout)
             connection.used = now
-            if asks:
-                connection.told = True
+            if connection.own is _ASKING:
+                connection.own = ()
                 self._learn(connection.trailer(LANE_KEY))
         except Failed:
             connection.used = now
@@ -119,7 +121,7 @@ class DirectCalls:
             self._drop(connection)
             if connection.used == 0.0 and connection.lane:
                 # It lets nobody in.
-                self._avoid(connection.lane)
+                self._avoid(connection.lane, now)
             raise Elsewhere from error
         except BaseException:
             self._drop(connection)
@@ -143,6 +145,8 @@ class DirectCalls:
             connection.close()
 
     def _taken(self, now: float) -> Connection:
+        if self._unreachable and now >= self._avoided_until:
+            self._lane, self._unreachable = self._lane or self._unreachable, ""
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -156,7 +160,7 @@ class DirectCalls:
             self._drop(connection)
         if now < self._paused_until:
             raise Elsewhere
-        connection = self._opened()
+        connection = self._opened(now)
         with self._lock:
             if self._closed:
                 connection.close()
@@ -164,14 +168,16 @@ class DirectCalls:
             self._open.add(connection)
         return connection
 
-    def _opened(self) -> Connection:
+    def _opened(self, now: float) -> Connection:
         if lane := self._lane:
             try:
                 return _opened(lane, lane)
             except OSError:
-                self._avoid(lane)
+                self._avoid(lane, now)
         try:
-            return _opened(self._address, "")
+            connection = _opened(self._address, "")
+            connection.own = _ASKING if self._near else ()
+            return connection
         except OSError as error:
             self._paused_until = time.monotonic() + _PAUSE_SECONDS
             raise Elsewhere from error
@@ -181,9 +187,9 @@ class DirectCalls:
         if lane is not None and lane != self._unreachable and _LANE.fullmatch(lane):
             self._lane = lane
 
-    def _avoid(self, lane: str) -> None:
-        """It cannot be used from here; a server that is started anew has another."""
-        self._unreachable = lane
+    def _avoid(self, lane: str, now: float) -> None:
+        """It cannot be used from here for now; a server that is started anew has another."""
+        self._unreachable, self._avoided_until = lane, now + _AVOID_SECONDS
         if self._lane == lane:
             self._lane = ""
 
@@ -206,7 +212,10 @@ class DirectCalls:
 def _opened(address: str, lane: str) -> Connection:
     connected = _connected(address)
     try:
-        return Connection(connected, lane)
+        connection = Connection(connected, lane)
+        if matched := _LANE.fullmatch(lane):
+            connection.own = ((LANE_KEY, matched[3]),)
+        return connection
     except BaseException:
         connected.close()
         raise
@@ -216,12 +225,12 @@ def _connected(address: str) -> socket.socket:
     if address.startswith(_UNIX):
         return _of_unix(address.removeprefix(_UNIX).removeprefix("//"))
     if matched := _LANE.fullmatch(address):
-        connected = _of_unix("\0" + address.removeprefix(_ABSTRACT))
+        connected = _of_unix(f"\0{matched[1]}")
         peer, user, _ = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        if peer != int(matched[1]) or os.geteuid() not in (0, user):
+        if peer != int(matched[2]) or os.geteuid() not in (0, user):
             # The name is free once its owner has gone, its number too, and keys are sent with calls.
             connected.close()
-            raise ConnectionRefusedError(f"{address} is of process {peer} of user {user}")
+            raise ConnectionRefusedError(f"{matched[1]} is of process {peer} of user {user}")
         return connected
     host, _, port = address.rpartition(":")
     connected = socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS)

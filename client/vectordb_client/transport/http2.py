@@ -67,18 +67,18 @@ class Connection:
 
     Attributes:
         last: It is not to be used again. used: When a call was last answered, as of ``time.monotonic``; 0 for never.
-        told: Whether the server need not be asked for its lane any more.
+        own: Metadata that its calls have for its sake.
     """
 
     __slots__ = (
         "_again", "_buffer", "_chunks", "_initial", "_largest", "_received", "_socket", "_stream", "_timeout",
-        "_trailers", "_window", "_window_of_stream", "lane", "last", "told", "used",
+        "_trailers", "_window", "_window_of_stream", "lane", "last", "own", "used",
     )  # fmt: skip
 
     def __init__(self, connected: socket.socket, lane: str = "") -> None:
         self._socket = connected
         self.lane = lane
-        self.told = lane != ""
+        self.own: tuple[tuple[str, str | bytes], ...] = ()
         self._buffer = b""
         self._chunks: list[bytes] = []
         self._trailers: Headers | None = None
