@@ -30,7 +30,7 @@ TUNE, REPORT = "tune", "report"
 """Even queries choose the width, odd ones are reported."""
 
 _FEWEST = 40
-_WARM = 10
+_WARM, _WARM_SECONDS = 10, 1.0
 
 
 class Worker:
@@ -134,8 +134,12 @@ class Worker:
         self._peer.use(width)
         search, servers = self._peer.search, self._servers()
         answers, walls = [], []
-        # Other systems ran since the last block: caches and clocks are to be warm again.
-        for one in searches[: min(_WARM, 1 + count // 5)]:
+        # Other systems ran since the last block: caches and clocks are to be warm again, and memory is to be there that
+        # the machine took back meanwhile (DAMON pages out what nobody used for two minutes; then a search takes 10 ms).
+        until = time.monotonic() + _WARM_SECONDS
+        for i, one in enumerate(searches):
+            if i > min(_WARM, count // 5) and time.monotonic() > until:
+                break
             search(one)
         gc.collect()
         gc.disable()
