@@ -22,7 +22,7 @@ Opener = Callable[[str], Any]
 
 
 @pytest.fixture(scope="module")
-def reopened(wordnet: Any, mnist: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
+def reopened(wordnet: Any, wordnet8k: Any, mnist: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
     """A collection by name, ``KIND``, ``digits-KIND`` or ``KIND-QUANTIZATION``, built, closed and opened again."""
     databases: dict[str, vectordb.Database] = {}
 
@@ -34,7 +34,8 @@ def reopened(wordnet: Any, mnist: Any, tmp_path_factory: pytest.TempPathFactory)
                 if first == "digits":
                     _load(db, name, mnist.base.astype(np.float32), None, metric="l2", index=second)
                 else:
-                    _load(db, name, wordnet.base, wordnet.metadata, index=first, quantization=second or None)
+                    words = wordnet8k if second else wordnet
+                    _load(db, name, words.base, words.metadata, index=first, quantization=second or None)
             databases[name] = vectordb.Database(path)
         return databases[name].collection(name)
 
@@ -64,9 +65,9 @@ def test_defaults_on_digits_by_euclidean_distance(reopened: Opener, mnist: Any, 
 
 
 @pytest.mark.parametrize("quantization", ["sq8", "fp16"])
-def test_vamana_quantized(reopened: Opener, wordnet: Any, quantization: str) -> None:
+def test_vamana_quantized(reopened: Opener, wordnet8k: Any, quantization: str) -> None:
     collection = reopened(f"vamana-{quantization}")
-    recall, plan = recall_of(collection, wordnet.queries[:200], wordnet.truth[:200])
+    recall, plan = recall_of(collection, wordnet8k.queries[:200], wordnet8k.truth[:200])
     assert plan.strategy == "graph"
     assert recall >= 0.98
 
