@@ -18,7 +18,7 @@ from vectordb.metric import Metric
 
 MODES = ("auto", "pre", "in", "post")
 LIMIT = 10
-FULL = {("hnsw", None), ("hnsw", "sq8"), ("ivf", None), ("flat", "binary"), ("flat", "rabitq"), ("lsh", None)}
+FULL = {("hnsw", None), ("hnsw", "sq8"), ("ivf", None), ("flat", "binary"), ("lsh", None)}
 """Over all rows by default."""
 
 
@@ -112,7 +112,7 @@ def test_a_wide_limit(words: Indexed) -> None:
 HALVED = {
     ("flat", "pq"): 6_000,
     ("flat", "binary"): 10_000,
-    ("hnsw", "rabitq"): 10_000,
+    ("hnsw", "rabitq"): 6_000,
     ("ivf", None): 6_000,
     ("ivf", "sq8"): 6_000,
     ("ivfpq", None): 6_000,
