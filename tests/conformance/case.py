@@ -57,8 +57,8 @@ class Case:
     def options(self, dim: int, **options: Any) -> BuildOptions:
         spec = None
         if self.quantization is not None:
-            # Two dimensions a byte: what suits hundreds of dimensions is too little for these few.
-            params = {"m": dim // 2 if dim <= DIM else dim // 8} if self.quantization == "pq" else {}
+            # Four dimensions a byte: what suits hundreds of dimensions is too little for these few.
+            params = {"m": dim // 4 if dim <= DIM else dim // 8} if self.quantization == "pq" else {}
             spec = resolve(QuantizationSpec(self.quantization, params), dim)
         params = {"m": dim // 2} if self.kind.name == "ivfpq" and dim <= DIM else {}
         return BuildOptions(params=params, quantization=spec, **options)

@@ -63,9 +63,9 @@ class Made(NamedTuple):
 def made(name: str, quantization: str | None, metric: Metric = Metric.COSINE, **params: Any) -> Made:
     spec = None
     if quantization is not None:
-        spec = resolve(QuantizationSpec(quantization, {"m": DIM // 2} if quantization == "pq" else {}), DIM)
+        spec = resolve(QuantizationSpec(quantization, {"m": DIM // 4} if quantization == "pq" else {}), DIM)
     if name == "ivfpq":
-        params["m"] = DIM // 2
+        params["m"] = DIM // 4
     return Made(registry.get_kind(name), metric, spec, params)
 
 
