@@ -55,8 +55,8 @@ def target(system: Served | RawServed, data: Dataset, ef: int, limit: int = 10) 
 def measure(
     systems: Sequence[Served | RawServed], data: Dataset, ef: int, rounds: int, turn: float
 ) -> Mapping[str, Mapping[str, float]]:
-    """Medians of ``rounds`` turns of ``turn`` seconds, the systems one after another: ``qps``, and ``cpu_us`` a search in
-    the server."""
+    """Medians of ``rounds`` turns of ``turn`` seconds each, the systems taking turns: ``qps``, and ``cpu_us`` a search
+    in the server."""
     found: dict[str, list[tuple[float, float]]] = {system.name: [] for system in systems}
     targets = {system.name: target(system, data, ef) for system in systems}
     for _ in range(rounds):
