@@ -31,8 +31,8 @@ from vectordb_client.transport.direct import DirectCalls
 from vectordb_client.transport.http2 import Failed
 
 CLIENTS = 8
-SECONDS = 2.0
 _PAUSE = 0.1
+"""Seconds until a client asks again that was refused."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,16 @@ def target(system: Served | RawServed, data: Dataset, ef: int, limit: int = 10) 
 
 
 def measure(
-    systems: Sequence[Served | RawServed], data: Dataset, ef: int, rounds: int
+    systems: Sequence[Served | RawServed], data: Dataset, ef: int, rounds: int, turn: float
 ) -> Mapping[str, Mapping[str, float]]:
-    """Medians of ``rounds`` turns, each system in turn: ``qps``, and ``cpu_us`` a search in the server."""
+    """Medians of ``rounds`` turns of ``turn`` seconds each, the systems taking turns: ``qps``, and ``cpu_us`` a search
+    in the server."""
     found: dict[str, list[tuple[float, float]]] = {system.name: [] for system in systems}
     targets = {system.name: target(system, data, ef) for system in systems}
     for _ in range(rounds):
         for system in systems:
             before = system.cpu()
-            answered, seconds = _asked(targets[system.name])
+            answered, seconds = _asked(targets[system.name], turn)
             found[system.name].append((answered / seconds, (system.cpu() - before) / answered * 1e6))
     return {
         name: {"qps": _middle(f[0] for f in all_), "cpu_us": _middle(f[1] for f in all_)}
@@ -79,12 +80,12 @@ def _middle(values: Any) -> float:
     return float(ordered[len(ordered) // 2])
 
 
-def _asked(asked: Target) -> tuple[int, float]:
+def _asked(asked: Target, turn: float) -> tuple[int, float]:
     """Searches answered, and in how many seconds, by a process full of clients."""
     with tempfile.TemporaryDirectory(prefix="vectordb-bench-") as folder:
         messages = Path(folder) / "messages"
         messages.write_text(json.dumps([message.hex() for message in asked.messages]))
-        command = [sys.executable, "-m", "bench.throughput", asked.address, asked.method, str(messages)]
+        command = [sys.executable, "-m", "bench.throughput", asked.address, asked.method, str(messages), str(turn)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
     answered, seconds = json.loads(done.stdout)
     return answered, seconds
@@ -92,7 +93,7 @@ def _asked(asked: Target) -> tuple[int, float]:
 
 def main() -> None:
     """The process of the clients: prints ``[answered, seconds]``."""
-    address, method, path = sys.argv[1:]
+    address, method, path, turn = sys.argv[1:]
     messages = [bytes.fromhex(text) for text in json.loads(Path(path).read_text())]
     counts = [0] * CLIENTS
     ready = threading.Barrier(CLIENTS + 1)
@@ -118,7 +119,7 @@ def main() -> None:
         thread.start()
     ready.wait()
     started = time.perf_counter()
-    over.wait(SECONDS)
+    over.wait(float(turn))
     over.set()
     for thread in threads:
         thread.join()

@@ -50,6 +50,12 @@ def wordnet5k(data: ModuleType) -> Any:
 
 
 @pytest.fixture(scope="session")
+def wordnet8k(data: ModuleType) -> Any:
+    """8,000 of them, evenly spread, with their own truth: for tests that build many indexes of them."""
+    return data.wordnet(8_000)
+
+
+@pytest.fixture(scope="session")
 def mnist(data: ModuleType) -> Any:
     """5,000 MNIST digits (``data.Mnist``): base, labels, queries, truth under Euclidean distance."""
     return data.mnist()

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:faiss")
 
 def test_the_whole_run(tmp_path: Path, data: ModuleType) -> None:
     out = tmp_path / "result.json"
-    name, rows = ("wordnet20k", "3000") if data.have_shared_data() else ("corpus", "500")
-    arguments = ["--data", name, "--rows", rows, "--queries", "40", "--rounds", "1", "--ef", "64"]
+    name, rows = ("wordnet20k", "2000") if data.have_shared_data() else ("corpus", "500")
+    arguments = ["--data", name, "--rows", rows, "--queries", "40", "--rounds", "1", "--ef", "64", "--turn", "0.5"]
     command = [sys.executable, "-m", "bench", *arguments, "--disk", str(tmp_path), "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

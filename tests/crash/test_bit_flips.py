@@ -87,7 +87,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, nursery: Any) -> tuple[Path,
     return folder / "db", folder / "records"
 
 
-@pytest.mark.rounds(300, 5_000)
+@pytest.mark.rounds(150, 5_000)
 def test_a_flipped_bit(rounds: Any, whole: tuple[Path, Path], nursery: Any, fast_path: Path) -> None:
     original, records = whole
     kinds = [kind for kind, pattern in KINDS.items() if list(original.glob(pattern))]

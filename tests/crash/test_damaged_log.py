@@ -95,7 +95,7 @@ def long_log(tmp_path_factory: pytest.TempPathFactory, nursery: Any) -> Path:
     return folder
 
 
-@pytest.mark.rounds(300, _LAST)
+@pytest.mark.rounds(150, _LAST)
 def test_a_log_cut_anywhere(rounds: Any, long_log: Path, fast_path: Path) -> None:
     size = _newest_log(long_log).stat().st_size
     with vectordb.Database(shutil.copytree(long_log, fast_path / "whole")) as db:

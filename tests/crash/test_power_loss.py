@@ -142,7 +142,7 @@ def _check(image: Path, writers: list[Any], rng: random.Random) -> None:
         assert problems + oracle.wrong_answers(db["k"], found, rng) == []
 
 
-@pytest.mark.rounds(30, 500)
+@pytest.mark.rounds(15, 500)
 def test_what_was_not_synced_is_gone(rounds: Any, fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disks: dict[Path, Journal] = {}
     monkeypatch.setattr(LossyStorage, "disks", disks, raising=False)
@@ -167,7 +167,7 @@ def test_what_was_not_synced_is_gone(rounds: Any, fast_path: Path, monkeypatch: 
         _check(image, writers, rng)
 
 
-@pytest.mark.rounds(30, 500)
+@pytest.mark.rounds(15, 500)
 def test_a_torn_log(rounds: Any, fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: dict[Path, dict[str, int]] = {}
     monkeypatch.setattr(WatchedRocks, "lengths", lengths, raising=False)

@@ -21,7 +21,7 @@ WHERE = col("group") == 3
 class Model:
     """The collection, and what it must hold."""
 
-    def __init__(self, db: Any, metric: str, index: str) -> None:
+    def __init__(self, db: Any, metric: str, index: Any) -> None:
         rng = np.random.default_rng(5)
         self.vectors = rng.standard_normal((ROWS, DIM)).astype(np.float32)
         self.queries = rng.standard_normal((40, DIM)).astype(np.float32)
@@ -65,7 +65,12 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
     return KINDS[request.param]
 
 
-@pytest.fixture(params=[("cosine", "hnsw"), ("l2", "flat"), ("dot", "hnsw")], ids=lambda param: "-".join(param))
+# Quickly built: what is compared is exact, or as good as the graph is.
+GRAPH = {"kind": "hnsw", "m": 8, "ef_construction": 32}
+INDEXES = {"cosine-hnsw": ("cosine", GRAPH), "l2-flat": ("l2", "flat"), "dot-hnsw": ("dot", GRAPH)}
+
+
+@pytest.fixture(params=INDEXES.values(), ids=INDEXES)
 def model(request: pytest.FixtureRequest, kind: Any) -> Iterator[Model]:
     with vectordb.Database(":memory:") as db:
         yield Model(db, *request.param)

@@ -371,19 +371,19 @@ _PROFILE = settings(
 )
 
 
-@pytest.mark.rounds(12, 400)
+@pytest.mark.rounds(6, 400)
 def test_on_a_folder(rounds: Any) -> None:
     for round in rounds:
         _run(OnFolder, round)
 
 
-@pytest.mark.rounds(14, 400)
+@pytest.mark.rounds(7, 400)
 def test_in_memory(rounds: Any) -> None:
     for round in rounds:
         _run(InMemory, round)
 
 
-@pytest.mark.rounds(4, 200)
+@pytest.mark.rounds(2, 200)
 def test_served(rounds: Any) -> None:
     for round in rounds:
         _run(Served, round)

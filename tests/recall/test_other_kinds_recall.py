@@ -21,8 +21,16 @@ KINDS = sorted(FLOORS)
 Opener = Callable[[str], Any]
 
 
+@pytest.fixture(
+    scope="module", params=["wordnet8k", pytest.param("wordnet", marks=pytest.mark.slow)], ids=["8k", "full"]
+)
+def words(request: pytest.FixtureRequest) -> Any:
+    """Text embeddings: 8,000, and all with ``-m slow``."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="module")
-def reopened(wordnet: Any, mnist: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
+def reopened(words: Any, mnist: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
     """A collection by name, ``KIND``, ``digits-KIND`` or ``KIND-QUANTIZATION``, built, closed and opened again."""
     databases: dict[str, vectordb.Database] = {}
 
@@ -34,7 +42,7 @@ def reopened(wordnet: Any, mnist: Any, tmp_path_factory: pytest.TempPathFactory)
                 if first == "digits":
                     _load(db, name, mnist.base.astype(np.float32), None, metric="l2", index=second)
                 else:
-                    _load(db, name, wordnet.base, wordnet.metadata, index=first, quantization=second or None)
+                    _load(db, name, words.base, words.metadata, index=first, quantization=second or None)
             databases[name] = vectordb.Database(path)
         return databases[name].collection(name)
 
@@ -49,8 +57,8 @@ def _load(db: Any, name: str, vectors: np.ndarray, metadata: list[Any] | None, *
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_defaults_on_text_embeddings(reopened: Opener, wordnet: Any, kind: str) -> None:
-    recall, plan = recall_of(reopened(kind), wordnet.queries[:300], wordnet.truth[:300])
+def test_defaults_on_text_embeddings(reopened: Opener, words: Any, kind: str) -> None:
+    recall, plan = recall_of(reopened(kind), words.queries[:300], words.truth[:300])
     assert plan.strategy == STRATEGIES[kind]
     assert recall >= FLOORS[kind]
 
@@ -64,34 +72,34 @@ def test_defaults_on_digits_by_euclidean_distance(reopened: Opener, mnist: Any, 
 
 
 @pytest.mark.parametrize("quantization", ["sq8", "fp16"])
-def test_vamana_quantized(reopened: Opener, wordnet: Any, quantization: str) -> None:
+def test_vamana_quantized(reopened: Opener, words: Any, quantization: str) -> None:
     collection = reopened(f"vamana-{quantization}")
-    recall, plan = recall_of(collection, wordnet.queries[:200], wordnet.truth[:200])
+    recall, plan = recall_of(collection, words.queries[:200], words.truth[:200])
     assert plan.strategy == "graph"
     assert recall >= 0.98
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_given_filters(reopened: Opener, wordnet: Any, kind: str) -> None:
-    for name, where in wordnet.filters.items():
-        truth = wordnet.filtered_truth[name]
-        recall, _ = recall_of(reopened(kind), wordnet.queries[: len(truth)], truth, where=where)
+def test_the_given_filters(reopened: Opener, words: Any, kind: str) -> None:
+    for name, where in words.filters.items():
+        truth = words.filtered_truth[name]
+        recall, _ = recall_of(reopened(kind), words.queries[: len(truth)], truth, where=where)
         assert recall >= 0.95, name
 
 
 @pytest.mark.parametrize("mode", ["in", "post"])
-def test_hnswlib_filters_in_every_mode(reopened: Opener, wordnet: Any, mode: str) -> None:
+def test_hnswlib_filters_in_every_mode(reopened: Opener, words: Any, mode: str) -> None:
     collection = reopened("hnswlib")
     strategies = set()
-    for name, where in wordnet.filters.items():
-        truth = wordnet.filtered_truth[name][:40]
-        recall, plan = recall_of(collection, wordnet.queries[:40], truth, where=where, filter_mode=mode)
+    for name, where in words.filters.items():
+        truth = words.filtered_truth[name][:40]
+        recall, plan = recall_of(collection, words.queries[:40], truth, where=where, filter_mode=mode)
         assert recall >= 0.95, name
         strategies.add(plan.strategy)
     assert strategies & {"graph", "graph_post"}, "some filter is searched through the graph"
 
 
-def test_a_query_widens_its_search(reopened: Opener, wordnet: Any) -> None:
+def test_a_query_widens_its_search(reopened: Opener, words: Any) -> None:
     for kind, parameter, few, many in (
         ("hnswlib", "ef", 14, 300),
         ("vamana", "window", 14, 300),
@@ -100,13 +108,13 @@ def test_a_query_widens_its_search(reopened: Opener, wordnet: Any) -> None:
     ):
         collection = reopened(kind)
         found = [
-            recall_of(collection, wordnet.queries[:100], wordnet.truth[:100], params={parameter: value})[0]
+            recall_of(collection, words.queries[:100], words.truth[:100], params={parameter: value})[0]
             for value in (few, many)
         ]
-        assert found[0] < found[1] or not wordnet.real, kind  # invented rows may all be found by the narrow search
+        assert found[0] < found[1] or not words.real, kind  # invented rows may all be found by the narrow search
         assert found[1] >= 0.98, kind
         with pytest.raises(errors.InvalidArgument, match=parameter):
-            collection.search(wordnet.queries[0], params={parameter: 0})
+            collection.search(words.queries[0], params={parameter: 0})
 
 
 def test_hnswlib_is_extended_and_the_others_are_built_anew(wordnet: Any, tmp_path: Path) -> None:

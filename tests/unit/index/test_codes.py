@@ -63,9 +63,9 @@ class Made(NamedTuple):
 def made(name: str, quantization: str | None, metric: Metric = Metric.COSINE, **params: Any) -> Made:
     spec = None
     if quantization is not None:
-        spec = resolve(QuantizationSpec(quantization, {"m": DIM // 2} if quantization == "pq" else {}), DIM)
+        spec = resolve(QuantizationSpec(quantization, {"m": DIM // 4} if quantization == "pq" else {}), DIM)
     if name == "ivfpq":
-        params["m"] = DIM // 2
+        params["m"] = DIM // 4
     return Made(registry.get_kind(name), metric, spec, params)
 
 
@@ -249,7 +249,7 @@ def test_half_precision_that_was_asked_for_is_kept_whatever_it_loses() -> None:
 def test_bytes_of_product_quantization(name: str, most: int, wordnet5k: Any) -> None:
     """48 bytes a vector of 384 dimensions; the index at most an eighth of the vectors, but for a graph's links. What is
     learned weighs as much as 5,000 codes, and is once in a segment."""
-    kind, rows = registry.get_kind(name), wordnet5k.base
+    kind, rows = registry.get_kind(name), wordnet5k.base[:2_000]
     spec = None if name == "ivfpq" else resolve(QuantizationSpec("pq"), 384)
     assert spec is None or spec.params["m"] * spec.params["nbits"] == 48 * 8
     index = kind.build(rows, Metric.COSINE, BuildOptions(quantization=spec))
