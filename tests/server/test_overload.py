@@ -180,7 +180,7 @@ def test_half_messages_take_no_place(serve: Any) -> None:
     try:
         for connection in stalled:
             connection.call("Search", bytes(1000), sent=500)
-        # Until their messages are missed they count as a crowd, for a moment: a client that is refused then comes again.
+        # Until their messages are missed they count as a crowd, for a moment: who is refused then comes again.
         with connect(served.address, timeout=10) as db:
             for _ in range(20):
                 assert db.collection("docs").search([1, 1, 1], limit=1)[0].id == "r0"
