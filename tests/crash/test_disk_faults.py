@@ -74,7 +74,11 @@ def test_an_error_at_any_write(rounds: Any, fast_path: Path) -> None:
                 assert _reads(collection, writer, rng) == []
             if place not in IN_STORAGE:  # only a segment could not be written: once it can, the engine goes on
                 assert db.info().read_only_reason is None
-                collection.optimize()
+                try:
+                    collection.optimize()
+                except errors.VectorDBError:
+                    # A job that began while the disk refused may end only now, and whoever waits is told.
+                    collection.optimize()
                 writer.step(collection)
         with vectordb.Database(folder) as db:
             found, problems = oracle.recovered(db["k"])
