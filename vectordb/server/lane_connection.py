@@ -23,7 +23,7 @@ import grpc
 from vectordb.server.unary_call import Metadata, UnaryCall, oversized
 from vectordb.wire import http2
 from vectordb.wire.errors import DETAILS_KEY, error_to_status
-from vectordb.wire.hpack import headers_of, literal
+from vectordb.wire.hpack import headers_of, literal, metadata_block
 from vectordb.wire.http2 import ACK, DATA, END_HEADERS, END_STREAM, FRAME, HEADERS, MESSAGE
 
 if TYPE_CHECKING:
@@ -346,8 +346,8 @@ class LaneConnection:
         if size > self._window or size > self._initial:
             raise Broken("the peer has no room for an answer")
         self._window -= size
-        begin = _BEGINNING + _block(initial) if initial else _BEGINNING
-        end = _OK + _block(trailing) if trailing else _OK
+        begin = _BEGINNING + metadata_block(initial) if initial else _BEGINNING
+        end = _OK + metadata_block(trailing) if trailing else _OK
         parts: list[bytes | memoryview] = [FRAME.pack(len(begin) << 8 | HEADERS, END_HEADERS, stream), begin]
         if size <= self._largest:
             parts += (FRAME.pack(size << 8 | DATA, 0, stream), MESSAGE.pack(0, len(data)), data)
@@ -371,7 +371,7 @@ class LaneConnection:
                 _BEGINNING,
                 literal("grpc-status", str(status.value[0]).encode()),
                 literal("grpc-message", quote(text, safe=_PLAIN).encode()),
-                _block(trailing),
+                metadata_block(trailing),
             )
         )
         self._tell(http2.frame(HEADERS, END_HEADERS | END_STREAM, stream, block))
@@ -395,11 +395,3 @@ class LaneConnection:
 
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 """What a status message may hold as it is."""
-
-
-def _block(metadata: Metadata) -> bytes:
-    parts = []
-    for name, value in metadata:
-        data = base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode()
-        parts.append(literal(name, data))
-    return b"".join(parts)

@@ -5,6 +5,9 @@ Then a block says the same whatever came before it, and those that repeat are re
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterable
+
 Headers = tuple[tuple[str, bytes], ...]
 
 _STATIC: tuple[tuple[str, bytes], ...] = (
@@ -66,6 +69,15 @@ def literal(name: str, value: bytes, *, secret: bool = False) -> bytes:
     """A header as it is; ``secret``: whoever passes it on must not put it into a table either."""
     data = name.encode()
     return b"".join((b"\x10" if secret else b"\x00", _length(len(data)), data, _length(len(value)), value))
+
+
+def metadata_block(metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
+    """Metadata of gRPC as headers: what is binary in base64, and keys as secrets."""
+    parts = []
+    for name, value in metadata:
+        data = base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode()
+        parts.append(literal(name, data, secret=name == "authorization"))
+    return b"".join(parts)
 
 
 def _length(number: int) -> bytes:

@@ -18,7 +18,6 @@ The protocol is in ``http2``, its headers in ``vectordb.wire.hpack``.
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import math
 import os
@@ -33,7 +32,7 @@ from functools import lru_cache
 import grpc
 
 from vectordb.wire.columns import Parts
-from vectordb.wire.hpack import BadHeaders, literal
+from vectordb.wire.hpack import BadHeaders, literal, metadata_block
 from vectordb.wire.http2 import LANE_KEY
 from vectordb_client.transport.channel import Metadata
 from vectordb_client.transport.http2 import Connection, Elsewhere, Failed, OutOfTime
@@ -276,11 +275,7 @@ def _head(path: str, address: str, metadata: Metadata) -> bytes:
     parts = [b"\x83\x86", literal(":path", path.encode()), literal(":authority", authority.encode())]
     parts += [literal("te", b"trailers"), literal("content-type", b"application/grpc")]
     parts += [literal("user-agent", b"vectordb-client")]
-    for name, value in metadata:
-        if isinstance(value, bytes):
-            value = base64.b64encode(value).rstrip(b"=").decode()
-        parts.append(literal(name, value.encode(), secret=name == "authorization"))
-    head = b"".join(parts)
+    head = b"".join((*parts, metadata_block(metadata)))
     if len(head) > 16_000:
         raise Elsewhere
     return head
