@@ -138,7 +138,7 @@ def nearest_first(
     else:
         found = distances(scores(query, rows, metric), metric)
     order = found.argsort(kind="stable")
-    found = found[order]
+    found = found.take(order)
     if by_product and len(found) and (found.item(0) < -1.0 or found.item(-1) > 1.0):
         found = found.clip(-1.0, 1.0)  # as scores() does; it changes no order
     return order, found

@@ -209,7 +209,7 @@ def ranked(
     if len(rows) <= limit:
         return None
     order, far = nearest_first(query, part.vectors_at(rows), metric)
-    return None if far[limit - 1] == far[-1] else (rows[order], far)
+    return None if far[limit - 1] == far[-1] else (rows.take(order), far)
 
 
 def _at_once(run: Run, number: int, step: Step, report: Report) -> bool:
