@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.server.lane_echo import Echo
 from vectordb.encoding import decode_metadata
 from vectordb.engine.database import Engine
 from vectordb.errors import AlreadyExists, CollectionNotFound, DeadlineExceeded, VectorDBError
@@ -322,3 +323,10 @@ def handlers(request: pytest.FixtureRequest, transport: str) -> Callable[..., Ha
         return made
 
     return start
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    made = Echo()
+    yield made
+    assert made.lane.stop(5.0).wait(10)
