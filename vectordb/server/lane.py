@@ -2,8 +2,8 @@
 
 A call over grpcio or pygrpc-native is handed between threads on its way in and on its way out; for a search of a tenth
 of a millisecond that is most of its time. The lane is a second door for calls with one message each way: a Unix socket
-whose connections have one call at a time, so that for a lone client a call is one ``recv`` and one ``send`` of one
-thread. Two clients, or two threads of one, have two connections.
+whose connections have one call at a time, so that a lone client's call is read and answered by one thread, which
+wakes no other. Two clients, or two threads of one, have two connections.
 
 It speaks gRPC over HTTP/2 (``lane_connection.py``), to the same handlers with the same statuses. A client asks for it
 by request metadata with its first call and is told the address; whoever does not ask never meets it, and whatever the
